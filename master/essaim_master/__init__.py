@@ -1,0 +1,1 @@
+"""The master: Raft member, replicated state, HTTP API and, on the leader, the control loops."""

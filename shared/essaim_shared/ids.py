@@ -1,0 +1,35 @@
+"""Identifiers: 25 characters of base 36, as Docker Swarm's are.
+
+25 base-36 digits hold 129 bits, so identifiers are drawn at random without asking anybody.
+"""
+
+import random
+import string
+from typing import NewType
+
+ServiceId = NewType("ServiceId", str)
+TaskId = NewType("TaskId", str)
+NodeId = NewType("NodeId", str)
+NetworkId = NewType("NetworkId", str)
+MemberId = NewType("MemberId", str)
+"""The name of a Raft member; in the static first configuration it is chosen by the operator."""
+
+ID_LENGTH = 25
+SHORT_ID_LENGTH = 12
+"""What tables show, as `docker` does."""
+
+_DIGITS = string.digits + string.ascii_lowercase
+
+
+def new_id(rng: random.Random) -> str:
+    """Draw a fresh identifier from `rng` (seeded from the system in daemons, by a test in tests)."""
+    number = rng.getrandbits(128)
+    digits = []
+    for _ in range(ID_LENGTH):
+        number, digit = divmod(number, 36)
+        digits.append(_DIGITS[digit])
+    return "".join(reversed(digits))
+
+
+def short_id(identifier: str) -> str:
+    return identifier[:SHORT_ID_LENGTH]

@@ -1,0 +1,36 @@
+"""Every bound that more than one process must agree on, with its unit in its name."""
+
+BUS_CHUNK_BYTES_MAX = 256 * 1024
+"""Full sets and snapshots are cut at this size; NATS refuses messages over 1 MiB."""
+
+BUS_MESSAGE_BYTES_MAX = 1024 * 1024
+
+HTTP_BODY_BYTES_MAX = 1536 * 1024
+"""Largest request body: one transaction's worth (etcd's limit for a request is 1.5 MiB too)."""
+
+TRANSACTION_OPERATIONS_MAX = 128
+TRANSACTION_BYTES_MAX = 1536 * 1024
+
+REPLICAS_MAX = 100_000
+"""Per service. Refused above, so that a slip of the finger cannot fill the state."""
+
+NAME_LENGTH_MAX = 63
+"""Service names become DNS labels (RFC 1035, 2.3.4)."""
+
+HEARTBEAT_PERIOD_S = 1.0
+HEARTBEAT_TIMEOUT_S = 0.6
+"""A beat unanswered for this long is a miss; two misses in a row change the bus server."""
+HEARTBEAT_MISSES_MAX = 2
+NODE_SILENCE_MAX_S = 4.0
+"""A node that was silent for this long is down."""
+
+FIGURES_PERIOD_S = 5.0
+
+TASK_HISTORY_PER_SLOT = 5
+
+STOP_GRACE_PERIOD_DEFAULT_NS = 10 * 1_000_000_000
+RESTART_DELAY_DEFAULT_NS = 5 * 1_000_000_000
+RESTART_BACKOFF_MAX_DEFAULT_NS = 300 * 1_000_000_000
+
+STATUS_ERROR_CHARS_MAX = 512
+"""Longer error texts of a task are cut: they travel with every status."""

@@ -1,0 +1,39 @@
+"""Every bus subject, in one place.
+
+    essaim.CLUSTER.register          request   agent → leader    Register → Registered | Refused
+    essaim.CLUSTER.heartbeat         request   agent → leader    Heartbeat → HeartbeatAck | Refused
+    essaim.CLUSTER.status            request   agent → leader    StatusReport → StatusAck | Refused
+    essaim.CLUSTER.sync              request   agent → leader    SyncRequest → SyncAck | Refused
+    essaim.CLUSTER.assign.NODE       publish   leader → agent    Assignments
+    essaim.CLUSTER.figures.NODE      publish   agent → masters   FiguresReport
+    essaim.CLUSTER.echo.MEMBER       publish   leader → itself   Echo (is the bus there at all?)
+
+Only the leader subscribes to the four requests, so an agent that finds no leader is told at once
+("no responders") instead of waiting for a time-out.
+"""
+
+from essaim_shared.ids import MemberId, NodeId
+
+ROOT = "essaim"
+
+
+class Subjects:
+    """The subjects of one cluster; two clusters may share a bus."""
+
+    def __init__(self, cluster_id: str) -> None:
+        prefix = f"{ROOT}.{cluster_id}"
+        self.register = f"{prefix}.register"
+        self.heartbeat = f"{prefix}.heartbeat"
+        self.status = f"{prefix}.status"
+        self.sync = f"{prefix}.sync"
+        self.all_figures = f"{prefix}.figures.*"
+        self._prefix = prefix
+
+    def assignments(self, node_id: NodeId) -> str:
+        return f"{self._prefix}.assign.{node_id}"
+
+    def figures(self, node_id: NodeId) -> str:
+        return f"{self._prefix}.figures.{node_id}"
+
+    def echo(self, member_id: MemberId) -> str:
+        return f"{self._prefix}.echo.{member_id}"
