@@ -74,4 +74,4 @@ class ConfigError(EssaimError):
 
 
 class BrokenInvariant(AssertionError):
-    """An assumption of ours that does not hold. Never caught: the process stops with the numbers."""
+    """An assumption of ours that does not hold. Never caught: the process stops with numbers."""

@@ -22,7 +22,7 @@ _DIGITS = string.digits + string.ascii_lowercase
 
 
 def new_id(rng: random.Random) -> str:
-    """Draw a fresh identifier from `rng` (seeded from the system in daemons, by a test in tests)."""
+    """Draw a fresh identifier from `rng` (seeded by the system in daemons, by tests in tests)."""
     number = rng.getrandbits(128)
     digits = []
     for _ in range(ID_LENGTH):

@@ -1,0 +1,68 @@
+"""What the agent asks of the overlay: a network namespace per task, wanted tables kept true.
+
+`overlay` implements it with netlink; `fake_network` in memory. Both pass the same contract tests.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from essaim_shared.errors import EssaimError
+from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.objects import Attachment
+
+
+class NetworkError(EssaimError):
+    """The kernel refused something. The task that asked for it is rejected with this text."""
+
+
+class InterfaceCounters(msgspec.Struct, frozen=True, gc=False):
+    """As seen from inside the container, since its interface was made."""
+
+    receive_bytes: int
+    transmit_bytes: int
+    receive_packets: int
+    transmit_packets: int
+
+
+class TaskNetworks(Protocol):
+    async def start(self) -> None:
+        """Take over what an earlier run of the agent left; begin watching the kernel's tables."""
+        ...
+
+    async def want(
+        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
+    ) -> None:
+        """Set the wanted tables: the networks of this node, and where remote addresses are found.
+
+        Returns once the kernel agrees. Repeating it is free; what is no longer wanted goes away,
+        a network's bridge with its last task. Raises NetworkError.
+        """
+        ...
+
+    async def attach(
+        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+    ) -> str:
+        """Make the task's network namespace, complete, and return its path (`/run/netns/…`).
+
+        The networks must be wanted already. Repeating it for the same task is free.
+        """
+        ...
+
+    async def detach(self, task_id: TaskId) -> None:
+        """Remove the namespace and its interfaces; no error when there is none."""
+        ...
+
+    async def attached(self) -> frozenset[TaskId]:
+        """Tasks that have a namespace now, those of an earlier run included."""
+        ...
+
+    def counters(self, task_id: TaskId) -> InterfaceCounters | None:
+        """Traffic of a task's interfaces; None when it has no namespace."""
+        ...
+
+    async def close(self) -> None:
+        """Stop watching. Namespaces and tables stay: containers outlive the agent."""
+        ...
