@@ -1,0 +1,214 @@
+"""The cluster as every master sees it: typed objects with indexes, rebuilt from the map.
+
+Whoever reads it synchronously, without awaiting in between, sees one consistent snapshot. It is
+changed only from within the state machine's apply, one whole transaction at a time.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from essaim_master.kv.store import Event, KeyValueStore
+from essaim_master.state import keys
+from essaim_master.state.keys import Kind
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.objects import (
+    ClusterInfo,
+    Gateway,
+    LeaderEpoch,
+    Network,
+    NodeObject,
+    NodeStatus,
+    Service,
+    Stored,
+    Task,
+    TaskStatus,
+)
+from essaim_shared.task_state import TaskState
+
+_DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
+    Kind.SERVICE: msgspec.msgpack.Decoder(Service),
+    Kind.TASK: msgspec.msgpack.Decoder(Task),
+    Kind.TASK_STATUS: msgspec.msgpack.Decoder(TaskStatus),
+    Kind.NODE: msgspec.msgpack.Decoder(NodeObject),
+    Kind.NODE_STATUS: msgspec.msgpack.Decoder(NodeStatus),
+    Kind.NETWORK: msgspec.msgpack.Decoder(Network),
+    Kind.GATEWAY: msgspec.msgpack.Decoder(Gateway),
+    Kind.LEADER: msgspec.msgpack.Decoder(LeaderEpoch),
+    Kind.CLUSTER: msgspec.msgpack.Decoder(ClusterInfo),
+}
+
+
+class Change(msgspec.Struct, frozen=True):
+    kind: Kind
+    id: str
+    """The object's id; `NETWORK/NODE` of a gateway; empty for the cluster's two."""
+    before: Stored | None
+    after: Stored | None
+
+
+class AppliedChanges(msgspec.Struct, frozen=True):
+    """What one transaction changed. Never empty."""
+
+    revision: int
+    changes: tuple[Change, ...]
+
+
+Subscriber = Callable[[AppliedChanges], None]
+
+
+class ClusterState:
+    """The read view over one key-value store."""
+
+    def __init__(self, store: KeyValueStore) -> None:
+        self._store = store
+        self._objects: dict[Kind, dict[str, Any]] = {kind: {} for kind in _DECODERS}
+        self._service_ids: dict[str, ServiceId] = {}
+        self._tasks_by_service: dict[str, dict[TaskId, Task]] = {}
+        self._tasks_by_node: dict[str, dict[TaskId, Task]] = {}
+        self._addresses: dict[str, dict[str, str]] = {}
+        self._subscribers: list[Subscriber] = []
+        for kind in Kind:
+            for found in store.range(kind.value):
+                self._absorb(Event(found.key, None, found))
+        store.watch(self._on_revision)
+
+    @property
+    def revision(self) -> int:
+        """The global revision: of the last transaction that wrote anything."""
+        return self._store.revision
+
+    @property
+    def services(self) -> Mapping[ServiceId, Service]:
+        return self._objects[Kind.SERVICE]  # type: ignore[return-value]
+
+    @property
+    def tasks(self) -> Mapping[TaskId, Task]:
+        return self._objects[Kind.TASK]  # type: ignore[return-value]
+
+    @property
+    def task_status(self) -> Mapping[TaskId, TaskStatus]:
+        return self._objects[Kind.TASK_STATUS]  # type: ignore[return-value]
+
+    @property
+    def nodes(self) -> Mapping[NodeId, NodeObject]:
+        return self._objects[Kind.NODE]  # type: ignore[return-value]
+
+    @property
+    def node_status(self) -> Mapping[NodeId, NodeStatus]:
+        return self._objects[Kind.NODE_STATUS]  # type: ignore[return-value]
+
+    @property
+    def networks(self) -> Mapping[NetworkId, Network]:
+        return self._objects[Kind.NETWORK]  # type: ignore[return-value]
+
+    @property
+    def gateways(self) -> Mapping[str, Gateway]:
+        """By `NETWORK/NODE`."""
+        return self._objects[Kind.GATEWAY]
+
+    @property
+    def leader_epoch(self) -> LeaderEpoch | None:
+        return self._objects[Kind.LEADER].get("")
+
+    @property
+    def cluster(self) -> ClusterInfo | None:
+        return self._objects[Kind.CLUSTER].get("")
+
+    def service_named(self, name: str) -> Service | None:
+        service_id = self._service_ids.get(name)
+        return None if service_id is None else self.services.get(service_id)
+
+    def tasks_of_service(self, service_id: ServiceId) -> Mapping[TaskId, Task]:
+        return self._tasks_by_service.get(service_id, {})
+
+    def tasks_on_node(self, node_id: NodeId) -> Mapping[TaskId, Task]:
+        return self._tasks_by_node.get(node_id, {})
+
+    def gateway(self, network_id: NetworkId, node_id: NodeId) -> Gateway | None:
+        return self.gateways.get(f"{network_id}/{node_id}")
+
+    def addresses(self, network_id: NetworkId) -> Mapping[str, str]:
+        """Address → who has it: the id of a task that still exists, or of a gateway's node."""
+        return self._addresses.get(network_id, {})
+
+    def observed(self, task_id: TaskId) -> TaskState:
+        """The observed state of a task; NEW before anything was seen."""
+        status = self.task_status.get(task_id)
+        return TaskState.NEW if status is None else status.state
+
+    def modified(self, key: bytes) -> int:
+        """The revision that last wrote a key; 0 when it does not exist."""
+        found = self._store.get(key)
+        return 0 if found is None else found.modified
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Be told of each later transaction, from within its apply: only note it and return.
+        The result ends the subscription."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def _on_revision(self, revision: int, events: tuple[Event, ...]) -> None:
+        changes = tuple(change for event in events if (change := self._absorb(event)) is not None)
+        if changes:
+            applied = AppliedChanges(revision, changes)
+            for subscriber in tuple(self._subscribers):
+                subscriber(applied)
+
+    def _absorb(self, event: Event) -> Change | None:
+        kind = keys.kind_of(event.key)
+        if kind is None or kind is Kind.SERVICE_NAME:
+            return None
+        identifier = keys.identifier_of(kind, event.key)
+        objects = self._objects[kind]
+        before = objects.pop(identifier, None)
+        after = None
+        if event.after is not None:
+            after = objects[identifier] = _DECODERS[kind].decode(event.after.value)
+        self._reindex(kind, before, after)
+        return Change(kind, identifier, before, after)
+
+    def _reindex(self, kind: Kind, before: Any, after: Any) -> None:
+        match kind:
+            case Kind.SERVICE:
+                if before is not None:
+                    self._service_ids.pop(before.spec.name, None)
+                if after is not None:
+                    self._service_ids[after.spec.name] = after.id
+            case Kind.TASK:
+                if before is not None:
+                    self._forget_task(before)
+                if after is not None:
+                    self._index_task(after)
+            case Kind.GATEWAY:
+                if before is not None:
+                    self._addresses[before.network_id].pop(before.address, None)
+                if after is not None:
+                    self._addresses.setdefault(after.network_id, {})[after.address] = after.node_id
+            case _:
+                pass
+
+    def _index_task(self, task: Task) -> None:
+        self._tasks_by_service.setdefault(task.service_id, {})[task.id] = task
+        if task.node_id is not None:
+            self._tasks_by_node.setdefault(task.node_id, {})[task.id] = task
+        for attachment in task.attachments:
+            owners = self._addresses.setdefault(attachment.network_id, {})
+            owners[attachment.address] = task.id
+
+    def _forget_task(self, task: Task) -> None:
+        _remove(self._tasks_by_service, task.service_id, task.id)
+        if task.node_id is not None:
+            _remove(self._tasks_by_node, task.node_id, task.id)
+        for attachment in task.attachments:
+            owners = self._addresses[attachment.network_id]
+            if owners.get(attachment.address) == task.id:
+                del owners[attachment.address]
+
+
+def _remove(index: dict[str, dict[TaskId, Task]], key: str, task_id: TaskId) -> None:
+    members = index[key]
+    del members[task_id]
+    if not members:
+        del index[key]

@@ -1,0 +1,75 @@
+"""The keys of the cluster's objects. One prefix for each kind, one writer for each prefix."""
+
+from enum import Enum
+
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+
+
+class Kind(Enum):
+    """What an object is; the value is the prefix of its key."""
+
+    SERVICE = b"/services/"
+    SERVICE_NAME = b"/service_names/"
+    TASK = b"/tasks/"
+    TASK_STATUS = b"/task_status/"
+    NODE = b"/nodes/"
+    NODE_STATUS = b"/node_status/"
+    NETWORK = b"/networks/"
+    GATEWAY = b"/gateways/"
+    LEADER = b"/cluster/leader"
+    CLUSTER = b"/cluster/info"
+
+
+LEADER_KEY = Kind.LEADER.value
+CLUSTER_KEY = Kind.CLUSTER.value
+
+
+def service_key(service_id: ServiceId) -> bytes:
+    return Kind.SERVICE.value + service_id.encode()
+
+
+def service_name_key(name: str) -> bytes:
+    """Holds the id of the service of that name: what makes names unique."""
+    return Kind.SERVICE_NAME.value + name.encode()
+
+
+def task_key(task_id: TaskId) -> bytes:
+    return Kind.TASK.value + task_id.encode()
+
+
+def task_status_key(task_id: TaskId) -> bytes:
+    return Kind.TASK_STATUS.value + task_id.encode()
+
+
+def node_key(node_id: NodeId) -> bytes:
+    return Kind.NODE.value + node_id.encode()
+
+
+def node_status_key(node_id: NodeId) -> bytes:
+    return Kind.NODE_STATUS.value + node_id.encode()
+
+
+def network_key(network_id: NetworkId) -> bytes:
+    return Kind.NETWORK.value + network_id.encode()
+
+
+def gateway_key(network_id: NetworkId, node_id: NodeId) -> bytes:
+    return Kind.GATEWAY.value + f"{network_id}/{node_id}".encode()
+
+
+_BY_FIRST_SEGMENT = {kind.value.split(b"/")[1]: kind for kind in Kind if kind.value.endswith(b"/")}
+
+
+def kind_of(key: bytes) -> Kind | None:
+    """The kind of object under a key; None for a key of users (`/essaim kv`), which is not ours."""
+    if key in (LEADER_KEY, CLUSTER_KEY):
+        return Kind(key)
+    segments = key.split(b"/", 2)
+    if len(segments) < 3 or segments[0]:
+        return None
+    return _BY_FIRST_SEGMENT.get(segments[1])
+
+
+def identifier_of(kind: Kind, key: bytes) -> str:
+    """What follows the prefix: an id, a name, or `NETWORK/NODE` of a gateway."""
+    return key[len(kind.value) :].decode()

@@ -1,0 +1,131 @@
+"""Typed writes collected as values, then cut into transactions that fit the limits."""
+
+from typing import assert_never
+
+import msgspec
+
+from essaim_master.kv.commands import (
+    Compare,
+    CompareRevision,
+    CompareValue,
+    Delete,
+    Operation,
+    Put,
+    Transaction,
+)
+from essaim_master.state import keys
+from essaim_shared.ids import NetworkId, NodeId, TaskId
+from essaim_shared.limits import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
+from essaim_shared.objects import (
+    ClusterInfo,
+    Gateway,
+    LeaderEpoch,
+    Network,
+    NodeObject,
+    NodeStatus,
+    Service,
+    Task,
+    TaskStatus,
+)
+
+Addressed = Service | Task | NodeObject | Network | Gateway | LeaderEpoch | ClusterInfo
+"""Objects that know their own key."""
+
+TRANSACTION_PAYLOAD_BYTES_MAX = TRANSACTION_BYTES_MAX // 2
+"""Of keys and values; leaves room for compares and framing."""
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def key_of(stored: Addressed) -> bytes:
+    match stored:
+        case Service():
+            return keys.service_key(stored.id)
+        case Task():
+            return keys.task_key(stored.id)
+        case NodeObject():
+            return keys.node_key(stored.id)
+        case Network():
+            return keys.network_key(stored.id)
+        case Gateway():
+            return keys.gateway_key(stored.network_id, stored.node_id)
+        case LeaderEpoch():
+            return keys.LEADER_KEY
+        case ClusterInfo():
+            return keys.CLUSTER_KEY
+        case _:
+            assert_never(stored)
+
+
+class Writes:
+    """What one decision changes. A later write of a key replaces an earlier one."""
+
+    def __init__(self) -> None:
+        self._operations: dict[bytes, Operation] = {}
+        self._compares: list[Compare] = []
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+    def put(self, stored: Addressed) -> None:
+        self._put(key_of(stored), stored)
+
+    def put_task_status(self, task_id: TaskId, status: TaskStatus) -> None:
+        self._put(keys.task_status_key(task_id), status)
+
+    def put_node_status(self, node_id: NodeId, status: NodeStatus) -> None:
+        self._put(keys.node_status_key(node_id), status)
+
+    def claim_name(self, service: Service) -> None:
+        """Take the service's name; the transaction fails if any service has it."""
+        key = keys.service_name_key(service.spec.name)
+        self.expect(key, 0)
+        self._operations[key] = Put(key, service.id.encode())
+
+    def delete_service(self, service: Service) -> None:
+        """Delete a service and free its name, unless another service has taken it meanwhile."""
+        name_key = keys.service_name_key(service.spec.name)
+        self._compares.append(CompareValue(name_key, service.id.encode()))
+        self._delete(keys.service_key(service.id))
+        self._delete(name_key)
+
+    def delete_task(self, task_id: TaskId) -> None:
+        self._delete(keys.task_key(task_id))
+        self._delete(keys.task_status_key(task_id))
+
+    def delete_node(self, node_id: NodeId) -> None:
+        self._delete(keys.node_key(node_id))
+        self._delete(keys.node_status_key(node_id))
+
+    def delete_gateway(self, network_id: NetworkId, node_id: NodeId) -> None:
+        self._delete(keys.gateway_key(network_id, node_id))
+
+    def expect(self, key: bytes, modified: int) -> None:
+        """Every transaction of these writes holds only if the key's revision is this one.
+
+        Expect a key that these writes themselves change only when they fit one transaction.
+        """
+        self._compares.append(CompareRevision(key, modified))
+
+    def transactions(self) -> list[Transaction]:
+        """The writes in order, cut at the limits; each part carries all compares."""
+        parts: list[Transaction] = []
+        part: list[Operation] = []
+        part_bytes = 0
+        for operation in self._operations.values():
+            size = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
+            full = len(part) == TRANSACTION_OPERATIONS_MAX
+            if part and (full or part_bytes + size > TRANSACTION_PAYLOAD_BYTES_MAX):
+                parts.append(Transaction(tuple(self._compares), tuple(part)))
+                part, part_bytes = [], 0
+            part.append(operation)
+            part_bytes += size
+        if part:
+            parts.append(Transaction(tuple(self._compares), tuple(part)))
+        return parts
+
+    def _put(self, key: bytes, value: object) -> None:
+        self._operations[key] = Put(key, _encoder.encode(value))
+
+    def _delete(self, key: bytes) -> None:
+        self._operations[key] = Delete(key)
