@@ -89,7 +89,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     context: int = 0
     """Of a read-index request: the asker's own number for it, handed back."""
     force: bool = False
-    """A vote asked for by a leader transfer: the grace of a living leader does not count (rule 2)."""
+    """A vote asked for by a leader transfer: a living leader's grace does not count (rule 2)."""
     snapshot: SnapshotMetadata | None = None
 
 
@@ -110,9 +110,9 @@ class ReadState(msgspec.Struct, frozen=True):
 class Ready(msgspec.Struct, frozen=True):
     """The work of one turn, in the order in which a driver must do it.
 
-    1. send `messages_now` (leader's appends and heartbeats: they may go out before the local sync);
+    1. send `messages_now` (leader's appends and heartbeats may go out before the local sync);
     2. write `entries` and `hard_state` to the log, sync if `must_sync`;
-    3. only then send `messages_after_sync` (votes, append responses) and call `core.persisted(...)`;
+    3. only then send `messages_after_sync` (votes, append responses), `core.persisted(...)`;
     4. apply `committed`, then answer `reads` that are covered.
     """
 
@@ -125,3 +125,7 @@ class Ready(msgspec.Struct, frozen=True):
     reads: tuple[ReadState, ...] = ()
     reads_refused: tuple[int, ...] = ()
     """Contexts of reads that were pending when leadership was lost, or had no leader: ask again."""
+    persist_term: int = 0
+    """With `persist_index`: what to hand to `core.persisted` once this Ready is on disk."""
+    persist_index: int = 0
+    """The last entry that this Ready, together with all earlier ones, puts on disk."""

@@ -1,0 +1,30 @@
+"""What a member can tell about itself, for `status` commands, metrics and tests."""
+
+import msgspec
+
+from essaim_master.raft.messages import Configuration, Role
+from essaim_master.raft.progress import ProgressState
+from essaim_shared.ids import MemberId
+
+
+class FollowerStatus(msgspec.Struct, frozen=True):
+    match: int
+    """Highest index known to be on this follower's disk."""
+    next: int
+    """Index of the next entry to send it."""
+    state: ProgressState
+    is_active: bool
+    """It answered since the leader last counted its quorum."""
+
+
+class RaftStatus(msgspec.Struct, frozen=True):
+    member_id: MemberId
+    role: Role
+    term: int
+    leader: MemberId | None
+    commit: int
+    applied: int
+    last_index: int
+    configuration: Configuration
+    progress: dict[MemberId, FollowerStatus]
+    """Empty unless this member leads. Its own row shows its own disk."""
