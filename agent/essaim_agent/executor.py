@@ -81,7 +81,7 @@ class Executor(Protocol):
         ...
 
     async def stop(self, task: Task) -> int | None:
-        """Send the stop signal, wait the grace period, kill; the exit code (None: was not there)."""
+        """Send the stop signal, wait the grace period, kill. The exit code; None: was not there."""
         ...
 
     async def remove(self, task_id: TaskId) -> None:

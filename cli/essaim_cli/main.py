@@ -1,0 +1,58 @@
+"""The root command and its lazily imported subcommands."""
+
+import importlib
+from collections.abc import Sequence
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module only when that subcommand is used or asked for
+    by name; the one-line helps stand here, so that `--help` imports nothing."""
+
+    def __init__(self, *args: object, lazy: dict[str, tuple[str, str]], **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._lazy = lazy
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(self._lazy)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in self._lazy:
+            return None
+        module, _, attribute = self._lazy[name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: Sequence[tuple[str, str]] = [
+            (name, self._lazy[name][1]) for name in sorted(self._lazy)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+    lazy={
+        "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
+        "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
+        "node": ("essaim_cli.node:node", "Manage nodes"),
+        "service": ("essaim_cli.service:service", "Manage services"),
+        "top": ("essaim_cli.top:top", "Show what nodes and tasks use"),
+        "version": ("essaim_cli.system:version", "Show the versions of client and master"),
+    },
+)
+@click.option(
+    "-H",
+    "--host",
+    metavar="URL",
+    envvar="ESSAIM_HOST",
+    help="Master to talk to: unix:///PATH or tcp://HOST:PORT.",
+)
+@click.pass_context
+def cli(context: click.Context, host: str | None) -> None:
+    """Essaim: run containers on a few to a few thousand machines."""
+    context.obj = host

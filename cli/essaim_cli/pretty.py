@@ -1,0 +1,117 @@
+"""`inspect --pretty`: what a person wants to know of an object, in Docker's order. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from essaim_cli.units import human_size
+
+LABEL_WIDTH = 16
+
+
+def pretty_service(item: Any) -> str:
+    spec = item["Spec"]
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    lines = [
+        *_line("ID", item["ID"]),
+        *_line("Name", spec["Name"]),
+        *_labels(spec.get("Labels")),
+        *_line("Service Mode", "Replicated"),
+        *_line(" Replicas", spec["Mode"]["Replicated"]["Replicas"]),
+        *_placement(spec["TaskTemplate"].get("Placement") or {}),
+        "ContainerSpec:",
+        *_line(" Image", container["Image"]),
+        *_line(" Args", " ".join(container.get("Args") or ())),
+        *_line(" Env", " ".join(container.get("Env") or ())),
+        *_resources(spec["TaskTemplate"].get("Resources") or {}),
+    ]
+    return "\n".join(lines)
+
+
+def pretty_node(item: Any, figures: Any | None) -> str:
+    spec, status, described = item["Spec"], item["Status"], item["Description"]
+    resources = described["Resources"]
+    lines = [
+        *_line("ID", item["ID"]),
+        *_labels(spec.get("Labels")),
+        *_line("Hostname", described["Hostname"]),
+        *_line("Joined at", item["CreatedAt"]),
+        "Status:",
+        *_line(" State", status["State"].capitalize()),
+        *_line(" Message", status.get("Message", "")),
+        *_line(" Availability", spec["Availability"].capitalize()),
+        *_line(" Address", status["Addr"]),
+        *_manager(item.get("ManagerStatus")),
+        "Platform:",
+        *_line(" Operating System", described["Platform"]["OS"]),
+        *_line(" Architecture", described["Platform"]["Architecture"]),
+        "Resources:",
+        *_line(" CPUs", f"{resources['NanoCPUs'] / 1e9:g}"),
+        *_line(" Memory", human_size(resources["MemoryBytes"])),
+        *_used(figures),
+        *_line("Engine Version", described["Engine"]["EngineVersion"]),
+    ]
+    return "\n".join(lines)
+
+
+def _line(label: str, value: object) -> Iterable[str]:
+    return [f"{label + ':':<{LABEL_WIDTH}} {value}"] if value not in ("", None) else []
+
+
+def _labels(labels: Any) -> list[str]:
+    return ["Labels:", *(f" - {key}={labels[key]}" for key in sorted(labels))] if labels else []
+
+
+def _placement(placement: Any) -> list[str]:
+    lines = []
+    if constraints := placement.get("Constraints"):
+        lines += ["Placement:", *_line(" Constraints", ", ".join(constraints))]
+    lines += _line("Max Replicas Per Node", placement.get("MaxReplicas") or "")
+    return lines
+
+
+def _resources(resources: Any) -> list[str]:
+    lines = []
+    for key, heading in (("Reservations", " Reservations:"), ("Limits", " Limits:")):
+        if amounts := resources.get(key):
+            lines.append(heading)
+            lines += _line(
+                "  CPU", f"{amounts['NanoCPUs'] / 1e9:g}" if amounts.get("NanoCPUs") else ""
+            )
+            memory = amounts.get("MemoryBytes")
+            lines += _line("  Memory", human_size(memory) if memory else "")
+    return ["Resources:", *lines] if lines else []
+
+
+def _manager(manager: Any) -> list[str]:
+    if not manager:
+        return []
+    return [
+        "Manager Status:",
+        *_line(" Address", manager["Addr"]),
+        *_line(" Raft Status", manager["Reachability"].capitalize()),
+        *_line(" Leader", "Yes" if manager.get("Leader") else "No"),
+    ]
+
+
+def _used(figures: Any | None) -> list[str]:
+    if not figures:
+        return []
+    return [
+        "Used:",
+        *_line(" CPU", f"{figures['cpu_percent']:.1f}% of {figures['cpu_count']} CPUs"),
+        *_line(
+            " Load", f"{figures['load_1']:.2f} {figures['load_5']:.2f} {figures['load_15']:.2f}"
+        ),
+        *_line(" Memory", _share(figures["memory_used_bytes"], figures["memory_total_bytes"])),
+        *_line(" Disk", _share(figures["disk_used_bytes"], figures["disk_total_bytes"])),
+        *_line(
+            " Network",
+            f"{human_size(figures['network_receive_bytes'])} in, "
+            f"{human_size(figures['network_transmit_bytes'])} out",
+        ),
+    ]
+
+
+def _share(used_bytes: int, total_bytes: int) -> str:
+    percent = 100 * used_bytes / total_bytes if total_bytes else 0.0
+    return f"{human_size(used_bytes)} of {human_size(total_bytes)} ({percent:.0f}%)"
