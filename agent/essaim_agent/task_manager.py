@@ -1,0 +1,348 @@
+"""Carries out the steps of one task, one at a time (`task_machine` says which).
+
+A step ends in a new fact: the engine's answer, a reported state, a failure. Temporary failures
+repeat the step after a growing pause, for as long as the task is wanted: an engine that restarts
+fails no task. The pause is bounded, the number of attempts is not, since only the masters know
+when to give up.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from essaim_agent.executor import Executor, ExecutorError, FoundContainer, Temporary
+from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.task_machine import (
+    EngineState,
+    Step,
+    TaskView,
+    Wanted,
+    conclusion,
+    next_step,
+    one_line,
+    wanted_of,
+)
+from essaim_shared.backoff import backoff_s
+from essaim_shared.clock import Clock
+from essaim_shared.log import fields
+from essaim_shared.objects import Task, TaskStatus
+from essaim_shared.task_state import TaskState, may_move
+
+_log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.1
+RETRY_MOST_S = 5.0
+RELEASE_ATTEMPTS_MAX = 5
+"""A namespace that cannot be removed is left to the next restart's sweep."""
+REMOVE_ATTEMPTS_MAX = 20
+"""A container that cannot be removed is left to the next full set's sweep."""
+
+T = TypeVar("T")
+
+
+class Site(Protocol):
+    """What the manager of a task asks of the worker it belongs to."""
+
+    executor: Executor
+    networks: TaskNetworks
+    clock: Clock
+    rng: random.Random
+    engine_calls: asyncio.Semaphore
+
+    async def engine_present(self) -> None:
+        """Return once the engine answers."""
+        ...
+
+    async def starts_allowed(self) -> None:
+        """Return once a leader lets this node run new tasks."""
+        ...
+
+    async def networks_applied(self, revision: int) -> None:
+        """Return once the overlay has what was wanted at `revision`. Raises NetworkError."""
+        ...
+
+    def status_changed(self, manager: "TaskManager", urgent: bool) -> None: ...
+
+
+class TaskManager:
+    """One task on this node, from its arrival until nothing is left of it."""
+
+    def __init__(self, site: Site, task: Task, status: TaskStatus, networks_revision: int) -> None:
+        self._site = site
+        self.task = task
+        self.status = status
+        self.networks_revision = networks_revision
+        """The overlay must have got this far before the task starts."""
+        self.dropped = False
+        """The masters know the task no more: stop it and end."""
+        self._engine = EngineState.ABSENT
+        self.container_id = status.container_id
+        self.pid = status.pid
+        self._exit_code = status.exit_code
+        self._exit_error = ""
+        self._failure: str | None = None
+        self._holds_network = False
+        self._changed = asyncio.Event()
+        self._stop_wanted = asyncio.Event()
+        self._attempts = 0
+        self._releases = 0
+        self.engine_calls_under_way = 0
+        self.engine_seen = 0
+        """The worker's latest look at the engine that began after this task's latest call; such a
+        look may correct what the call's answer said."""
+
+    @property
+    def view(self) -> TaskView:
+        return TaskView(
+            desired=self.task.desired_state,
+            observed=self.status.state,
+            engine=self._engine,
+            holds_network=self._holds_network,
+            failure=self._failure,
+            exit_code=self._exit_code,
+            exit_error=self._exit_error,
+        )
+
+    @property
+    def is_running(self) -> bool:
+        return self._engine is EngineState.RUNNING
+
+    # What others tell.
+
+    def assign(self, task: Task, networks_revision: int) -> None:
+        """The masters' newest word. A desired state never goes back (SwarmKit's rule), so a late
+        order changes nothing."""
+        if task.desired_state >= self.task.desired_state:
+            self.task = task
+            self.networks_revision = networks_revision
+        if self.dropped:
+            # Dropped and assigned again: it was being stopped, and one attempt is all it has.
+            self.dropped = False
+            self._site.status_changed(self, urgent=True)
+        self._facts_changed()
+
+    def drop(self) -> None:
+        self.dropped = True
+        self.task = msgspec.structs.replace(self.task, desired_state=TaskState.REMOVE)
+        self._facts_changed()
+
+    def fail(self, reason: str) -> None:
+        """The task cannot go on, for a reason that is neither the engine's nor the masters'."""
+        if not self.status.state.is_terminal and self._failure is None:
+            self._failure = one_line(reason)
+            self._facts_changed()
+
+    def found(self, container: FoundContainer | None, had_namespace: bool) -> None:
+        """What a look at the engine showed; None: no container."""
+        self._holds_network = self._holds_network or had_namespace
+        if container is None:
+            self._engine = EngineState.ABSENT
+        elif container.running:
+            self._engine = EngineState.RUNNING
+        else:
+            self._engine = EngineState.EXITED if container.started else EngineState.CREATED
+        if container is not None:
+            self.container_id, self.pid = container.container_id, container.pid
+            self._exit_code, self._exit_error = container.exit_code, container.error
+        self._facts_changed()
+
+    def exited(self, exit_code: int, error: str) -> None:
+        self._exit_code, self._exit_error = exit_code, error
+        self._engine = EngineState.EXITED
+        self._facts_changed()
+
+    def _facts_changed(self) -> None:
+        if wanted_of(self.view) in (Wanted.STOP, Wanted.GONE):
+            self._stop_wanted.set()
+        self._changed.set()
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Until the masters have dropped the task and nothing is left of it."""
+        while True:
+            self._changed.clear()
+            step = next_step(self.view)
+            if step is Step.REST and self.dropped:
+                return
+            try:
+                await self._carry_out(step)
+                self._attempts = 0
+            except Temporary as error:
+                if not await self._pause_before_retry(step, error):
+                    return
+            except (ExecutorError, NetworkError) as error:
+                if not await self._failed(step, str(error)):
+                    return
+
+    async def _carry_out(self, step: Step) -> None:
+        match step:
+            case Step.ACCEPT:
+                await self._unless_stopped(self._site.starts_allowed())
+                if not self._stop_wanted.is_set():
+                    self._report(TaskState.ACCEPTED, "accepted")
+            case Step.PREPARE:
+                await self._unless_stopped(self._prepare())
+            case Step.START:
+                await self._unless_stopped(self._site.starts_allowed())
+                if not self._stop_wanted.is_set():
+                    await self._start()
+            case Step.CONFIRM:
+                self._report(TaskState.RUNNING, "started", urgent=True)
+            case Step.STOP:
+                await self._stop()
+            case Step.RELEASE:
+                await self._release()
+            case Step.CONCLUDE:
+                end = conclusion(self.view)
+                self._report(end.state, end.message, end.err, end.exit_code, urgent=True)
+            case Step.REMOVE:
+                await self._engine_call(lambda: self._site.executor.remove(self.task.id))
+                self._engine = EngineState.ABSENT
+            case Step.AWAIT_RUN | Step.WATCH | Step.REST:
+                await self._changed.wait()
+
+    async def _prepare(self) -> None:
+        self._report(TaskState.PREPARING, "preparing")
+        site, task = self._site, self.task
+        if site.executor.uses_namespaces:
+            await site.networks_applied(self.networks_revision)
+            await self._attach()
+        # Not under the bound on engine calls: a pull may take minutes.
+        await site.executor.prepare(task)
+        self._report(TaskState.READY, "prepared", urgent=self.task.desired_state is TaskState.READY)
+
+    async def _attach(self) -> str:
+        task = self.task
+        self._holds_network = True
+        sysctls = {
+            name: value
+            for name, value in task.spec.container.sysctls.items()
+            if name.startswith("net.")
+        }
+        return await self._site.networks.attach(task.id, task.attachments, sysctls)
+
+    async def _start(self) -> None:
+        self._report(TaskState.STARTING, "starting")
+        # Repeating it is free, and a namespace made before a restart of the host is gone.
+        namespace = await self._attach() if self._site.executor.uses_namespaces else None
+        container = await self._engine_call(lambda: self._site.executor.start(self.task, namespace))
+        self.container_id, self.pid = container.container_id, container.pid
+        if self._engine is not EngineState.EXITED:
+            # Its end may have been told before its start: a short life on a busy machine.
+            self._engine = EngineState.RUNNING
+
+    async def _stop(self) -> None:
+        self._engine_call_begins()
+        try:
+            # Not under the bound on engine calls: it mostly waits for the grace period to end.
+            exit_code = await self._site.executor.stop(self.task)
+        finally:
+            self.engine_calls_under_way -= 1
+        if self._engine is EngineState.RUNNING:
+            self._engine = EngineState.ABSENT if exit_code is None else EngineState.EXITED
+            self._exit_code = exit_code or 0
+
+    async def _release(self) -> None:
+        try:
+            await self._site.networks.detach(self.task.id)
+        except NetworkError as error:
+            self._releases += 1
+            if self._releases < RELEASE_ATTEMPTS_MAX:
+                raise Temporary(str(error)) from error
+            _log.error(
+                "namespace left behind %s", fields(task=self.task.id, reason=one_line(str(error)))
+            )
+        self._holds_network = False
+
+    async def _engine_call(self, call: Callable[[], Awaitable[T]]) -> T:
+        async with self._site.engine_calls:
+            self._engine_call_begins()
+            try:
+                return await call()
+            finally:
+                self.engine_calls_under_way -= 1
+
+    def _engine_call_begins(self) -> None:
+        self.engine_calls_under_way += 1
+        self.engine_seen = 0
+
+    async def _unless_stopped(self, work: Awaitable[None]) -> None:
+        """Do `work`, but leave it when the task is to be stopped meanwhile: a pull may take
+        longer than anybody waits."""
+        working = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop_wanted.wait())
+        try:
+            await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            stop.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait({working})
+
+    # Failures.
+
+    async def _failed(self, step: Step, reason: str) -> bool:
+        """An error that repeating does not cure; False: give the task up."""
+        if step in (Step.PREPARE, Step.START, Step.ACCEPT):
+            self.fail(reason)
+            return True
+        return await self._pause_before_retry(step, Temporary(reason))
+
+    async def _pause_before_retry(self, step: Step, error: Temporary) -> bool:
+        """Wait before the step is taken again; False once a removal has failed too often."""
+        self._attempts += 1
+        if self._attempts == 1 or step is not Step.START:
+            _log.warning(
+                "will try again %s",
+                fields(
+                    task=self.task.id,
+                    step=step.name.lower(),
+                    attempt=self._attempts,
+                    reason=one_line(str(error)),
+                ),
+            )
+        if step is Step.REMOVE and self._attempts >= REMOVE_ATTEMPTS_MAX:
+            _log.error("container left behind %s", fields(task=self.task.id))
+            return False
+        pause_s = backoff_s(self._attempts, self._site.rng, RETRY_FIRST_S, RETRY_MOST_S)
+        pause = self._pause(pause_s)
+        if step in (Step.PREPARE, Step.START):
+            await self._unless_stopped(pause)
+        else:
+            await pause
+        return True
+
+    async def _pause(self, pause_s: float) -> None:
+        await self._site.clock.sleep(pause_s)
+        await self._site.engine_present()
+
+    # Statuses.
+
+    def _report(
+        self,
+        state: TaskState,
+        message: str,
+        err: str = "",
+        exit_code: int = 0,
+        urgent: bool = False,
+    ) -> None:
+        if not may_move(self.status.state, state):
+            return
+        self.status = msgspec.structs.replace(
+            self.status,
+            state=state,
+            timestamp_ns=self._site.clock.wall_ns(),
+            message=message,
+            err=err,
+            container_id=self.container_id,
+            pid=self.pid,
+            exit_code=exit_code,
+        )
+        self._site.status_changed(self, urgent)
