@@ -40,6 +40,11 @@ def _on_heartbeat_request(member: Member, message: Message) -> None:
     replication.on_heartbeat_request(member, message)
 
 
+def _on_heartbeat_response(member: Member, message: Message) -> None:
+    replication.on_heartbeat_response(member, message)
+    reading.answer_confirmed(member)
+
+
 Handler = Callable[[Member, Message], None]
 
 _EVERY_ROLE: dict[MessageType, Handler] = {
@@ -69,7 +74,7 @@ HANDLERS: dict[Role, dict[MessageType, Handler]] = {
     Role.LEADER: {
         **_EVERY_ROLE,
         MessageType.APPEND_RESPONSE: replication.on_append_response,
-        MessageType.HEARTBEAT_RESPONSE: replication.on_heartbeat_response,
+        MessageType.HEARTBEAT_RESPONSE: _on_heartbeat_response,
         MessageType.READ_INDEX_REQUEST: reading.on_read_index_request,
     },
 }
@@ -251,8 +256,6 @@ class RaftCore:
         member, log = self._member, self._member.log
         if member.role is Role.LEADER:
             self._lead()
-        reading.answer_confirmed(member)
-
         saved = self._saved
         must_sync = (saved.term, saved.vote) != (member.term, member.vote)
         hard_state = None
@@ -284,6 +287,7 @@ class RaftCore:
         member = self._member
         if member.rounds.is_round_due:
             member.rounds.start_round()
+            reading.answer_confirmed(member)  # A cluster of one needs nobody else's word.
             member.is_heartbeat_due = True
         if member.is_heartbeat_due:
             replication.send_heartbeats(member)

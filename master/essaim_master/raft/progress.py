@@ -149,7 +149,12 @@ class Progress:
         else:
             if self.state is ProgressState.SNAPSHOT or index != self.next - 1:
                 return False
-            self.next = max(min(index, agrees_at + 1), self.match + 1)
+            retry_at = max(min(index, agrees_at + 1), self.match + 1)
+            if retry_at == self.next:
+                # It refuses what it acknowledged: its disk forgot. Asking at once would go on at
+                # the speed of the network; the next heartbeat tells it the commit, and it stops.
+                return False
+            self.next = retry_at
             self.is_probe_sent = False
         self.is_append_due = True
         return True

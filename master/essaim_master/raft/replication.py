@@ -144,6 +144,7 @@ def on_heartbeat_response(member: Member, message: Message) -> None:
         progress.resumed_tick = member.ticks
         progress.resume()
         member.is_append_due = True
+    hand_over_if_caught_up(member, message.sender)  # Again: the first word may be lost.
 
 
 def on_own_disk(member: Member, index: int) -> None:
