@@ -258,7 +258,7 @@ class Worker:
                 self._looks += 1
                 look = self._looks
                 for manager in self.managers.values():
-                    manager.engine_seen = look
+                    manager.engine_seen = 0 if manager.engine_calls_under_way else look
                 found = {container.task_id: container for container in await self.executor.found()}
                 break
             except Temporary as error:

@@ -8,7 +8,7 @@ Every message to an agent carries the leader's (term, sequence). An agent journa
 term it has seen and refuses lower ones: a deposed leader commands nobody.
 """
 
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import msgspec
 
@@ -176,6 +176,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, Message])
 
 M = TypeVar("M", bound=BusMessage)
+N = TypeVar("N", bound=BusMessage)
 
 
 def encode(message: BusMessage) -> bytes:
@@ -188,7 +189,19 @@ def encode(message: BusMessage) -> bytes:
     return encoded
 
 
-def decode(payload: bytes, *kinds: type[M]) -> M:
+@overload
+def decode(payload: bytes, kind: type[M], /) -> M: ...
+
+
+@overload
+def decode(payload: bytes, kind: type[M], other: type[N], /) -> M | N: ...
+
+
+@overload
+def decode(payload: bytes, /, *kinds: type[M]) -> M: ...
+
+
+def decode(payload: bytes, *kinds: type[BusMessage]) -> BusMessage:
     """The message, which must be one of `kinds`. Raises MalformedMessage for anything else."""
     try:
         version, message = _decoder.decode(payload)
