@@ -335,10 +335,12 @@ class TaskManager:
     ) -> None:
         if not may_move(self.status.state, state):
             return
+        now_ns = self._site.clock.wall_ns()
         self.status = msgspec.structs.replace(
             self.status,
             state=state,
-            timestamp_ns=self._site.clock.wall_ns(),
+            timestamp_ns=now_ns,
+            started_ns=now_ns if state is TaskState.RUNNING else self.status.started_ns,
             message=message,
             err=err,
             container_id=self.container_id,

@@ -1,0 +1,222 @@
+"""An engine in memory, with failures on demand. It passes the contract tests of the real ones.
+
+`FakeEngine` is the engine: it lives on while agents come and go, as a real one does. What a task
+of it does is written down before it starts (`script`), or happens when the test says so (`exit`).
+"""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from essaim_agent.executor import (
+    ContainerExit,
+    ExecutorError,
+    FoundContainer,
+    NodeResources,
+    RunningContainer,
+    Temporary,
+)
+from essaim_shared.clock import Clock
+from essaim_shared.ids import TaskId
+from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
+from essaim_shared.objects import Task
+
+KILLED_EXIT_CODE = 137
+"""128 + SIGKILL, as a shell counts."""
+STOPPED_EXIT_CODE = 143
+"""128 + SIGTERM."""
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens to a task's container without anybody asking."""
+
+    start_delay_s: float = 0.0
+    exit_code: int | None = None
+    """Exits with it as soon as it runs; None: runs on."""
+    ignores_stop: bool = False
+    """Ends only when the grace period is over."""
+    prepare_error: str | None = None
+    start_error: str | None = None
+    prepare_takes_for_ever: bool = False
+
+
+class FakeContainer:
+    def __init__(self, task_id: TaskId, container_id: str, namespace: str | None) -> None:
+        self.task_id = task_id
+        self.container_id = container_id
+        self.namespace = namespace
+        self.pid = 0
+        self.running = False
+        self.started = False
+        self.exit_code = 0
+        self.error = ""
+
+
+class FakeEngine:
+    """The engine's own state, and the levers of a test."""
+
+    def __init__(self) -> None:
+        self.containers: dict[TaskId, FakeContainer] = {}
+        self.images: set[str] | None = None
+        """None: every image is there."""
+        self.is_away = False
+        self.starts: Counter[TaskId] = Counter()
+        """How often a container of the task was really started; never more than once."""
+        self._scripts: dict[TaskId, Script] = {}
+        self._listeners: set[asyncio.Queue[ContainerExit | None]] = set()
+        self._numbers = itertools.count(1)
+
+    def script(self, task_id: TaskId, script: Script) -> None:
+        self._scripts[task_id] = script
+
+    def script_of(self, task_id: TaskId) -> Script:
+        return self._scripts.get(task_id, Script())
+
+    def exit(self, task_id: TaskId, exit_code: int, error: str = "") -> None:
+        """The container's first process ends."""
+        container = self.containers[task_id]
+        if not container.running:
+            return
+        container.running = False
+        container.exit_code = exit_code
+        container.error = error
+        for listener in self._listeners:
+            listener.put_nowait(ContainerExit(task_id, container.container_id, exit_code, error))
+
+    def go_away(self) -> None:
+        """The engine stops answering; its containers run on (live-restore)."""
+        self.is_away = True
+        for listener in self._listeners:
+            listener.put_nowait(None)
+        self._listeners.clear()
+
+    def come_back(self) -> None:
+        self.is_away = False
+
+    def listen(self) -> "asyncio.Queue[ContainerExit | None]":
+        listener: asyncio.Queue[ContainerExit | None] = asyncio.Queue()
+        self._listeners.add(listener)
+        return listener
+
+    def unlisten(self, listener: "asyncio.Queue[ContainerExit | None]") -> None:
+        self._listeners.discard(listener)
+
+    def create(self, task_id: TaskId, namespace: str | None) -> FakeContainer:
+        container = FakeContainer(task_id, f"{next(self._numbers):064x}", namespace)
+        self.containers[task_id] = container
+        return container
+
+    def run(self, container: FakeContainer) -> None:
+        container.running = container.started = True
+        container.pid = 10_000 + int(container.container_id, 16)
+        self.starts[container.task_id] += 1
+
+    def require(self) -> None:
+        if self.is_away:
+            raise Temporary("the engine does not answer")
+
+
+class FakeExecutor:
+    def __init__(self, engine: FakeEngine, clock: Clock, uses_namespaces: bool = False) -> None:
+        self.uses_namespaces = uses_namespaces
+        self.engine = engine
+        self._clock = clock
+        self._exits: asyncio.Queue[ContainerExit | None] | None = None
+
+    async def open(self) -> NodeResources:
+        self.engine.require()
+        if self._exits is not None:
+            self.engine.unlisten(self._exits)
+        self._exits = self.engine.listen()
+        return NodeResources(
+            nano_cpus=4_000_000_000,
+            memory_bytes=8 * 1024**3,
+            architecture="x86_64",
+            engine_version="fake",
+        )
+
+    async def prepare(self, task: Task) -> None:
+        self.engine.require()
+        script = self.engine.script_of(task.id)
+        if script.prepare_takes_for_ever:
+            await asyncio.Event().wait()
+        if script.prepare_error is not None:
+            raise ExecutorError(script.prepare_error)
+        image = task.spec.container.image
+        if self.engine.images is not None and image not in self.engine.images:
+            raise ExecutorError(f"No such image: {image}")
+
+    async def start(self, task: Task, namespace: str | None) -> RunningContainer:
+        engine = self.engine
+        engine.require()
+        script = engine.script_of(task.id)
+        container = engine.containers.get(task.id)
+        if container is None:
+            container = engine.create(task.id, namespace)
+        if container.started and not container.running:
+            raise ExecutorError(f"the container has ended already, exit {container.exit_code}")
+        if container.running:
+            return RunningContainer(container.container_id, container.pid)
+        if script.start_error is not None:
+            raise ExecutorError(script.start_error)
+        await self._clock.sleep(script.start_delay_s)
+        engine.require()
+        engine.run(container)
+        started = RunningContainer(container.container_id, container.pid)
+        if script.exit_code is not None:
+            engine.exit(task.id, script.exit_code)
+        return started
+
+    async def stop(self, task: Task) -> int | None:
+        self.engine.require()
+        container = self.engine.containers.get(task.id)
+        if container is None:
+            return None
+        if container.running and self.engine.script_of(task.id).ignores_stop:
+            grace_ns = task.spec.container.stop_grace_period
+            if grace_ns is None:
+                grace_ns = STOP_GRACE_PERIOD_DEFAULT_NS
+            await self._clock.sleep(grace_ns / 1e9)
+            self.engine.require()
+            self.engine.exit(task.id, KILLED_EXIT_CODE)
+        elif container.running:
+            self.engine.exit(task.id, STOPPED_EXIT_CODE)
+        return container.exit_code
+
+    async def remove(self, task_id: TaskId) -> None:
+        self.engine.require()
+        if task_id in self.engine.containers:
+            self.engine.exit(task_id, KILLED_EXIT_CODE)
+        self.engine.containers.pop(task_id, None)
+
+    async def found(self) -> list[FoundContainer]:
+        self.engine.require()
+        return [
+            FoundContainer(
+                task_id=container.task_id,
+                container_id=container.container_id,
+                pid=container.pid,
+                running=container.running,
+                started=container.started,
+                exit_code=container.exit_code,
+                error=container.error,
+            )
+            for container in self.engine.containers.values()
+        ]
+
+    async def exits(self) -> AsyncIterator[ContainerExit]:
+        listener = self._exits
+        while listener is not None:
+            ended = await listener.get()
+            if ended is None:
+                return
+            yield ended
+
+    async def close(self) -> None:
+        if self._exits is not None:
+            self.engine.unlisten(self._exits)
+            self._exits.put_nowait(None)
+            self._exits = None
