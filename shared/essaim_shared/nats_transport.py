@@ -1,0 +1,483 @@
+"""The bus over NATS. The only file that imports `nats`.
+
+Rules
+
+* One `_Connection` (a nats-py client) is one TCP connection to one server, from its handshake to
+  its loss, and is never used again. Reconnecting is done here, not in nats-py: its own way keeps
+  what was waiting to be sent and sends it after the reconnection (a stale order or vote), waits
+  for ever for a stopped server to take the rest of a socket's buffer, and gives up for good after
+  some answers of the server. A fresh client has nothing old to send.
+* Subscriptions and the inbox for answers belong to the transport: each new connection subscribes
+  to all of them again before it is used. Messages sent in between are lost, as the contract says.
+* Servers are tried in the order of `ServerPool`.
+
+A lost connection does not end the requests that are under way: an answer may still arrive over
+the next connection, since the inbox is the same; otherwise they time out, and whether they had
+arrived is unknown, which is what RequestTimeout says.
+
+Servers that the bus itself announces are not used: what it announces behind NAT or in a lab is
+often not reachable. The configured list counts.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import PING_PROTO, Client
+from nats.aio.msg import Msg
+
+from essaim_shared.bus_subjects import check_pattern, check_size, check_subject
+from essaim_shared.clock import Clock
+from essaim_shared.delivery_queue import WAITING_BYTES_MAX, WAITING_MESSAGES_MAX, DeliveryQueue
+from essaim_shared.log import fields
+from essaim_shared.server_pool import ServerPool
+from essaim_shared.transport import (
+    BusDisconnected,
+    Handler,
+    NoResponders,
+    RequestTimeout,
+    Subscription,
+)
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 1.0
+"""For the TCP connection, and again for the server's first line: a stopped server accepts the one
+and never sends the other."""
+
+PING_INTERVAL_S: Final = 1.0
+PING_TIMEOUT_S: Final = 2.0
+"""A server that has not answered a ping for so long is left."""
+
+RECONNECT_WAIT_MIN_S: Final = 0.1
+RECONNECT_WAIT_MAX_S: Final = 0.25
+"""Drawn between two attempts; the first one after a loss is made at once."""
+
+SHORT_CONNECTION_S: Final = 1.0
+"""After a connection that was lost sooner than this, even the first attempt waits."""
+
+PENDING_SOFT_BYTES_MAX: Final = 2 * 1024 * 1024
+"""With more than this unsent a publisher waits for the socket, at most PENDING_WAIT_S."""
+PENDING_WAIT_S: Final = 1.0
+PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
+"""With more than this unsent the server is as good as gone: publishing raises BusDisconnected."""
+
+REQUESTS_MAX: Final = 65_536
+"""Requests under way at once; one more raises BusDisconnected."""
+
+CLOSE_TIMEOUT_S: Final = 1.0
+
+_NATS_PY_PING_INTERVAL_S: Final = 86_400
+"""In effect never: nats-py's own ping ends a connection by ways that can wait for ever."""
+
+_NO_RESPONDERS_STATUS: Final = "503"
+
+_CONNECTION_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
+
+
+class _Connection(Client):
+    """A nats-py client that reports its loss, once, and leaves everything else to the transport.
+
+    It overrides the private methods in which nats-py decides what to do about a lost or refused
+    connection, and those of its ping; `abandon` takes apart what `Client._close` would wait for.
+    The contract tests with stopped and killed servers watch over them.
+    """
+
+    def __init__(self, server: str) -> None:
+        super().__init__()
+        self.server = server
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Resolved with the reason."""
+        self.dropped_count = 0
+
+    async def open(self, client_name: str) -> None:
+        await self.connect(
+            servers=[self.server],
+            name=client_name,
+            error_cb=self._note_error,
+            allow_reconnect=False,
+            connect_timeout=CONNECT_TIMEOUT_S,  # type: ignore[arg-type]  # a float does
+            ping_interval=_NATS_PY_PING_INTERVAL_S,
+            dont_randomize=True,
+            pending_size=PENDING_SOFT_BYTES_MAX,
+            flush_timeout=PENDING_WAIT_S,
+            skip_subject_validation=True,  # the transport has done it
+        )
+        if not self.is_connected:
+            raise nats.errors.Error("the server answered the handshake with something else")
+
+    def lose(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def abandon(self) -> None:
+        """Let go without a word to the server, which may be stopped: nothing here waits."""
+        self.lose("abandoned")
+        self._status = Client.CLOSED
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        for subscription in self._subs.values():
+            if subscription._wait_for_msgs_task is not None:
+                subscription._wait_for_msgs_task.cancel()
+        self._subs.clear()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _note_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self.dropped_count += 1
+        elif self._status in (Client.DISCONNECTED, Client.CONNECTING):
+            # Raised on purpose: nats-py would try the same address again for ever.
+            raise error
+        else:
+            _log.debug("the bus client reports %s", fields(server=self.server, error=repr(error)))
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes a ping past the commands that still wait for its flusher, so that the
+        # answer would not mean that the server has read them.
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        # A caller that gave up left a cancelled future; resolving that would raise, and end
+        # nats-py's reading without a word.
+        if self._pongs and self._pongs[0].cancelled():
+            self._pongs.pop(0)
+        else:
+            await super()._process_pong()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lose(str(e) or type(e).__name__)
+
+    async def _process_err(self, err_msg: str) -> None:
+        text = err_msg.strip("' \r\n")
+        if "permissions violation" in text.lower():
+            # The connection stays, only this subject is refused.
+            _log.error("the bus server refuses %s", fields(server=self.server, error=text))
+        else:
+            self.lose(text)
+
+
+class _NatsDelivery:
+    __slots__ = ("_reply", "_transport", "payload", "subject")
+
+    def __init__(self, transport: "NatsTransport", message: Msg) -> None:
+        self._transport = transport
+        self._reply = message.reply
+        self.subject: str = message.subject
+        self.payload: bytes = message.data
+
+    async def respond(self, payload: bytes) -> None:
+        if not self._reply:
+            return  # published, not asked
+        try:
+            await self._transport.publish(self._reply, payload)
+        except BusDisconnected:
+            _log.debug("an answer was dropped: no bus %s", fields(subject=self.subject))
+
+
+class _NatsSubscription:
+    def __init__(self, transport: "NatsTransport", queue: DeliveryQueue) -> None:
+        self._transport = transport
+        self.queue = queue
+        self.registered: object | None = None
+        """nats-py's subscription on `connection`."""
+        self.connection: _Connection | None = None
+
+    async def receive(self, message: Msg) -> None:
+        self.queue.put(_NatsDelivery(self._transport, message))
+
+    async def unsubscribe(self) -> None:
+        await self._transport._unsubscribe(self)
+
+
+class NatsTransport:
+    """A client of the bus; see `transport.Transport` for the contract.
+
+    `open` starts it. While no server can be reached it keeps trying in the background, and
+    `server` is None.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        name: str,
+        clock: Clock,
+        rng: random.Random,
+        inbox_prefix: str | None = None,
+    ) -> None:
+        """`servers`: `nats://HOST:PORT`, the nearest first. `name` is shown by the server's
+        monitoring. `inbox_prefix` (default `_INBOX.NAME`) is where answers arrive: each client
+        has its own, so that permissions can keep it from reading another's. Raises ConfigError
+        without a server, InvalidRequest for a prefix that cannot be part of a subject."""
+        prefix = f"_INBOX.{name}" if inbox_prefix is None else inbox_prefix
+        check_subject(prefix)
+        self._inbox = f"{prefix}.{rng.getrandbits(64):016x}."
+        self._pool = ServerPool(servers)
+        self._name = name
+        self._clock = clock
+        self._rng = rng
+        self._connection: _Connection | None = None
+        self._connected = asyncio.Event()
+        self._subscriptions: set[_NatsSubscription] = set()
+        self._requests: dict[str, asyncio.Future[bytes]] = {}
+        self._tokens = itertools.count()
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self.reconnection_count = 0
+        """Connections made after the first one."""
+        self.dropped_count = 0
+        """Messages dropped because a handler was too slow."""
+
+    async def open(self, wait_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Begin connecting, and wait up to `wait_s` for the first connection; none is no error."""
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_connected(), name="bus")
+        self._keeper.add_done_callback(_report_end)
+        await self.wait_connected(wait_s)
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connected.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def server(self) -> str | None:
+        connection = self._connection
+        return None if connection is None or connection.lost.done() else connection.server
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        check_subject(subject)
+        check_size(payload)
+        await self._send(subject, payload, "")
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
+        check_subject(subject)
+        check_size(payload)
+        if len(self._requests) >= REQUESTS_MAX:
+            raise BusDisconnected(f"{REQUESTS_MAX} requests are under way: the bus is stuck")
+        loop = asyncio.get_running_loop()
+        token = str(next(self._tokens))
+        answer: asyncio.Future[bytes] = loop.create_future()
+        self._requests[token] = answer
+        # A timer of the loop costs a fraction of wait_for, and this is the hottest path.
+        timer = loop.call_later(timeout_s, _expire, answer, subject, timeout_s)
+        try:
+            await self._send(subject, payload, self._inbox + token)
+            return await answer
+        finally:
+            timer.cancel()
+            del self._requests[token]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # retrieved: it may have expired while `_send` waited
+
+    async def subscribe(self, subject: str, handler: Handler) -> Subscription:
+        check_pattern(subject)
+        self._check_open()
+        subscription = _NatsSubscription(self, DeliveryQueue(subject, handler, self._count_drop))
+        self._subscriptions.add(subscription)
+        is_done = False
+        try:
+            connection = self._connection
+            if connection is not None:
+                await self._register_now(connection, subscription)
+            is_done = True
+        finally:
+            if not is_done:  # cancelled: nobody holds the subscription, so nobody could end it
+                await self._unsubscribe(subscription)
+        return subscription
+
+    async def reconnect(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            connection.lose("left on request")
+
+    async def close(self) -> None:
+        """Send what is waiting to be sent, end the handlers, disconnect. Repeating it is free."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.lost.done():
+            try:
+                await connection.rtt(CLOSE_TIMEOUT_S)  # type: ignore[arg-type]
+            except _CONNECTION_ERRORS as error:
+                _log.info("the bus was left unflushed %s", fields(error=repr(error)))
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        for answer in self._requests.values():
+            if not answer.done():
+                answer.set_exception(BusDisconnected("the connection to the bus was closed"))
+        for subscription in self._subscriptions:
+            subscription.queue.close()
+        await asyncio.gather(*(s.queue.join(CLOSE_TIMEOUT_S) for s in self._subscriptions))
+        self._subscriptions.clear()
+
+    # Sending and receiving.
+
+    async def _send(self, subject: str, payload: bytes, reply: str) -> None:
+        connection = self._connection
+        if connection is None or connection.lost.done():
+            raise BusDisconnected("no bus server can be reached; trying again")
+        if connection.pending_data_size > PENDING_BYTES_MAX:
+            raise BusDisconnected(f"bus server {connection.server} takes no more data")
+        try:
+            await connection.publish(subject, payload, reply)
+        except _CONNECTION_ERRORS as error:
+            raise BusDisconnected(f"bus server {connection.server}: {error}") from error
+
+    async def _receive_answer(self, message: Msg) -> None:
+        answer = self._requests.get(message.subject[len(self._inbox) :])
+        if answer is None or answer.done():
+            return  # too late
+        headers = message.headers
+        if headers and headers.get("Status") == _NO_RESPONDERS_STATUS:
+            answer.set_exception(NoResponders("nobody on the bus answers this subject"))
+        else:
+            answer.set_result(message.data)
+
+    async def _register(self, connection: _Connection, subscription: _NatsSubscription) -> None:
+        subscription.connection, subscription.registered = connection, None
+        registered = await connection.subscribe(
+            subscription.queue.pattern,
+            cb=subscription.receive,
+            pending_msgs_limit=WAITING_MESSAGES_MAX,
+            pending_bytes_limit=WAITING_BYTES_MAX,
+        )
+        if subscription.connection is connection:
+            subscription.registered = registered
+
+    async def _register_now(self, connection: _Connection, subscription: _NatsSubscription) -> None:
+        """The server has it when this returns: what it passes on from then arrives."""
+        try:
+            await self._register(connection, subscription)
+            await connection.rtt(PING_TIMEOUT_S)  # type: ignore[arg-type]
+        except _CONNECTION_ERRORS as error:
+            connection.lose(f"while subscribing: {error}")  # the next one subscribes to all
+
+    async def _unsubscribe(self, subscription: _NatsSubscription) -> None:
+        self._subscriptions.discard(subscription)
+        subscription.queue.close()
+        connection, registered = subscription.connection, subscription.registered
+        if registered is None or connection is None or connection.lost.done():
+            return
+        subscription.registered = None
+        try:
+            await registered.unsubscribe()  # type: ignore[attr-defined]
+        except _CONNECTION_ERRORS as error:
+            connection.lose(f"while unsubscribing: {error}")
+
+    def _count_drop(self) -> None:
+        self.dropped_count += 1
+        if self.dropped_count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …: a flood is one line
+            _log.warning("slow handler: messages dropped %s", fields(total=self.dropped_count))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise BusDisconnected("the connection to the bus was closed")
+
+    # Staying connected.
+
+    async def _keep_connected(self) -> None:
+        wait_first = False
+        while True:
+            connection = await self._connect(wait_first)
+            since_s = self._clock.monotonic_s()
+            try:
+                self._connection = connection
+                self._connected.set()
+                _log.info("connected to the bus %s", fields(server=connection.server))
+                reason = await _until_lost(connection)
+            finally:
+                self._connection = None
+                self._connected.clear()
+                connection.abandon()
+                self.dropped_count += connection.dropped_count
+            _log.warning("bus connection lost %s", fields(server=connection.server, reason=reason))
+            self._pool.leave(connection.server)
+            wait_first = self._clock.monotonic_s() - since_s < SHORT_CONNECTION_S
+            self.reconnection_count += 1
+
+    async def _connect(self, wait_first: bool) -> _Connection:
+        """Try one server after the other until one takes us and all subscriptions."""
+        for attempt in itertools.count():
+            if attempt > 0 or wait_first:
+                await self._clock.sleep(
+                    self._rng.uniform(RECONNECT_WAIT_MIN_S, RECONNECT_WAIT_MAX_S)
+                )
+            server = self._pool.next
+            try:
+                return await self._connect_to(server)
+            except (*_CONNECTION_ERRORS, ValueError) as error:  # ValueError: not a NATS server
+                self._pool.leave(server)
+                _log.log(
+                    logging.WARNING if attempt == 0 else logging.DEBUG,
+                    "no connection to the bus %s",
+                    fields(server=server, error=str(error) or type(error).__name__),
+                )
+        raise AssertionError("unreachable: the attempts are unlimited")
+
+    async def _connect_to(self, server: str) -> _Connection:
+        connection = _Connection(server)
+        is_ready = False
+        try:
+            await connection.open(self._name)
+            await connection.subscribe(f"{self._inbox}*", cb=self._receive_answer)
+            # Others may subscribe while this waits: go on until none is left out.
+            while missing := [s for s in self._subscriptions if s.connection is not connection]:
+                for subscription in missing:
+                    await self._register(connection, subscription)
+            # From here `subscribe` registers at this connection itself. A request cannot get
+            # ahead of the subscriptions, for the server reads a connection in order.
+            self._connection = connection
+            await connection.rtt(CONNECT_TIMEOUT_S)  # type: ignore[arg-type]
+            is_ready = True
+        finally:
+            if not is_ready:
+                self._connection = None
+                connection.abandon()
+        return connection
+
+
+async def _until_lost(connection: _Connection) -> str:
+    """Ping until the server does not answer, or the connection reports its loss."""
+    while True:
+        await asyncio.wait({connection.lost}, timeout=PING_INTERVAL_S)
+        if connection.lost.done():
+            return connection.lost.result()
+        ping = asyncio.get_running_loop().create_task(_ping(connection), name="bus ping")
+        events: tuple[asyncio.Future[Any], ...] = (ping, connection.lost)
+        try:
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ping.cancel()
+
+
+async def _ping(connection: _Connection) -> None:
+    try:
+        await connection.rtt(PING_TIMEOUT_S)  # type: ignore[arg-type]
+    except _CONNECTION_ERRORS as error:
+        connection.lose(f"no answer to a ping: {error}")
+
+
+def _expire(answer: asyncio.Future[bytes], subject: str, timeout_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(RequestTimeout(f"no answer on {subject} within {timeout_s:g} s"))
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    """The keeper ends by cancellation only; anything else is a broken assumption."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "keeping the bus connection failed", "exception": error, "task": task}
+        )
