@@ -1,0 +1,398 @@
+"""The kernel's tables: reads them, and carries a plan out. The only importer of pyroute2.
+
+Everything here blocks and belongs to one thread, the overlay's. pyroute2 makes and changes
+bridges and VXLAN devices, a few in the life of a network; entries, ports and dumps, of which
+there are hundreds, are batches of our own (`rtnetlink`) on one socket that stays open.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute  # type: ignore[attr-defined]
+from pyroute2.netlink.exceptions import NetlinkError
+
+from essaim_agent.network import NetworkError
+from essaim_agent.overlay import rtnetlink as rt
+from essaim_agent.overlay.plan import (
+    AddAddress,
+    CorrectBridge,
+    CorrectVxlan,
+    DeleteDevice,
+    JoinPort,
+    MakeBridge,
+    MakeVxlan,
+    Operation,
+    PutEntry,
+    RemoveAddress,
+    RemoveEntry,
+)
+from essaim_agent.overlay.tables import (
+    BRIDGE_PREFIX,
+    PORT_PREFIX,
+    VXLAN_PREFIX,
+    Bridge,
+    Entry,
+    Forward,
+    Neighbour,
+    Port,
+    PortMac,
+    Tables,
+    Vxlan,
+    bridge_name,
+    read_port_alias,
+)
+
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP, NETLINK_NO_ENOBUFS, NETLINK_CAP_ACK = 1, 5, 10
+
+RECEIVE_BYTES = 256 * 1024
+RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+BATCH_REQUESTS_MAX = 256
+"""Their acknowledgements, 36 bytes and the kernel's book-keeping each, must fit the buffer."""
+ANSWER_TIMEOUT_S = 20
+"""The kernel answers at once unless its network lock is held, by a mass removal for example."""
+
+_ABSENT = frozenset((errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL))
+
+
+class Channel:
+    """One rtnetlink socket, of the network namespace in which it was opened."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        timeout = struct.pack("ll", ANSWER_TIMEOUT_S, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self._socket.bind((0, 0))
+        self._sequence = 1
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, requests: Sequence[bytes]) -> list[int]:
+        """Carry out a batch in order; an errno for each, 0 for success. One failure does not
+        stop the ones behind it. Raises NetworkError when the kernel does not answer."""
+        outcome: list[int] = []
+        for start in range(0, len(requests), BATCH_REQUESTS_MAX):
+            outcome.extend(self._send_batch(list(requests[start : start + BATCH_REQUESTS_MAX])))
+        return outcome
+
+    def _send_batch(self, requests: list[bytes]) -> list[int]:
+        first = self._sequence
+        self._sequence += len(requests)
+        self._socket.send(rt.number_requests(requests, first))
+        outcome: dict[int, int] = {}
+        while len(outcome) < len(requests):
+            for kind, sequence, payload in rt.messages(self._receive()):
+                if kind == rt.NLMSG_ERROR and sequence >= first:
+                    outcome[sequence - first] = rt.error_number(payload)
+        return [outcome[i] for i in range(len(requests))]
+
+    def dump(self, request: bytes) -> list[bytes]:
+        """The payloads of a dump. One that the tables changed under is taken as it came: the
+        next change announces itself."""
+        first = self._sequence
+        self._sequence += 1
+        self._socket.send(rt.number_requests([request], first))
+        payloads: list[bytes] = []
+        while True:
+            for kind, sequence, payload in rt.messages(self._receive()):
+                if sequence != first:
+                    continue
+                if kind == rt.NLMSG_DONE:
+                    return payloads
+                if kind == rt.NLMSG_ERROR:
+                    raise NetworkError(f"netlink dump: {os.strerror(rt.error_number(payload))}")
+                payloads.append(payload)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError as error:
+            raise NetworkError(f"the kernel did not answer in {ANSWER_TIMEOUT_S} s") from error
+
+
+def check(outcome: Sequence[int], doing: str, allowed: frozenset[int] = frozenset()) -> None:
+    """Raises NetworkError for the first errno that is neither 0 nor allowed."""
+    for number in outcome:
+        if number and number not in allowed:
+            raise NetworkError(f"{doing}: {os.strerror(number)}")
+
+
+def open_notifications() -> socket.socket:
+    """A non-blocking socket that becomes readable when a device or a table entry changes."""
+    listener = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    )
+    listener.bind((0, 0))
+    for group in (rt.RTNLGRP_LINK, rt.RTNLGRP_NEIGH):
+        listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+    return listener
+
+
+class Kernel:
+    """The overlay's tables in the network namespace of the thread that makes this object."""
+
+    def __init__(self) -> None:
+        self.channel = Channel()
+        self._devices: Any = IPRoute()  # type: ignore[no-untyped-call]
+        self._index: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+        """The overlay's bridges and VXLAN devices by index, as of the last reading; replaced,
+        never changed, so that another thread may look things up in it."""
+
+    def close(self) -> None:
+        self.channel.close()
+        self._devices.close()
+
+    def index(self, name: str) -> int:
+        """Of a device; raises NetworkError when there is none."""
+        known = self._index.get(name)
+        if known is None:
+            try:
+                known = self._index[name] = socket.if_nametoindex(name)
+            except OSError as error:
+                raise NetworkError(f"there is no device {name}") from error
+        return known
+
+    def links(self) -> list[rt.Link]:
+        found = [rt.link(payload) for payload in self.channel.dump(rt.dump_links())]
+        self._index = {link.name: link.index for link in found}
+        return found
+
+    def read(self) -> Tables:
+        """The tables as they are now. Raises NetworkError."""
+        links = self.links()
+        names = {link.index: link.name for link in links}
+        addresses: dict[int, set[str]] = {}
+        for payload in self.channel.dump(rt.dump_addresses()):
+            index, interface = rt.interface_address(payload)
+            addresses.setdefault(index, set()).add(interface)
+        bridges: dict[str, Bridge] = {}
+        vxlans: dict[str, Vxlan] = {}
+        ports: dict[str, Port] = {}
+        for link in links:
+            master = names.get(link.master_index, "")
+            if link.kind == "bridge" and link.name.startswith(BRIDGE_PREFIX):
+                own = frozenset(addresses.get(link.index, ()))
+                bridges[link.name] = Bridge(link.name, link.mac, link.mtu, own, link.up)
+            elif link.kind == "vxlan" and link.name.startswith(VXLAN_PREFIX):
+                vxlans[link.name] = _vxlan(link, master)
+            elif link.kind == "veth" and link.name.startswith(PORT_PREFIX):
+                owner = read_port_alias(link.alias)
+                if owner is not None:
+                    bridge = bridge_name(owner[1])
+                    joined = link.up and master == bridge
+                    ports[link.name] = Port(link.name, bridge, owner[0], joined)
+        return Tables(bridges, vxlans, ports, self._read_entries(bridges, vxlans))
+
+    def learn_names(self, tables: Tables) -> None:
+        """Renew `names` after devices came or went."""
+        devices = (*tables.bridges, *tables.vxlans)
+        self.names = {self.index(name): name for name in devices}
+
+    def _read_entries(self, bridges: Iterable[str], vxlans: Iterable[str]) -> frozenset[Entry]:
+        self.names = {self._index[name]: name for name in (*bridges, *vxlans)}
+        entries: set[Entry] = set()
+        if not self.names:
+            return frozenset()
+        for family in (socket.AF_INET, rt.AF_BRIDGE):
+            for payload in self.channel.dump(rt.dump_neighbours(family)):
+                row = rt.neighbour(payload)
+                if row.index in self.names and is_static(row):
+                    entry = entry_of(row, self.names[row.index])
+                    if entry is not None:
+                        entries.add(entry)
+        return frozenset(entries)
+
+    def carry_out(self, operations: Sequence[Operation]) -> None:
+        """In order, neighbouring operations on entries in one batch. Raises NetworkError; what
+        stood before the failing operation is done, so the caller reads again."""
+        batch: list[bytes] = []
+        for operation in operations:
+            match operation:
+                case PutEntry(entry):
+                    batch.append(self._put(entry))
+                case RemoveEntry(entry):
+                    batch.append(self._remove(entry))
+                case JoinPort(name, bridge):
+                    batch.append(rt.set_port(name, self.index(bridge)))
+                case AddAddress(bridge, interface):
+                    batch.append(rt.add_address(self.index(bridge), interface))
+                case RemoveAddress(bridge, interface):
+                    batch.append(rt.remove_address(self.index(bridge), interface))
+                case _:
+                    self._flush(batch)
+                    self._device(operation)
+        self._flush(batch)
+
+    def _flush(self, batch: list[bytes]) -> None:
+        if batch:
+            outcome = self.channel.send(batch)
+            removals = [_is_removal(request) for request in batch]
+            for number, is_removal in zip(outcome, removals, strict=True):
+                check([number], "overlay table", _ABSENT if is_removal else frozenset())
+            batch.clear()
+
+    def _put(self, entry: Entry) -> bytes:
+        match entry:
+            case Forward(vxlan, mac, vtep):
+                return rt.put_forward(self.index(vxlan), mac, vtep)
+            case PortMac(vxlan, mac):
+                return rt.put_port_mac(self.index(vxlan), mac)
+            case Neighbour(bridge, address, mac):
+                return rt.put_neighbour(self.index(bridge), address, mac)
+
+    def _remove(self, entry: Entry) -> bytes:
+        match entry:
+            case Forward(vxlan, mac, vtep):
+                return rt.delete_forward(self.index(vxlan), mac, vtep)
+            case PortMac(vxlan, mac):
+                return rt.delete_port_mac(self.index(vxlan), mac)
+            case Neighbour(bridge, address, _):
+                return rt.delete_neighbour(self.index(bridge), address)
+
+    def _device(self, operation: Operation) -> None:
+        match operation:
+            case DeleteDevice(name):
+                self._index.pop(name, None)
+                check(self.channel.send([rt.delete_link(name)]), f"delete {name}", _ABSENT)
+            case MakeBridge(bridge):
+                self._make_bridge(bridge)
+            case CorrectBridge(bridge):
+                index = self.index(bridge.name)
+                _translated(
+                    f"change {bridge.name}",
+                    lambda: self._devices.link(
+                        "set", index=index, address=bridge.mac, mtu=bridge.mtu, state="up"
+                    ),
+                )
+            case MakeVxlan(vxlan):
+                self._make_vxlan(vxlan)
+            case CorrectVxlan(vxlan):
+                self._set_vxlan(vxlan)
+
+    def _make_bridge(self, bridge: Bridge) -> None:
+        _translated(
+            f"make bridge {bridge.name}",
+            lambda: self._devices.link(
+                "add",
+                ifname=bridge.name,
+                kind="bridge",
+                address=bridge.mac,
+                mtu=bridge.mtu,
+                # Querying for groups nobody is in would only be noise: all members are known.
+                br_mcast_snooping=0,
+            ),
+        )
+        settle_device(bridge.name)
+        index = self.index(bridge.name)
+        _translated(
+            f"set bridge {bridge.name} up",
+            lambda: self._devices.link("set", index=index, state="up"),
+        )
+
+    def _make_vxlan(self, vxlan: Vxlan) -> None:
+        _translated(
+            f"make VXLAN device {vxlan.name} (VNI {vxlan.vni}, UDP port {vxlan.udp_port})",
+            lambda: self._devices.link(
+                "add",
+                ifname=vxlan.name,
+                kind="vxlan",
+                vxlan_id=vxlan.vni,
+                vxlan_local=vxlan.local,
+                vxlan_port=vxlan.udp_port,
+                vxlan_learning=False,
+                mtu=vxlan.mtu,
+            ),
+        )
+        self._set_vxlan(vxlan)
+
+    def _set_vxlan(self, vxlan: Vxlan) -> None:
+        settle_device(vxlan.name)
+        index, bridge_index = self.index(vxlan.name), self.index(vxlan.bridge)
+        doing = f"set VXLAN device {vxlan.name}"
+        _translated(
+            doing,
+            lambda: self._devices.link(
+                "set", index=index, mtu=vxlan.mtu, master=bridge_index, state="up"
+            ),
+        )
+        _translated(
+            doing,
+            lambda: self._devices.brport("set", index=index, learning=0, neigh_suppress=1),
+        )
+
+
+def entry_of(row: rt.NeighbourRow, device: str) -> Entry | None:
+    """The overlay's view of a row of one of its devices; None for a row of no concern."""
+    if row.family == socket.AF_INET:
+        return Neighbour(device, row.destination, row.mac)
+    if not row.flags & rt.NTF_SELF:
+        return PortMac(device, row.mac) if device.startswith(VXLAN_PREFIX) else None
+    return Forward(device, row.mac, row.destination) if row.destination else None
+
+
+def is_static(row: rt.NeighbourRow) -> bool:
+    """Entered by somebody, not learned; on a port of a bridge NUD_PERMANENT means the port's own
+    address (br_fdb.c), which leads nowhere."""
+    if row.family == socket.AF_INET:
+        return row.state == rt.NUD_PERMANENT
+    return bool(row.flags & rt.NTF_SELF) or row.state == rt.NUD_NOARP
+
+
+def _vxlan(link: rt.Link, master: str) -> Vxlan:
+    return Vxlan(
+        name=link.name,
+        bridge=master,
+        vni=link.vni,
+        local=link.local,
+        udp_port=link.udp_port,
+        mtu=link.mtu,
+        up=link.up,
+        learning=link.learning or link.port_learning,
+        neigh_suppress=link.neigh_suppress,
+    )
+
+
+def _is_removal(request: bytes) -> bool:
+    (kind,) = struct.unpack_from("=H", request, 4)
+    return kind in (rt.RTM_DELNEIGH, rt.RTM_DELADDR, rt.RTM_DELLINK)
+
+
+def _translated(doing: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except NetlinkError as error:
+        raise NetworkError(f"{doing}: {os.strerror(error.code)}") from error
+
+
+DEVICE_SYSCTLS = (
+    ("ipv6", "disable_ipv6", "1"),  # the overlay is IPv4; a bridge would announce itself
+    ("ipv4", "send_redirects", "0"),  # frames between two ports of one bridge are routed at times
+    ("ipv4", "rp_filter", "2"),  # loose: an answer may come in over another of our bridges
+)
+
+
+def settle_device(name: str) -> None:
+    for family, key, value in DEVICE_SYSCTLS:
+        write_sysctl(f"net/{family}/conf/{name}/{key}", value)
+
+
+def write_sysctl(path: str, value: str) -> None:
+    """Of the network namespace of the calling thread. A kernel without IPv6 has no such file,
+    and nothing to switch off. Raises NetworkError."""
+    try:
+        Path("/proc/sys", path).write_text(value)
+    except FileNotFoundError as error:
+        if not (path.startswith("net/ipv6/") and not Path("/proc/sys/net/ipv6").exists()):
+            raise NetworkError(f"this kernel has no sysctl {path.replace('/', '.')}") from error
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise NetworkError(f"sysctl {path.replace('/', '.')}={value}: {reason}") from error

@@ -1,0 +1,187 @@
+"""The overlay of this node as one blocking object: wanted tables, tasks' namespaces, repairs.
+
+All methods run on one thread (`task_networks` owns it), so nothing here is locked and no two
+changes of the kernel's tables ever cross.
+"""
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+import msgspec
+
+from essaim_agent.network import NetworkError
+from essaim_agent.overlay.namespaces import (
+    NAMESPACE_DIRECTORY,
+    Namespaces,
+    check_sysctls,
+    is_namespace,
+)
+from essaim_agent.overlay.netlink import Kernel, write_sysctl
+from essaim_agent.overlay.packet_filter import PacketFilter
+from essaim_agent.overlay.plan import Operation, carried_out, plan
+from essaim_agent.overlay.tables import (
+    UDP_PORT_DEFAULT,
+    Port,
+    Tables,
+    bridge_name,
+    port_name,
+    wanted_tables,
+)
+from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.objects import Attachment
+
+ATTEMPTS_MAX = 3
+"""Somebody else may change the tables while a plan is carried out; then it is made anew."""
+
+NODE_SYSCTLS = (
+    ("net/ipv4/ip_forward", "1"),
+    # A device redirects when either its own switch or this one is on.
+    ("net/ipv4/conf/all/send_redirects", "0"),
+)
+
+
+class OverlayNode:
+    """Make it on the thread, and in the network namespace, in which it is to work."""
+
+    def __init__(
+        self,
+        address: str,
+        udp_port: int = UDP_PORT_DEFAULT,
+        namespace_directory: Path = NAMESPACE_DIRECTORY,
+    ) -> None:
+        self._address = address
+        self._udp_port = udp_port
+        self._kernel = Kernel()
+        self._namespaces = Namespaces(self._kernel, namespace_directory)
+        self._packet_filter = PacketFilter()
+        self._networks: Mapping[NetworkId, NodeNetwork] = {}
+        self._endpoints: frozenset[Endpoint] = frozenset()
+        self._is_told = False
+        self.wanted = Tables()
+        self._present = Tables()
+        self._ports: dict[TaskId, list[str]] = {}
+
+    def start(self) -> None:
+        """Read what is there, and change nothing of it before the masters have said what they
+        want: containers of an earlier run are talking."""
+        for path, value in NODE_SYSCTLS:
+            write_sysctl(path, value)
+        self._present = self._kernel.read()
+        for port in self._present.ports.values():
+            self._ports.setdefault(port.task_id, []).append(port.name)
+
+    def close(self) -> None:
+        self._namespaces.close()
+        self._kernel.close()
+
+    @property
+    def names(self) -> dict[int, str]:
+        return self._kernel.names
+
+    def want(
+        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
+    ) -> list[Operation]:
+        """Returns what had to be done. Raises NetworkError."""
+        if self._is_told and networks == self._networks and endpoints == self._endpoints:
+            return []
+        self.wanted = wanted_tables(networks.values(), endpoints, self._address, self._udp_port)
+        self._networks, self._endpoints = dict(networks), endpoints
+        self._is_told = True
+        try:
+            return self._apply(is_check=False)
+        except NetworkError:
+            self._endpoints = frozenset()
+            self._is_told = False
+            raise
+
+    def check(self) -> list[Operation]:
+        """Compare the kernel with what is wanted; returns the repairs. Raises NetworkError."""
+        if not self._is_told:
+            return []
+        for path, value in NODE_SYSCTLS:
+            write_sysctl(path, value)
+        self._present = self._kernel.read()
+        return self._apply(is_check=True)
+
+    def _apply(self, is_check: bool) -> list[Operation]:
+        done: list[Operation] = []
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            operations = plan(self.wanted, self._present)
+            try:
+                self._kernel.carry_out(operations)
+            except NetworkError:
+                if attempt == ATTEMPTS_MAX:
+                    raise
+                self._present = self._kernel.read()
+                continue
+            self._present = carried_out(operations, self._present)
+            done.extend(operations)
+            break
+        self._kernel.learn_names(self._present)
+        self._packet_filter.apply(_subnets(self._present), is_check)
+        return done
+
+    def attach(
+        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+    ) -> str:
+        path = self._namespaces.path(task_id)
+        ports = self._ports.get(task_id)
+        if ports is not None and is_namespace(path):
+            return str(path)
+        check_sysctls(sysctls)
+        if not attachments:
+            raise NetworkError(f"task {task_id} has no network to be attached to")
+        for attachment in attachments:
+            if attachment.network_id not in self._networks:
+                raise NetworkError(
+                    f"network {attachment.network_id} of task {task_id} is not on this node"
+                )
+        if ports is None:
+            ports = [port_name(task_id, attachment.network_id) for attachment in attachments]
+        # Of a run whose namespace lost its path, or that was killed while it removed it.
+        leftover = [name for name in ports if name in self._present.ports]
+        if leftover:
+            self._namespaces.delete_ports(leftover)
+        names = self._namespaces.make(task_id, attachments, self._networks, sysctls)
+        self._ports[task_id] = names
+        added = {
+            name: Port(name, bridge_name(attachment.network_id), task_id, joined=True)
+            for name, attachment in zip(names, attachments, strict=True)
+        }
+        self._set_ports({**self._present.ports, **added})
+        return str(path)
+
+    def detach(self, task_ids: Sequence[TaskId]) -> None:
+        """All of them together. Raises NetworkError; repeating it takes up what is left."""
+        names: list[str] = []
+        for task_id in task_ids:
+            names.extend(self._ports.get(task_id, ()))
+        if names:
+            self._namespaces.delete_ports(names)
+        for task_id in task_ids:
+            self._namespaces.unpin(task_id)
+            self._ports.pop(task_id, None)
+        gone = frozenset(names)
+        self._set_ports({n: port for n, port in self._present.ports.items() if n not in gone})
+        if self._is_told and self._present.bridges.keys() != self.wanted.bridges.keys():
+            self._apply(is_check=False)
+
+    def _set_ports(self, ports: dict[str, Port]) -> None:
+        self._present = msgspec.structs.replace(self._present, ports=ports)
+
+    def attached(self) -> frozenset[TaskId]:
+        return frozenset(t for t in self._ports if is_namespace(self._namespaces.path(t)))
+
+    def ports(self) -> dict[TaskId, tuple[str, ...]]:
+        return {task_id: tuple(names) for task_id, names in self._ports.items()}
+
+
+def _subnets(tables: Tables) -> list[str]:
+    """Of all bridges that are there, those that only wait for their last task included."""
+    return [
+        str(IPv4Interface(interface).network)
+        for bridge in tables.bridges.values()
+        for interface in bridge.addresses
+    ]

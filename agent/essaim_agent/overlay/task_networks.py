@@ -1,0 +1,233 @@
+"""The overlay as the agent sees it: asynchronous calls, a watch on the kernel, a timer.
+
+All work runs on one thread of its own, in the order of the calls. The event loop only hears the
+kernel's notifications and asks for a check when one contradicts what is wanted; in any case a
+full check runs every 30 seconds.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from essaim_agent.network import InterfaceCounters, NetworkError
+from essaim_agent.overlay import rtnetlink as rt
+from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
+from essaim_agent.overlay.netlink import RECEIVE_BYTES, entry_of, open_notifications
+from essaim_agent.overlay.node import OverlayNode
+from essaim_agent.overlay.plan import Operation, contradicts, link_contradicts
+from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, port_name
+from essaim_shared.clock import Clock
+from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.log import fields
+from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.objects import Attachment
+
+CHECK_PERIOD_S = 30.0
+NOTIFIED_CHECK_DELAY_S = 0.05
+"""Changes come in groups: a bridge that goes takes all its entries along."""
+NOTIFIED_CHECK_SPACING_S = 1.0
+"""Somebody who fights for a table with us must not cost a core."""
+NOTIFICATIONS_PER_TURN_MAX = 64
+COUNTERS_AGE_MAX_S = 0.25
+"""One reading of /proc/net/dev serves all tasks of a round of measurements."""
+
+_log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+class OverlayNetworks:
+    """Implements `essaim_agent.network.TaskNetworks` in the network namespace of this process."""
+
+    def __init__(
+        self,
+        address: str,
+        clock: Clock,
+        udp_port: int = UDP_PORT_DEFAULT,
+        namespace_directory: Path = NAMESPACE_DIRECTORY,
+        thread_initializer: Callable[[], None] | None = None,
+    ) -> None:
+        """`address` is the node's on the underlay. `thread_initializer` runs first on the
+        overlay's thread, and may move it to another network namespace."""
+        self._clock = clock
+        self._address, self._udp_port = address, udp_port
+        self._namespace_directory = namespace_directory
+        self._thread_initializer = thread_initializer
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay")
+        self._node: OverlayNode | None = None
+        self._listener: socket.socket | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._notified = asyncio.Event()
+        self._ports: dict[TaskId, tuple[str, ...]] = {}
+        self._leaving: deque[TaskId] = deque()
+        self._counters: dict[str, InterfaceCounters] = {}
+        self._counters_read_s = float("-inf")
+        self._counters_path = "/proc/net/dev"
+
+    async def _run(self, work: Callable[[OverlayNode], R]) -> R:
+        node = self._node
+        if node is None:
+            raise NetworkError("the overlay is not started")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, node)
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        node, listener = await loop.run_in_executor(self._thread, self._open)
+        self._node, self._listener = node, listener
+        self._ports = node.ports()
+        loop.add_reader(listener, self._hear)
+        self._watch = asyncio.create_task(self._keep_checking(), name="overlay check")
+
+    def _open(self) -> tuple[OverlayNode, socket.socket]:
+        if self._thread_initializer is not None:
+            self._thread_initializer()
+        node = OverlayNode(self._address, self._udp_port, self._namespace_directory)
+        listener = open_notifications()
+        self._counters_path = f"/proc/self/task/{threading.get_native_id()}/net/dev"
+        node.start()
+        return node, listener
+
+    async def close(self) -> None:
+        if self._watch is not None and self._listener is not None and self._node is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            await self._run(OverlayNode.close)
+            self._node = self._watch = self._listener = None
+        self._thread.shutdown()
+
+    async def want(
+        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
+    ) -> None:
+        done = await self._run(lambda node: node.want(networks, endpoints))
+        if done:
+            _log.debug("overlay changed %s", fields(operations=len(done)))
+
+    async def attach(
+        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+    ) -> str:
+        path = await self._run(lambda node: node.attach(task_id, attachments, sysctls))
+        self._ports[task_id] = tuple(port_name(task_id, a.network_id) for a in attachments)
+        return path
+
+    async def detach(self, task_id: TaskId) -> None:
+        self._ports.pop(task_id, None)
+        self._leaving.append(task_id)
+        await self._run(self._detach_leaving)
+
+    def _detach_leaving(self, node: OverlayNode) -> None:
+        """While one removal waits for the kernel others queue up; the next takes them all."""
+        task_ids = [self._leaving.popleft() for _ in range(len(self._leaving))]
+        if not task_ids:
+            return
+        try:
+            node.detach(task_ids)
+        except NetworkError:
+            self._leaving.extend(task_ids)  # their callers are behind this one in the queue
+            raise
+
+    async def attached(self) -> frozenset[TaskId]:
+        return await self._run(OverlayNode.attached)
+
+    def counters(self, task_id: TaskId) -> InterfaceCounters | None:
+        names = self._ports.get(task_id)
+        if names is None:
+            return None
+        now_s = self._clock.monotonic_s()
+        if now_s - self._counters_read_s > COUNTERS_AGE_MAX_S:
+            self._counters = read_counters(Path(self._counters_path).read_text())
+            self._counters_read_s = now_s
+        found = [self._counters[name] for name in names if name in self._counters]
+        return InterfaceCounters(
+            receive_bytes=sum(counters.receive_bytes for counters in found),
+            transmit_bytes=sum(counters.transmit_bytes for counters in found),
+            receive_packets=sum(counters.receive_packets for counters in found),
+            transmit_packets=sum(counters.transmit_packets for counters in found),
+        )
+
+    def _hear(self) -> None:
+        """Take the kernel's notifications; bounded per turn, so that a flood blocks nobody."""
+        assert self._listener is not None
+        for _ in range(NOTIFICATIONS_PER_TURN_MAX):
+            try:
+                data = self._listener.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._notified.set()  # some were lost: look for ourselves
+                return
+            if not self._notified.is_set() and self._is_contradiction(data):
+                self._notified.set()
+
+    def _is_contradiction(self, data: bytes) -> bool:
+        node = self._node
+        if node is None:
+            return False
+        wanted, names = node.wanted, node.names
+        for kind, _, payload in rt.messages(data):
+            if kind in (rt.RTM_NEWLINK, rt.RTM_DELLINK):
+                _, name, is_up = rt.link_name(payload)
+                if link_contradicts(wanted, name, is_up and kind == rt.RTM_NEWLINK):
+                    return True
+            elif kind in (rt.RTM_NEWNEIGH, rt.RTM_DELNEIGH):
+                row = rt.neighbour(payload)
+                entry = entry_of(row, names[row.index]) if row.index in names else None
+                if entry is not None and contradicts(wanted, entry, kind == rt.RTM_DELNEIGH):
+                    return True
+        return False
+
+    async def _keep_checking(self) -> None:
+        while True:
+            timer = asyncio.create_task(self._clock.sleep(CHECK_PERIOD_S))
+            notice = asyncio.create_task(self._notified.wait())
+            try:
+                await asyncio.wait((timer, notice), return_when=asyncio.FIRST_COMPLETED)
+                is_notified = notice.done()
+            finally:
+                timer.cancel()
+                notice.cancel()
+            if is_notified:
+                await self._clock.sleep(NOTIFIED_CHECK_DELAY_S)
+            self._notified.clear()
+            await self._check()
+            if is_notified:
+                await self._clock.sleep(NOTIFIED_CHECK_SPACING_S)
+
+    async def _check(self) -> None:
+        try:
+            repairs: list[Operation] = await self._run(OverlayNode.check)
+        except NetworkError as error:
+            _log.warning("overlay check failed %s", fields(reason=error, next_s=CHECK_PERIOD_S))
+            return
+        if repairs:
+            _log.warning("overlay repaired %s", fields(operations=len(repairs), first=repairs[0]))
+
+
+def read_counters(text: str) -> dict[str, InterfaceCounters]:
+    """From /proc/net/dev, the ports' lines, seen from the other end: what the host's end
+    received the container sent."""
+    counters: dict[str, InterfaceCounters] = {}
+    for line in text.splitlines()[2:]:
+        name, _, figures = line.partition(":")
+        name = name.strip()
+        if name.startswith(PORT_PREFIX):
+            column = figures.split()
+            counters[name] = InterfaceCounters(
+                receive_bytes=int(column[8]),
+                transmit_bytes=int(column[0]),
+                receive_packets=int(column[9]),
+                transmit_packets=int(column[1]),
+            )
+    return counters
