@@ -74,7 +74,13 @@ def start_process(
     """
     enter = [f"--net={namespace}"] if namespace is not None else []
     argv = ["env", "-C", "/", *(["nsenter", *enter] if enter else []), *command]
-    variables = {"PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", MARK: lab, **environment}
+    variables = {
+        "PATH": _PATH,
+        "HOME": str(Path.home()),
+        "LC_ALL": "C.UTF-8",
+        MARK: lab,
+        **environment,
+    }
     log_file.parent.mkdir(parents=True, exist_ok=True)
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawnp(

@@ -1,0 +1,37 @@
+# Everything a newcomer needs. `make` alone lists it.
+
+.PHONY: help up down test check lock
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make up      install what is missing, raise a three-host lab, run a web service in it'
+	@echo 'make down    remove every trace of the lab'
+	@echo 'make test    install what the tests need and run all of them'
+	@echo 'make check   style, types and house rules only'
+	@echo 'make lock    pin the newest allowed versions again (needs uv)'
+
+up:
+	@tools/bootstrap runtime
+	@./essaim lab up
+	@./essaim lab demo
+
+down:
+	@tools/bootstrap runtime
+	@./essaim lab down
+
+test:
+	@tools/bootstrap dev
+	.venv/bin/python -m pytest
+
+check:
+	@tools/bootstrap dev
+	.venv/bin/python -m pytest tests/test_house_rules.py
+
+UV_COMPILE = uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-header
+
+lock:
+	@command -v uv >/dev/null || { echo 'make lock: uv is not installed (pip install uv)' >&2; exit 1; }
+	$(UV_COMPILE) --extra dev pyproject.toml -o requirements/dev.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
+	$(UV_COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
