@@ -1,0 +1,225 @@
+"""`Wal`: opens the log, appends synced batches, moves on from segment to segment.
+
+A segment is made as `.tmp`, filled with zeros and synced; when it is needed its first batch
+(segment start, hard state, batch end) is written and synced, then it gets its real name, then
+the directory is synced. Only then entries go into it. A spare is always prepared in the
+background, so that neither the zeros nor a full disk stand in the way of a write: when the disk
+is full there is a whole segment of room left, and an alarm in the log.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from essaim_master.raft.messages import HardState
+from essaim_master.wal.errors import WalCorrupt
+from essaim_master.wal.files import LogFile, LogFiles
+from essaim_master.wal.records import (
+    FORMAT_VERSION,
+    BatchEncoder,
+    Identity,
+    SegmentStart,
+    WalBatch,
+)
+from essaim_master.wal.recovery import (
+    Recovered,
+    SegmentName,
+    Tail,
+    parse_segment_name,
+    recover,
+)
+
+SEGMENT_BYTES = 16 * 1024 * 1024
+SPARE_FILE = "spare.tmp"
+SPARE_ATTEMPT_EVERY_BATCHES = 1024
+"""After a failure to prepare the spare (a full disk) it is tried again after so many batches."""
+
+_log = logging.getLogger(__name__)
+
+
+class Wal:
+    """Not for several threads at once. Every OSError is final: the caller ends the process."""
+
+    def __init__(
+        self, files: LogFiles, identity: Identity, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        """Use `Wal.open`."""
+        self._files = files
+        self._identity = identity
+        self._segment_bytes = segment_bytes
+        self._hard_state = HardState()
+        self._last_index = 0
+        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="wal-spare")
+        self._spare: Future[LogFile] | None = None
+        self._batches_without_spare = 0
+        self._segment: SegmentName | None = None
+        self._file: LogFile | None = None
+        self._offset = 0
+        self._checksum = 0
+        self._first_batch_bytes = -1
+        """Size of the current segment's first batch, if this process began the segment."""
+        self.is_short_of_space = False
+        """The spare segment could not be made: the disk is full, or nearly."""
+
+    @classmethod
+    def open(
+        cls, files: LogFiles, identity: Identity, segment_bytes: int = SEGMENT_BYTES
+    ) -> tuple["Wal", Recovered]:
+        """Open the log of `identity`, or begin it in an empty directory.
+
+        Raises WalCorrupt, ForeignWal, ConfigError (the directory is in use) and OSError.
+        """
+        files.lock()
+        wal = cls(files, identity, segment_bytes)
+        is_open = False
+        try:
+            recovered = wal._recover()
+            is_open = True
+        finally:
+            if not is_open:
+                wal.close()
+        return wal, recovered
+
+    def append(self, batches: Sequence[WalBatch]) -> None:
+        """Make all batches durable together with one write and one sync."""
+        if self._file is None:
+            raise OSError("the write-ahead log is closed")
+        # The encoder must know where the batch starts before the segment is chosen by its size.
+        encoder = self._encode(batches)
+        if self._offset + encoder.size_bytes > self._segment_bytes and not self._is_fresh():
+            self._begin_segment(self._first_index(batches))
+            encoder = self._encode(batches)
+        self._file.write_at(encoder.buffers, self._offset)
+        self._file.sync_data()
+        self._offset += encoder.size_bytes
+        self._checksum = encoder.checksum
+        for batch in batches:
+            if batch.entries:
+                self._last_index = batch.entries[-1].index
+            if batch.hard_state is not None:
+                self._hard_state = batch.hard_state
+        self._keep_spare()
+
+    def close(self) -> None:
+        """Close the files. What was appended is durable already."""
+        self._preparer.shutdown(wait=True)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._spare is not None and self._spare.exception() is None:
+            self._spare.result().close()
+        self._spare = None
+        self._files.unlock()
+
+    def _encode(self, batches: Sequence[WalBatch]) -> BatchEncoder:
+        encoder = BatchEncoder(self._offset, self._checksum)
+        for batch in batches:
+            encoder.add(batch)
+        encoder.finish()
+        return encoder
+
+    def _recover(self) -> Recovered:
+        names = []
+        for file_name in self._files.names():
+            if file_name.endswith(".tmp"):
+                # A segment that never got its name holds nothing that anybody was told of.
+                self._files.remove(file_name)
+            elif (name := parse_segment_name(file_name)) is not None:
+                names.append(name)
+        if not names:
+            self._begin_segment(first_index=1)
+            self._keep_spare()
+            return Recovered(HardState(), [], None)
+        names.sort()
+        segments = ((name, self._files.read(str(name))) for name in names)
+        recovered, tail = recover(segments, names[-1], self._identity)
+        self._file = self._files.open(str(tail.segment))
+        if tail.torn_bytes:
+            self._cut_torn(tail)
+        self._segment = tail.segment
+        self._offset = tail.offset
+        self._checksum = tail.checksum
+        self._hard_state = recovered.hard_state
+        self._last_index = len(recovered.entries)
+        self._keep_spare()
+        return recovered
+
+    def _cut_torn(self, tail: Tail) -> None:
+        """Keep a copy of the torn segment for inspection, then zero the torn batch."""
+        if self._file is None:
+            raise WalCorrupt(str(tail.segment), tail.offset, "the torn segment is not open")
+        _log.warning(
+            "write-ahead log %s: the last batch was cut by a crash, %d bytes at offset %d dropped "
+            "(nobody was told of them); a copy is kept as .broken",
+            tail.segment,
+            tail.torn_bytes,
+            tail.offset,
+        )
+        self._files.copy(str(tail.segment), f"{tail.segment}.broken")
+        self._files.sync_directory()
+        self._file.write_at((bytes(tail.torn_bytes),), tail.offset)
+        self._file.sync_data()
+
+    def _is_fresh(self) -> bool:
+        """Whether the segment holds nothing yet but its first batch: a batch that is larger than
+        a whole segment then extends the file."""
+        return self._offset == self._first_batch_bytes
+
+    def _begin_segment(self, first_index: int) -> None:
+        """Make the spare the current segment."""
+        sequence = 0 if self._segment is None else self._segment.sequence + 1
+        name = SegmentName(sequence, first_index)
+        file = self._take_spare()
+        encoder = BatchEncoder(0, self._checksum)
+        encoder.add_segment_start(
+            SegmentStart(FORMAT_VERSION, self._identity, sequence, self._checksum)
+        )
+        encoder.add(WalBatch(hard_state=self._hard_state))
+        encoder.finish()
+        file.write_at(encoder.buffers, 0)
+        file.sync_data()
+        self._files.rename(SPARE_FILE, str(name))
+        self._files.sync_directory()
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+        self._segment = name
+        self._offset = self._first_batch_bytes = encoder.size_bytes
+        self._checksum = encoder.checksum
+
+    def _first_index(self, batches: Sequence[WalBatch]) -> int:
+        indexes = [batch.entries[0].index for batch in batches if batch.entries]
+        return min([self._last_index + 1, *indexes])
+
+    def _take_spare(self) -> LogFile:
+        """The spare segment, made now if there is none. Raises OSError (a full disk)."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.exception() is None:
+            return spare.result()
+        return self._files.create(SPARE_FILE, self._segment_bytes)
+
+    def _keep_spare(self) -> None:
+        """Have the next segment prepared in the background, and notice when that failed."""
+        if self._spare is None:
+            self._batches_without_spare += 1
+            if not self.is_short_of_space or (
+                self._batches_without_spare % SPARE_ATTEMPT_EVERY_BATCHES == 0
+            ):
+                self._spare = self._preparer.submit(
+                    self._files.create, SPARE_FILE, self._segment_bytes
+                )
+        elif self._spare.done():
+            error = self._spare.exception()
+            if error is None:
+                self.is_short_of_space = False
+            elif isinstance(error, OSError):
+                self._spare = None
+                self.is_short_of_space = True
+                _log.error(
+                    "ALARM: no room to prepare the next segment of the write-ahead log (%s); %d "
+                    "bytes of the present one are left, then this master stops: free some space",
+                    error,
+                    max(0, self._segment_bytes - self._offset),
+                )
+            else:
+                raise error

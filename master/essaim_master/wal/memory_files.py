@@ -1,0 +1,145 @@
+"""A directory in memory that can lose its power and have faults: the twin of `files`.
+
+Each file has the bytes that a reader sees and those that are durable. `crash` gives back the
+directory as it may look after a power cut: of what was not synced, any set of disk sectors may
+have been written, in any order; names changed since the last directory sync are as they were.
+"""
+
+import errno
+import os
+import random
+from collections.abc import Sequence
+
+from essaim_master.wal.files import LogFile
+from essaim_master.wal.recovery import SECTOR_BYTES
+from essaim_shared.errors import ConfigError
+
+
+class _Content:
+    def __init__(self, seen: bytearray) -> None:
+        self.seen = seen
+        self.durable = bytearray()
+
+    def after_crash(self, rng: random.Random) -> bytearray:
+        result = self.durable.ljust(len(self.seen), b"\0")
+        for start in range(0, len(self.seen), SECTOR_BYTES):
+            end = start + SECTOR_BYTES
+            if self.seen[start:end] != result[start:end] and rng.random() < 0.5:
+                result[start:end] = self.seen[start:end]
+        return result
+
+
+class MemoryLogFiles:
+    def __init__(self) -> None:
+        self._files: dict[str, _Content] = {}
+        self._durable_names: dict[str, _Content] = {}
+        self._is_locked = False
+        self._faults: dict[str, list[int | None]] = {}
+        self.calls: list[str] = []
+        """Every operation in order, as 'operation name': tests check the order of syncs."""
+
+    def fail(self, operation: str, number: int, after: int = 0) -> None:
+        """Let `operation` ("write_at", "sync_data", "create", "rename", "sync_directory") raise
+        OSError(number) once, after succeeding `after` times."""
+        self._faults[operation] = [None] * after + [number]
+
+    def crash(self, rng: random.Random) -> "MemoryLogFiles":
+        """The directory that the next start finds. This one must not be used any more."""
+        found = MemoryLogFiles()
+        for name, content in self._durable_names.items():
+            survivor = _Content(content.after_crash(rng))
+            survivor.durable = bytearray(survivor.seen)
+            found._files[name] = survivor
+            found._durable_names[name] = survivor
+        return found
+
+    def overwrite(self, name: str, offset: int, data: bytes) -> None:
+        """Change durable bytes behind the log's back."""
+        content = self._files[name]
+        content.seen[offset : offset + len(data)] = data
+        content.durable = bytearray(content.seen)
+
+    def cut(self, name: str, size_bytes: int) -> None:
+        content = self._files[name]
+        del content.seen[size_bytes:]
+        content.durable = bytearray(content.seen)
+
+    def twin(self) -> "MemoryLogFiles":
+        """An independent copy of what a reader sees, all of it durable."""
+        found = MemoryLogFiles()
+        for name, content in self._files.items():
+            copied = _Content(bytearray(content.seen))
+            copied.durable = bytearray(content.seen)
+            found._files[name] = found._durable_names[name] = copied
+        return found
+
+    def names(self) -> list[str]:
+        return sorted(self._files)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._files[name].seen)
+
+    def create(self, name: str, size_bytes: int) -> LogFile:
+        self._call("create", name)
+        content = _Content(bytearray(size_bytes))
+        content.durable = bytearray(size_bytes)
+        self._files[name] = content
+        return _MemoryLogFile(self, name, content)
+
+    def open(self, name: str) -> LogFile:
+        return _MemoryLogFile(self, name, self._files[name])
+
+    def copy(self, name: str, to: str) -> None:
+        content = _Content(bytearray(self._files[name].seen))
+        content.durable = bytearray(content.seen)
+        self._files[to] = content
+
+    def rename(self, name: str, to: str) -> None:
+        self._call("rename", f"{name} {to}")
+        self._files[to] = self._files.pop(name)
+
+    def remove(self, name: str) -> None:
+        self._call("remove", name)
+        del self._files[name]
+
+    def sync_directory(self) -> None:
+        self._call("sync_directory", "")
+        self._durable_names = dict(self._files)
+
+    def lock(self) -> None:
+        if self._is_locked:
+            raise ConfigError("another master is running on this directory")
+        self._is_locked = True
+
+    def unlock(self) -> None:
+        self._is_locked = False
+
+    def _call(self, operation: str, subject: str) -> None:
+        self.calls.append(f"{operation} {subject}".rstrip())
+        faults = self._faults.get(operation)
+        if faults:
+            number = faults.pop(0)
+            if number is not None:
+                raise OSError(number, os.strerror(number))
+
+
+class _MemoryLogFile:
+    def __init__(self, files: MemoryLogFiles, name: str, content: _Content) -> None:
+        self._files = files
+        self._name = name
+        self._content = content
+
+    def write_at(self, buffers: Sequence[bytes], offset: int) -> None:
+        self._files._call("write_at", self._name)
+        data = b"".join(buffers)
+        seen = self._content.seen
+        if len(seen) < offset:
+            raise OSError(errno.EINVAL, f"write at {offset} leaves a hole after {len(seen)}")
+        seen[offset : offset + len(data)] = data
+
+    def sync_data(self) -> None:
+        self._files._call("sync_data", self._name)
+        self._content.durable = bytearray(self._content.seen)
+
+    def close(self) -> None:
+        self._files.calls.append(f"close {self._name}")

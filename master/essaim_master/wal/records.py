@@ -1,0 +1,213 @@
+"""The bytes of the write-ahead log. Pure: values in, bytes out, and back.
+
+A record is a header of 16 bytes, a payload, and zeros up to a multiple of 8:
+
+    length    u64   bits 0..55 payload bytes, bits 56..63 padding bytes
+    type      u8    RecordType
+    codec     u8    how the payload is packed; 0 is plain msgpack
+    reserved  u16   0
+    checksum  u32   CRC-32 (zlib) of the 12 bytes above and the payload, begun with the
+                    checksum of the record before
+
+Numbers are little-endian. Records start at multiples of 8, so the length lies in one disk
+sector and is never torn (as in etcd's WAL). A length of zero where a record should start means
+that nothing was written there: segments are filled with zeros when they are made, and never
+used twice.
+
+A segment begins with SEGMENT_START, whose checksum begins with 0 and whose payload names the
+last checksum of the segment before it: the chain crosses segments, yet each can be read alone.
+BATCH_END repeats the checksum before it in its payload, so that it can be verified on its own
+behind damaged bytes. That is what tells a torn write from a damaged disk.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import msgspec
+
+from essaim_master.raft.messages import Configuration, Entry, HardState
+from essaim_shared.ids import MemberId
+
+FORMAT_VERSION = 1
+ALIGNMENT_BYTES = 8
+CODEC_MSGPACK = 0
+
+_HEADER = struct.Struct("<QBBHI")
+_CHECKED_PART_OF_HEADER = struct.Struct("<QBBH")
+HEADER_BYTES = _HEADER.size
+_LENGTH_MASK = (1 << 56) - 1
+_ZEROS = bytes(ALIGNMENT_BYTES)
+
+BATCH_END_MAGIC = b"\xe5BATCH\xe5\x5e"
+"""Eight bytes that a search for batch ends looks for."""
+_BATCH_END = struct.Struct("<8sQII")
+BATCH_END_RECORD_BYTES = HEADER_BYTES + _BATCH_END.size
+
+
+class RecordType(IntEnum):
+    SEGMENT_START = 1
+    HARD_STATE = 2
+    ENTRIES = 3
+    """Consecutive entries; the first one replaces what the log held from its index on."""
+    BATCH_END = 4
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """Whose log this is. Another cluster's disk must never vote in this one."""
+
+    cluster_id: str
+    member_id: MemberId
+    first_configuration: Configuration
+    """The voters of the static list with which the cluster was formed."""
+
+
+class SegmentStart(msgspec.Struct, frozen=True, array_like=True):
+    format_version: int
+    identity: Identity
+    sequence: int
+    previous_checksum: int
+    """Last checksum of the segment before; 0 in the first segment."""
+
+
+class BatchEnd(NamedTuple):
+    batch_start: int
+    """Offset of the batch's first record; every byte before it was durable by then."""
+    previous_checksum: int
+
+
+class Record(NamedTuple):
+    type: int
+    """A RecordType, unless a newer version wrote it."""
+    codec: int
+    payload: memoryview
+    checksum: int
+    next_offset: int
+
+
+class WalBatch(msgspec.Struct, frozen=True):
+    """What one turn of the driver asks to make durable; several may share one sync."""
+
+    entries: Sequence[Entry] = ()
+    hard_state: HardState | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_segment_start = msgspec.msgpack.Decoder(SegmentStart).decode
+_decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
+_decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
+
+
+def encode_record(
+    record_type: RecordType, payload: bytes, previous_checksum: int
+) -> tuple[bytes, bytes, int]:
+    """Header, padding and checksum of a record. The payload is not copied: the caller writes
+    header, payload and padding one after another."""
+    padding = -len(payload) % ALIGNMENT_BYTES
+    length = len(payload) | padding << 56
+    checked = _CHECKED_PART_OF_HEADER.pack(length, record_type, CODEC_MSGPACK, 0)
+    checksum = zlib.crc32(payload, zlib.crc32(checked, previous_checksum))
+    return checked + checksum.to_bytes(4, "little"), _ZEROS[:padding], checksum
+
+
+class BatchEncoder:
+    """Gathers the buffers of one batch, carrying the checksum along."""
+
+    def __init__(self, batch_start: int, previous_checksum: int) -> None:
+        self.buffers: list[bytes] = []
+        self.size_bytes = 0
+        self.checksum = previous_checksum
+        self._batch_start = batch_start
+
+    def add_segment_start(self, start: SegmentStart) -> None:
+        self.checksum = 0
+        self._add(RecordType.SEGMENT_START, _encode(start))
+
+    def add(self, batch: WalBatch) -> None:
+        # Entries first: a recovered commit index never passes the recovered entries.
+        if batch.entries:
+            self._add(RecordType.ENTRIES, _encode(batch.entries))
+        if batch.hard_state is not None:
+            self._add(RecordType.HARD_STATE, _encode(batch.hard_state))
+
+    def finish(self) -> None:
+        payload = _BATCH_END.pack(BATCH_END_MAGIC, self._batch_start, self.checksum, 0)
+        self._add(RecordType.BATCH_END, payload)
+
+    def _add(self, record_type: RecordType, payload: bytes) -> None:
+        header, padding, self.checksum = encode_record(record_type, payload, self.checksum)
+        self.buffers += (header, payload, padding) if padding else (header, payload)
+        self.size_bytes += len(header) + len(payload) + len(padding)
+
+
+def read_record(data: memoryview, offset: int, previous_checksum: int) -> Record | None:
+    """The record at `offset`, or None if there is no intact one that follows the chain."""
+    if offset + HEADER_BYTES > len(data):
+        return None
+    length_field, record_type, codec, reserved, checksum = _HEADER.unpack_from(data, offset)
+    length = length_field & _LENGTH_MASK
+    padding = length_field >> 56
+    payload_offset = offset + HEADER_BYTES
+    next_offset = payload_offset + length + padding
+    if record_type == 0 or padding != -length % ALIGNMENT_BYTES or next_offset > len(data):
+        return None
+    payload = data[payload_offset : payload_offset + length]
+    checked = _CHECKED_PART_OF_HEADER.pack(length_field, record_type, codec, reserved)
+    if zlib.crc32(payload, zlib.crc32(checked, previous_checksum)) != checksum:
+        return None
+    if data[payload_offset + length : next_offset] != _ZEROS[:padding]:
+        return None
+    return Record(record_type, codec, payload, checksum, next_offset)
+
+
+def expected_batch_end(batch_start: int, previous_checksum: int) -> bytes:
+    """The very bytes that end a batch: everything in them is known beforehand."""
+    encoder = BatchEncoder(batch_start, previous_checksum)
+    encoder.finish()
+    return b"".join(encoder.buffers)
+
+
+def find_batch_end(data: memoryview, raw: bytes, offset: int) -> tuple[int, BatchEnd] | None:
+    """The first intact batch end that starts at or after `offset`, verified by itself, and its
+    own offset. `raw` are the same bytes as `data`."""
+    magic_offset = raw.find(BATCH_END_MAGIC, offset)
+    while magic_offset >= 0:
+        start = magic_offset - HEADER_BYTES
+        if start >= offset and start % ALIGNMENT_BYTES == 0:
+            batch_end = _batch_end_at(data, start)
+            if batch_end is not None:
+                return start, batch_end
+        magic_offset = raw.find(BATCH_END_MAGIC, magic_offset + 1)
+    return None
+
+
+def _batch_end_at(data: memoryview, offset: int) -> BatchEnd | None:
+    if offset + BATCH_END_RECORD_BYTES > len(data):
+        return None
+    _, batch_start, previous_checksum, _ = _BATCH_END.unpack_from(data, offset + HEADER_BYTES)
+    record = read_record(data, offset, previous_checksum)
+    if record is None or record.type != RecordType.BATCH_END or batch_start > offset:
+        return None
+    return BatchEnd(batch_start, previous_checksum)
+
+
+def decode_segment_start(payload: memoryview) -> SegmentStart:
+    """Raises msgspec.ValidationError or msgspec.DecodeError, as the two below do."""
+    return _decode_segment_start(payload)
+
+
+def decode_hard_state(payload: memoryview) -> HardState:
+    return _decode_hard_state(payload)
+
+
+def decode_entries(payload: memoryview) -> list[Entry]:
+    return _decode_entries(payload)
+
+
+def decode_batch_end(payload: memoryview) -> BatchEnd | None:
+    if len(payload) != _BATCH_END.size:
+        return None
+    magic, batch_start, previous_checksum, _ = _BATCH_END.unpack(payload)
+    return BatchEnd(batch_start, previous_checksum) if magic == BATCH_END_MAGIC else None

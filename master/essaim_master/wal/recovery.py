@@ -1,0 +1,286 @@
+"""From the bytes of the segments back to the hard state and the entries. Pure.
+
+The question at the first unreadable byte is: torn, or damaged? The rules, in order:
+
+1. not in the last segment: damaged (a segment is left only after its last sync);
+2. an intact batch end lies behind it whose batch *starts* behind it: damaged (that batch was
+   written after the sync of everything before it);
+3. an intact batch end lies behind it in the same batch: the disk wrote the batch's sectors in
+   some order. Torn if one of its sectors still holds only zeros, damaged otherwise;
+4. nothing intact behind it: torn, unless the bytes are nearly the batch end expected there.
+   A torn batch end is cut short with zeros; a flipped bit in the middle is not.
+
+Torn bytes were never acknowledged to anybody and are cut away. Damage raises WalCorrupt.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from essaim_master.raft.messages import Entry, HardState, SnapshotMetadata
+from essaim_master.wal.errors import ForeignWal, WalCorrupt
+from essaim_master.wal.records import (
+    BATCH_END_RECORD_BYTES,
+    CODEC_MSGPACK,
+    FORMAT_VERSION,
+    Identity,
+    Record,
+    RecordType,
+    decode_batch_end,
+    decode_entries,
+    decode_hard_state,
+    decode_segment_start,
+    expected_batch_end,
+    find_batch_end,
+    read_record,
+)
+
+_Decoded = TypeVar("_Decoded")
+
+SECTOR_BYTES = 512
+"""The least that a disk writes whole."""
+
+FLIPPED_BITS_MAX = 16
+"""Up to so many wrong bits in 320, a record is taken for a damaged batch end."""
+
+
+class Recovered(NamedTuple):
+    """What a master remembers."""
+
+    hard_state: HardState
+    entries: list[Entry]
+    snapshot: SnapshotMetadata | None
+
+
+class SegmentName(NamedTuple):
+    sequence: int
+    first_index: int
+    """Lowest index an entry of this segment may have that no earlier segment holds."""
+
+    def __str__(self) -> str:
+        return f"{self.sequence:016x}-{self.first_index:016x}.wal"
+
+
+class Tail(NamedTuple):
+    """Where writing goes on."""
+
+    segment: SegmentName
+    offset: int
+    checksum: int
+    torn_bytes: int
+    """Bytes of a torn batch from `offset` on that must be zeroed before anything is written."""
+
+
+def parse_segment_name(name: str) -> SegmentName | None:
+    """None for files that are not segments."""
+    stem, dot, suffix = name.partition(".")
+    sequence, dash, first_index = stem.partition("-")
+    if not (dot and dash) or suffix != "wal" or len(sequence) != 16 or len(first_index) != 16:
+        return None
+    if set(sequence + first_index) - set("0123456789abcdef"):
+        return None
+    return SegmentName(int(sequence, 16), int(first_index, 16))
+
+
+def recover(
+    segments: Iterable[tuple[SegmentName, bytes]], last: SegmentName, identity: Identity
+) -> tuple[Recovered, Tail]:
+    """Replay the segments in order. Raises WalCorrupt and ForeignWal."""
+    replay = _Replay(identity)
+    tail = None
+    for name, data in segments:
+        tail = _Reader(name, data, replay, is_last=name == last).read()
+    if tail is None:
+        raise WalCorrupt(str(last), 0, "there is no such segment")
+    return Recovered(replay.hard_state, replay.entries, None), tail
+
+
+class _Replay:
+    """What the records said so far."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.hard_state = HardState()
+        self.entries: list[Entry] = []
+        self.sequence: int | None = None
+        self.checksum = 0
+
+    def add_entries(self, added: list[Entry]) -> str | None:
+        """Append, replacing what was there from the first index on. Returns what is wrong."""
+        if not added:
+            return "a record of entries holds none"
+        first_index = added[0].index
+        for position, entry in enumerate(added):
+            if entry.index != first_index + position:
+                return f"entry {entry.index} stands where {first_index + position} should"
+        kept = first_index - 1
+        if not 0 <= kept <= len(self.entries):
+            return f"entry {first_index} does not follow entry {len(self.entries)}"
+        if kept < self.hard_state.commit:
+            return f"entry {first_index} replaces committed entry {self.hard_state.commit}"
+        del self.entries[kept:]
+        self.entries += added
+        return None
+
+    def set_hard_state(self, state: HardState) -> str | None:
+        before = self.hard_state
+        if state.term < before.term or state.commit < before.commit:
+            return f"hard state goes back from {before} to {state}"
+        if state.commit > len(self.entries):
+            return f"commit {state.commit} is past the last entry {len(self.entries)}"
+        self.hard_state = state
+        return None
+
+
+class _Reader:
+    """Reads one segment, batch by batch: nothing of a batch counts before its end was seen."""
+
+    def __init__(self, name: SegmentName, data: bytes, replay: _Replay, is_last: bool) -> None:
+        self._name = name
+        self._raw = data
+        self._data = memoryview(data)
+        self._replay = replay
+        self._is_last = is_last
+
+    def read(self) -> Tail:
+        written_bytes = len(self._raw.rstrip(b"\0"))
+        offset = batch_start = self._read_start()
+        checksum = batch_checksum = self._replay.checksum
+        batch: list[tuple[int, Record]] = []
+        while offset < written_bytes:
+            record = read_record(self._data, offset, checksum)
+            if record is None:
+                break
+            batch.append((offset, record))
+            offset, checksum = record.next_offset, record.checksum
+            if record.type == RecordType.BATCH_END:
+                self._check_batch_end(record, batch_start, batch[-1][0])
+                for record_offset, part in batch[:-1]:
+                    self._replay_record(record_offset, part)
+                batch.clear()
+                batch_start, batch_checksum = offset, checksum
+        # What follows the last whole batch is one of: nothing, torn, damaged.
+        torn_bytes = max(0, written_bytes - batch_start)
+        if torn_bytes:
+            self._check_torn(offset, batch_start, checksum)
+        elif batch_start == 0:
+            raise self._corrupt(0, "the segment holds no batch")
+        self._replay.checksum = batch_checksum
+        return Tail(self._name, batch_start, batch_checksum, torn_bytes)
+
+    def _read_start(self) -> int:
+        """Check the first record; return the offset at which the first batch is read again."""
+        record = read_record(self._data, 0, 0)
+        if record is None or record.type != RecordType.SEGMENT_START:
+            raise self._corrupt(0, "the segment does not begin with a segment start")
+        start = self._decode(0, decode_segment_start, record)
+        if start.format_version != FORMAT_VERSION:
+            raise ForeignWal(
+                f"write-ahead log {self._name} has format {start.format_version}, "
+                f"this version reads {FORMAT_VERSION}: start the version that wrote it"
+            )
+        _check_identity(start.identity, self._replay.identity)
+        replay = self._replay
+        if start.sequence != self._name.sequence:
+            raise self._corrupt(0, f"it was written as segment {start.sequence}")
+        if replay.sequence is None:
+            if start.previous_checksum != 0:
+                raise self._corrupt(0, "the segments before it are missing")
+        elif start.sequence != replay.sequence + 1:
+            raise self._corrupt(0, f"it follows segment {replay.sequence}: one is missing")
+        elif start.previous_checksum != replay.checksum:
+            raise self._corrupt(0, "it does not continue the segment before it")
+        replay.sequence = start.sequence
+        replay.checksum = 0
+        return 0
+
+    def _check_batch_end(self, record: Record, batch_start: int, offset: int) -> None:
+        batch_end = decode_batch_end(record.payload)
+        if batch_end is None or batch_end.batch_start != batch_start:
+            raise self._corrupt(offset, f"a batch end is not that of the batch at {batch_start}")
+
+    def _replay_record(self, offset: int, record: Record) -> None:
+        if record.codec != CODEC_MSGPACK:
+            raise self._corrupt(offset, f"codec {record.codec} is unknown to this version")
+        if record.type == RecordType.ENTRIES:
+            problem = self._replay.add_entries(self._decode(offset, decode_entries, record))
+        elif record.type == RecordType.HARD_STATE:
+            problem = self._replay.set_hard_state(self._decode(offset, decode_hard_state, record))
+        elif record.type == RecordType.SEGMENT_START and offset == 0:
+            problem = None
+        else:
+            problem = f"record type {record.type} is unknown to this version"
+        if problem is not None:
+            raise self._corrupt(offset, problem)
+
+    def _check_torn(self, damage: int, batch_start: int, checksum: int) -> None:
+        """Return if the bytes from `batch_start` on are a torn batch; raise WalCorrupt if not.
+
+        `damage` is the first unreadable byte, `checksum` the last good one before it.
+        """
+        if not self._is_last:
+            raise self._corrupt(damage, "an unreadable record in a segment that was finished")
+        if batch_start == 0:
+            raise self._corrupt(damage, "the segment's first batch, synced before use, is cut")
+        found = find_batch_end(self._data, self._raw, damage)
+        while found is not None:
+            offset, batch_end = found
+            if batch_end.batch_start > damage:
+                raise self._corrupt(damage, f"an unreadable record before the batch at {offset}")
+            if not self._has_empty_sector(damage, offset):
+                raise self._corrupt(damage, f"an unreadable record in the batch up to {offset}")
+            found = find_batch_end(self._data, self._raw, offset + BATCH_END_RECORD_BYTES)
+        expected = expected_batch_end(batch_start, checksum)
+        actual = self._raw[damage : damage + BATCH_END_RECORD_BYTES]
+        if _is_flipped(actual.ljust(BATCH_END_RECORD_BYTES, b"\0"), expected):
+            raise self._corrupt(damage, "the batch end there has flipped bits")
+
+    def _has_empty_sector(self, start: int, end: int) -> bool:
+        """Whether the part of some sector inside [start, end) holds only zeros."""
+        while start < end:
+            sector_end = min(end, (start // SECTOR_BYTES + 1) * SECTOR_BYTES)
+            if not self._raw[start:sector_end].strip(b"\0"):
+                return True
+            start = sector_end
+        return False
+
+    def _decode(
+        self, offset: int, decode: Callable[[memoryview], _Decoded], record: Record
+    ) -> _Decoded:
+        try:
+            return decode(record.payload)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise self._corrupt(offset, f"the payload does not decode: {error}") from error
+
+    def _corrupt(self, offset: int, reason: str) -> WalCorrupt:
+        return WalCorrupt(str(self._name), offset, reason)
+
+
+def _is_flipped(actual: bytes, expected: bytes) -> bool:
+    """Whether `actual` is `expected` with a few bits changed, rather than cut off by zeros."""
+    body = actual.strip(b"\0")
+    if not body or expected.startswith(actual.rstrip(b"\0")):
+        return False
+    if expected.endswith(actual.lstrip(b"\0")):
+        return False
+    difference = int.from_bytes(actual, "big") ^ int.from_bytes(expected, "big")
+    return difference.bit_count() <= FLIPPED_BITS_MAX
+
+
+def _check_identity(found: Identity, wanted: Identity) -> None:
+    for what, is_value, should_value in (
+        ("cluster", found.cluster_id, wanted.cluster_id),
+        ("member", found.member_id, wanted.member_id),
+    ):
+        if is_value != should_value:
+            raise ForeignWal(
+                f"the write-ahead log belongs to {what} {is_value!r}, this master is configured as "
+                f"{what} {should_value!r}: correct the configuration or use another data directory"
+            )
+    if found.first_configuration != wanted.first_configuration:
+        raise ForeignWal(
+            f"the cluster was formed by {', '.join(found.first_configuration.voters)}, the "
+            f"configuration says {', '.join(wanted.first_configuration.voters)}: the static list "
+            "of first masters must not be edited; members are added and removed by commands"
+        )
