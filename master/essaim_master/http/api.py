@@ -1,0 +1,171 @@
+"""What all handlers share: the state with its read barrier, guarded writes, bodies, answers."""
+
+import random
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
+from essaim_master.http.encoded_objects import EncodedObjects, encode_json
+from essaim_master.http.errors import BodyTooLarge
+from essaim_master.http.host_facts import HostFacts
+from essaim_master.state.cluster import Cluster
+from essaim_master.state.writes import Writes
+from essaim_shared.clock import Clock
+from essaim_shared.errors import InvalidRequest, NoLeader
+from essaim_shared.figures import ContainerFigures, NodeFigures
+from essaim_shared.ids import NodeId, TaskId
+from essaim_shared.limits import HTTP_BODY_BYTES_MAX, TRANSACTION_BYTES_MAX
+
+READ_TIMEOUT_S = 3.0
+WRITE_TIMEOUT_S = 5.0
+"""Covers an election or two; a client that waits longer is better told."""
+
+BODY_DRAINED_BYTES_MAX = 16 * 1024 * 1024
+"""Of a body that is too large so much is read and dropped, so that its sender hears the answer
+instead of a broken pipe."""
+
+GUARDED_ATTEMPTS_MAX = 5
+"""Of a change that names no version and loses a race against another writer."""
+
+
+class Figures(Protocol):
+    """The latest figures of nodes and tasks, as agents reported them."""
+
+    def nodes(self) -> Mapping[NodeId, NodeFigures]: ...
+
+    def containers(self) -> Mapping[TaskId, ContainerFigures]: ...
+
+
+class Api:
+    """One per master."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        rng: random.Random,
+        figures: Figures,
+        facts: HostFacts,
+    ) -> None:
+        self.cluster = cluster
+        self.state = cluster.state
+        self.clock = clock
+        self.rng = rng
+        self.figures = figures
+        self.facts = facts
+        self.encoded = EncodedObjects(cluster.state)
+
+    def close(self) -> None:
+        self.encoded.close()
+
+    async def read_barrier(self, request: Request) -> None:
+        """Make this read see all that was acknowledged before it, unless the client asks for
+        what this master has (`consistency=local`). Raises NoLeader, InvalidRequest."""
+        consistency = request.query_params.get("consistency", "")
+        if consistency not in ("", "linearizable", "local"):
+            raise InvalidRequest(
+                f"invalid consistency '{consistency}': it is linearizable or local"
+            )
+        if consistency != "local":
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Raises NoLeader."""
+        try:
+            await self.cluster.read_barrier(READ_TIMEOUT_S)
+        except NoLeader as error:
+            raise _no_quorum() from error
+
+    async def commit(self, writes: Writes) -> bool:
+        """Write all or nothing; False when one of the compares did not hold.
+
+        Raises NoLeader, OutcomeUnknown, and InvalidRequest when they do not fit one transaction.
+        """
+        transactions = writes.transactions()
+        if len(transactions) != 1:
+            raise InvalidRequest(
+                f"the object is too large: with its previous spec it must fit "
+                f"{TRANSACTION_BYTES_MAX // 2} bytes"
+            )
+        try:
+            result = await self.cluster.commit(transactions[0], WRITE_TIMEOUT_S)
+        except NoLeader as error:
+            raise _no_quorum() from error
+        return result.succeeded
+
+    def manager_statuses(self) -> dict[NodeId, ManagerStatus]:
+        return manager_statuses(
+            self.cluster.members, self.cluster.leadership(), self.state.node_status
+        )
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Docker's form of every error."""
+
+    message: str
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises BodyTooLarge."""
+    parts: list[bytes] = []
+    size_bytes = 0
+    async for part in request.stream():
+        size_bytes += len(part)
+        if size_bytes <= HTTP_BODY_BYTES_MAX:
+            parts.append(part)
+        elif size_bytes > BODY_DRAINED_BYTES_MAX:
+            break
+    if size_bytes > HTTP_BODY_BYTES_MAX:
+        raise BodyTooLarge(HTTP_BODY_BYTES_MAX)
+    return b"".join(parts)
+
+
+def json_response(value: Any, status_code: int = 200) -> Response:
+    return encoded_response(encode_json(value), status_code)
+
+
+def encoded_response(body: bytes, status_code: int = 200) -> Response:
+    return Response(body, status_code, media_type="application/json")
+
+
+def error_response(message: str, status_code: int) -> Response:
+    return json_response(ErrorBody(message), status_code)
+
+
+def version_of(request: Request, what: str) -> int:
+    """The `version` that an update must name. Raises InvalidRequest."""
+    text = request.query_params.get("version", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise InvalidRequest(f"invalid {what} version '{text}': it is the object's Version.Index")
+    return int(text)
+
+
+def flag_of(request: Request, name: str) -> bool:
+    """A boolean parameter as Docker reads it: anything but absent, 0, no, false and none."""
+    text = request.query_params.get(name, "").strip().lower()
+    return text not in ("", "0", "no", "false", "none")
+
+
+def number_of(request: Request, name: str, default: float, least: float, most: float) -> float:
+    """A number in a parameter, cut to what is allowed. Raises InvalidRequest."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise InvalidRequest(f"invalid {name} '{text}': it is a number") from error
+    if number != number:
+        raise InvalidRequest(f"invalid {name} '{text}': it is a number")
+    return min(max(number, least), most)
+
+
+def _no_quorum() -> NoLeader:
+    return NoLeader(
+        "no quorum of masters: the cluster has no leader now; tasks keep running, "
+        "try again when a majority of the masters is back"
+    )

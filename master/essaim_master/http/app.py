@@ -1,0 +1,137 @@
+"""The ASGI application: every route with and without `/v1.NN`, errors in Docker's form."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from essaim_master.http.api import Api, error_response
+from essaim_master.http.api_version import API_VERSION, server_version, split_version
+from essaim_master.http.errors import BodyTooLarge
+from essaim_master.http.essaim_routes import EssaimRoutes
+from essaim_master.http.nodes import NodeRoutes
+from essaim_master.http.services import ServiceRoutes
+from essaim_master.http.system import SystemRoutes
+from essaim_master.http.tasks import TaskRoutes
+from essaim_shared.errors import EssaimError
+
+ENGINE_ENDPOINTS = frozenset(
+    {"auth", "build", "commit", "containers", "exec", "grpc", "images", "plugins", "session"}
+    | {"system", "volumes"}
+)
+"""First segments of paths that concern one engine."""
+
+_LATER: dict[str, str] = {
+    "configs": "Essaim does not keep configs yet",
+    "distribution": "Essaim's masters ask no image registry: each node pulls by itself",
+    "events": "Essaim has no stream of events yet: poll, or use GET /essaim/wait",
+    "networks": "Essaim does not create or remove networks yet: services share the default one",
+    "secrets": "Essaim does not keep secrets yet",
+    "swarm": "an Essaim cluster is formed by the configuration of its masters and agents, "
+    "not by `docker swarm`",
+}
+
+_COMMON_HEADERS = [
+    (b"api-version", API_VERSION.encode()),
+    (b"docker-experimental", b"false"),
+    (b"ostype", b"linux"),
+    (b"server", f"Essaim/{server_version()} (linux)".encode()),
+]
+
+
+class App:
+    """One per master; `close` ends its subscriptions to the state."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._essaim = EssaimRoutes(api)
+        self._starlette = _starlette(api, self._essaim)
+        self._date = (0, b"")
+
+    def close(self) -> None:
+        self._essaim.close()
+        self._api.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *_COMMON_HEADERS,
+                    (b"date", self._date_header()),
+                ]
+            await send(message)
+
+        app: ASGIApp = self._starlette
+        try:
+            path = split_version(scope["path"])
+        except EssaimError as error:
+            app = error_response(str(error), error.http_status)
+        else:
+            scope = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape")}
+        await app(scope, receive, send_with_headers)
+
+    def _date_header(self) -> bytes:
+        """RFC 9110, 6.6.1. Formatted once a second."""
+        second = self._api.clock.wall_ns() // 1_000_000_000
+        if self._date[0] != second:
+            self._date = (second, formatdate(second, usegmt=True).encode())
+        return self._date[1]
+
+
+def _starlette(api: Api, essaim: EssaimRoutes) -> Starlette:
+    routes = [
+        *ServiceRoutes(api).routes(),
+        *TaskRoutes(api).routes(),
+        *NodeRoutes(api).routes(),
+        *essaim.routes(),
+        *SystemRoutes(api).routes(),
+    ]
+    starlette = Starlette(
+        routes=routes,
+        exception_handlers={
+            EssaimError: _on_essaim_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_defect,
+        },
+    )
+    starlette.router.redirect_slashes = False
+    return starlette
+
+
+def _on_essaim_error(request: Request, error: Exception) -> Response:
+    status = error.http_status if isinstance(error, EssaimError) else EssaimError.http_status
+    response = error_response(str(error), status)
+    if isinstance(error, BodyTooLarge):
+        response.headers["Connection"] = "close"
+    return response
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    """No route, or not with this method: then it may be one of Docker's that we lack."""
+    path = request.scope["path"]
+    segment = path.split("/")[1] if path.startswith("/") else ""
+    if segment in ENGINE_ENDPOINTS:
+        return error_response(
+            f"/{segment} belongs to a single Docker Engine and this is a cluster of Essaim: "
+            "ask the engine of a node",
+            HTTPStatus.NOT_IMPLEMENTED,
+        )
+    if segment in _LATER:
+        return error_response(_LATER[segment], HTTPStatus.NOT_IMPLEMENTED)
+    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return error_response(f"{request.method} is not a method of {path}", status)
+    return error_response("page not found", status)
+
+
+def _on_defect(request: Request, error: Exception) -> Response:
+    """What no handler foresaw: Starlette raises it again, so that it stands in the log."""
+    return error_response(
+        f"internal error of the master ({type(error).__name__}): see its log",
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )

@@ -1,0 +1,25 @@
+"""Errors that only the HTTP edge raises.
+
+InvalidRequest              400
+├── BodyTooLarge            413
+├── MethodNotAllowed        405
+└── ImmutableName           501  Docker answers a rename so
+"""
+
+from essaim_shared.errors import InvalidRequest
+
+
+class BodyTooLarge(InvalidRequest):
+    http_status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"request body is larger than the limit of {limit_bytes} bytes")
+
+
+class ImmutableName(InvalidRequest):
+    http_status = 501
+
+    def __init__(self) -> None:
+        super().__init__(
+            "rpc error: code = Unimplemented desc = renaming services is not supported"
+        )

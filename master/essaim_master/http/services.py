@@ -1,0 +1,151 @@
+"""`/services`: create, list, inspect, update, delete."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from essaim_master.http.api import (
+    GUARDED_ATTEMPTS_MAX,
+    Api,
+    encoded_response,
+    flag_of,
+    json_response,
+    read_body,
+    version_of,
+)
+from essaim_master.http.docker_objects import service_object
+from essaim_master.http.encoded_objects import encode_list
+from essaim_master.http.filters import SERVICE_FILTERS, decode_filters, service_matcher
+from essaim_master.http.lookup import find_service
+from essaim_master.http.random_name import random_name
+from essaim_master.http.service_changes import (
+    created_service,
+    decode_service_spec,
+    rolled_back_service,
+    updated_service,
+    with_defaults,
+)
+from essaim_master.state.keys import service_key
+from essaim_master.state.writes import Writes
+from essaim_shared.errors import Conflict, InvalidRequest, NotFound, NotSupported, VersionConflict
+from essaim_shared.ids import ServiceId, new_id
+from essaim_shared.objects import Service
+from essaim_shared.spec import ServiceSpec
+
+NAME_ATTEMPTS_MAX = 10
+"""Draws of a random name until one is free."""
+
+
+class ServiceRoutes:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/services", self.list_all, methods=["GET"]),
+            Route("/services/create", self.create, methods=["POST"]),
+            Route("/services/{reference}", self.inspect, methods=["GET"]),
+            Route("/services/{reference}", self.delete, methods=["DELETE"]),
+            Route("/services/{reference}/update", self.update, methods=["POST"]),
+            Route("/services/{reference}/logs", self.logs, methods=["GET"]),
+        ]
+
+    async def list_all(self, request: Request) -> Response:
+        matches = service_matcher(
+            decode_filters(request.query_params.get("filters", ""), SERVICE_FILTERS)
+        )
+        await self._api.read_barrier(request)
+        encoded = self._api.encoded
+        encode = encoded.service_with_status if flag_of(request, "status") else encoded.service
+        return encoded_response(
+            encode_list(
+                [encode(found) for found in self._api.state.services.values() if matches(found)]
+            )
+        )
+
+    async def inspect(self, request: Request) -> Response:
+        await self._api.read_barrier(request)
+        service = find_service(self._api.state, request.path_params["reference"])
+        if not flag_of(request, "insertDefaults"):
+            return encoded_response(self._api.encoded.service(service))
+        version = self._api.state.modified(service_key(service.id))
+        return json_response(service_object(service, version, with_defaults(service.spec)))
+
+    async def create(self, request: Request) -> Response:
+        spec = decode_service_spec(await read_body(request))
+        for attempt in range(NAME_ATTEMPTS_MAX):
+            service = self._new_service(spec, attempt)
+            writes = Writes()
+            writes.claim_name(service)
+            writes.put(service)
+            if await self._api.commit(writes):
+                return json_response({"ID": service.id, "Warnings": None}, 201)
+            if spec.name:
+                break
+        raise Conflict(
+            "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
+            f"service {service.spec.name} already exists"
+        )
+
+    async def update(self, request: Request) -> Response:
+        version = version_of(request, "service")
+        body = await read_body(request)
+        rollback = request.query_params.get("rollback", "")
+        if rollback not in ("", "none", "previous"):
+            raise InvalidRequest(f"unrecognized rollback option {rollback}")
+        spec = None if rollback == "previous" else decode_service_spec(body)
+        service = await self._at_version(request.path_params["reference"], version)
+        now_ns = self._api.clock.wall_ns()
+        if spec is None:
+            changed = rolled_back_service(service, now_ns)
+        else:
+            changed = updated_service(service, spec, now_ns)
+        writes = Writes()
+        writes.expect(service_key(service.id), version)
+        writes.put(changed)
+        if not await self._api.commit(writes):
+            raise VersionConflict
+        return json_response({"Warnings": None})
+
+    async def delete(self, request: Request) -> Response:
+        reference = request.path_params["reference"]
+        for _ in range(GUARDED_ATTEMPTS_MAX):
+            await self._api.catch_up()
+            service = find_service(self._api.state, reference)
+            writes = Writes()
+            writes.delete_service(service)
+            if await self._api.commit(writes):
+                return Response(status_code=200)
+        raise Conflict(f"service {reference} is being changed by others: try again")
+
+    async def logs(self, request: Request) -> Response:
+        raise NotSupported(
+            "Essaim does not collect logs of services yet: use `docker logs` on the task's node"
+        )
+
+    def _new_service(self, spec: ServiceSpec, attempt: int) -> Service:
+        if not spec.name:
+            suffix = str(attempt) if attempt else ""
+            name = random_name(self._api.rng) + suffix
+            spec = msgspec.structs.replace(spec, name=name)
+        service_id = ServiceId(new_id(self._api.rng))
+        return created_service(spec, service_id, self._api.clock.wall_ns())
+
+    async def _at_version(self, reference: str, version: int) -> Service:
+        """The service if its version is the one the client saw.
+
+        This master may lag behind the one that the client read from, so it catches up before it
+        refuses; if it is already there, the write's own compare is guard enough.
+        """
+        state = self._api.state
+        try:
+            service = find_service(state, reference)
+        except (NotFound, InvalidRequest):
+            service = None
+        if service is None or state.modified(service_key(service.id)) != version:
+            await self._api.catch_up()
+            service = find_service(state, reference)
+            if state.modified(service_key(service.id)) != version:
+                raise VersionConflict
+        return service

@@ -1,0 +1,167 @@
+"""`/_ping`, `/version`, `/info`, `/swarm`, `/networks`, and lists of what does not exist yet."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from essaim_master.http.api import Api, json_response
+from essaim_master.http.api_version import API_VERSION, API_VERSION_MIN, server_version
+from essaim_master.http.docker_objects import cluster_object, host_of, network_object
+from essaim_master.http.filters import (
+    EMPTY_LIST_FILTERS,
+    NETWORK_FILTERS,
+    decode_filters,
+    network_matcher,
+)
+from essaim_master.http.lookup import find_network
+from essaim_master.state.keys import CLUSTER_KEY
+from essaim_shared.errors import NotFound, Unavailable
+from essaim_shared.ids import NodeId
+
+PING_HEADERS = {
+    "Swarm": "active/manager",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+}
+
+
+class SystemRoutes:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/_ping", self.ping, methods=["GET"]),
+            Route("/version", self.version, methods=["GET"]),
+            Route("/info", self.info, methods=["GET"]),
+            Route("/swarm", self.swarm, methods=["GET"]),
+            Route("/networks", self.networks, methods=["GET"]),
+            Route("/networks/{reference}", self.network, methods=["GET"]),
+            Route("/secrets", self.nothing, methods=["GET"]),
+            Route("/secrets/{reference}", self.no_secret, methods=["GET", "DELETE"]),
+            Route("/configs", self.nothing, methods=["GET"]),
+            Route("/configs/{reference}", self.no_config, methods=["GET", "DELETE"]),
+        ]
+
+    async def ping(self, request: Request) -> Response:
+        """Answered without a quorum: clients ask it to see that the master lives. Starlette
+        adds HEAD to GET."""
+        return Response(b"OK", media_type="text/plain", headers=PING_HEADERS)
+
+    async def version(self, request: Request) -> Response:
+        facts = self._api.facts
+        return json_response(
+            {
+                "Platform": {"Name": "Essaim"},
+                "Components": [
+                    {
+                        "Name": "Essaim",
+                        "Version": server_version(),
+                        "Details": {
+                            "ApiVersion": API_VERSION,
+                            "MinAPIVersion": API_VERSION_MIN,
+                            "Os": "linux",
+                            "Arch": facts.architecture,
+                            "KernelVersion": facts.kernel_version,
+                        },
+                    }
+                ],
+                "Version": server_version(),
+                "ApiVersion": API_VERSION,
+                "MinAPIVersion": API_VERSION_MIN,
+                "Os": "linux",
+                "Arch": facts.architecture,
+                "KernelVersion": facts.kernel_version,
+            }
+        )
+
+    async def info(self, request: Request) -> Response:
+        await self._api.read_barrier(request)
+        facts = self._api.facts
+        return json_response(
+            {
+                "ID": self._api.cluster.member_id,
+                "Name": facts.hostname,
+                "ServerVersion": server_version(),
+                "OperatingSystem": "Essaim",
+                "OSType": "linux",
+                "Architecture": facts.machine,
+                "KernelVersion": facts.kernel_version,
+                "NCPU": facts.cpu_count,
+                "MemTotal": facts.memory_bytes,
+                "SystemTime": facts.started_at,
+                "Containers": 0,
+                "Images": 0,
+                "Driver": "none",
+                "Plugins": {"Volume": [], "Network": ["overlay"], "Authorization": None},
+                "SecurityOptions": [],
+                "Warnings": None,
+                "Labels": [],
+                "ExperimentalBuild": False,
+                "Swarm": self._swarm_info(),
+            }
+        )
+
+    async def swarm(self, request: Request) -> Response:
+        await self._api.read_barrier(request)
+        docker = self._cluster()
+        if docker is None:
+            raise Unavailable(
+                "the cluster has no leader yet that could name it: try again in a second"
+            )
+        return json_response({**docker, "JoinTokens": {"Worker": "", "Manager": ""}})
+
+    async def networks(self, request: Request) -> Response:
+        matches = network_matcher(
+            decode_filters(request.query_params.get("filters", ""), NETWORK_FILTERS)
+        )
+        await self._api.read_barrier(request)
+        found = self._api.state.networks.values()
+        return json_response([network_object(network) for network in found if matches(network)])
+
+    async def network(self, request: Request) -> Response:
+        await self._api.read_barrier(request)
+        found = find_network(self._api.state, request.path_params["reference"])
+        return json_response(network_object(found))
+
+    async def nothing(self, request: Request) -> Response:
+        decode_filters(request.query_params.get("filters", ""), EMPTY_LIST_FILTERS)
+        return json_response([])
+
+    async def no_secret(self, request: Request) -> Response:
+        raise NotFound(f"secret {request.path_params['reference']} not found")
+
+    async def no_config(self, request: Request) -> Response:
+        raise NotFound(f"config {request.path_params['reference']} not found")
+
+    def _swarm_info(self) -> dict[str, Any]:
+        """`NodeID` is the node on this master's host: docker marks it in `node ls`."""
+        cluster = self._api.cluster
+        managers = self._api.manager_statuses()
+        own = next(member for member in cluster.members if member.id == cluster.member_id)
+        node_ids = {manager.address: node_id for node_id, manager in managers.items()}
+        swarm: dict[str, Any] = {
+            "NodeID": node_ids.get(own.raft, NodeId("")),
+            "NodeAddr": host_of(own.raft),
+            "LocalNodeState": "active",
+            "ControlAvailable": True,
+            "Error": "",
+            "RemoteManagers": [
+                {"NodeID": node_ids.get(member.raft, NodeId("")), "Addr": member.raft}
+                for member in cluster.members
+            ],
+            "Nodes": len(self._api.state.nodes),
+            "Managers": len(cluster.members),
+        }
+        docker = self._cluster()
+        if docker is not None:
+            swarm["Cluster"] = docker
+        return swarm
+
+    def _cluster(self) -> dict[str, Any] | None:
+        state = self._api.state
+        if state.cluster is None:
+            return None
+        return cluster_object(state.cluster, state.modified(CLUSTER_KEY), state.networks.values())
