@@ -10,6 +10,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import click
 
+from essaim_cli.errors import CommandFailed
+from essaim_cli.lab.demo import deploy, fetch_pages, next_steps
 from essaim_cli.lab.driver import HostStatus, Lab, Wanted
 from essaim_cli.lab.errors import LabError
 from essaim_cli.lab.state import roots
@@ -62,6 +64,21 @@ def up(hosts: int, masters: int, executor: Literal["docker", "process", "auto"],
         f"lab {name} is up after {took_s:.1f} s: {len(topology.hosts)} hosts ({where}), "
         f"{len(topology.masters)} masters"
     )
+
+
+@lab.command()
+@name_option
+def demo(name: str) -> None:
+    """Run a small web service and fetch a page from each replica."""
+
+    async def show() -> str:
+        topology = _lab().topology(name)
+        await deploy(topology)
+        _say("")
+        await fetch_pages(topology, SystemClock(), click.echo)
+        return next_steps(topology)
+
+    _say("\n" + _run(show()))
 
 
 @lab.command()
@@ -155,12 +172,11 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _checked(work: Callable[[], Result]) -> Result:
-    """Run `work`; an error that has a meaning becomes one line and exit code 1."""
+    """Run `work`; an error that has a meaning ends the command with its one line."""
     try:
         return work()
     except LabError as error:
-        _say(f"Error: {error}")
-        sys.exit(1)
+        raise CommandFailed(str(error)) from error
 
 
 def _status_row(row: HostStatus) -> tuple[str, ...]:
@@ -190,5 +206,4 @@ def _become(host: Host, command: list[str]) -> NoReturn:
     try:
         os.execvpe(command[0], command, variables)
     except OSError as failure:
-        _say(f"Error: cannot run {command[0]}: {failure.strerror}")
-        sys.exit(127)
+        raise CommandFailed(f"cannot run {command[0]}: {failure.strerror}") from failure

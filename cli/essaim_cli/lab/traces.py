@@ -26,6 +26,7 @@ from essaim_cli.lab.network import NAMESPACES
 from essaim_cli.lab.processes import MARK, all_processes, is_alive
 from essaim_cli.lab.state import Roots
 from essaim_cli.lab.topology import ExecutorName, plan_lab
+from essaim_shared.addressing import device_name
 from essaim_shared.clock import Clock, wait_until
 
 KILL_ROUNDS_MAX = 20
@@ -37,8 +38,9 @@ CGROUP_ROUNDS_MAX = 50
 CGROUP_ROUND_S = 0.02
 
 TASK_NAMESPACE_PREFIX = "es-t"
-"""The agents name a task's namespace `es-t…` and the host's end of its veth with the same tail."""
-TAIL_LENGTH = 10
+"""The agents name a task's namespace by device_name() from this and the task's id."""
+_PORT_ALIAS = re.compile(r"essaim task (\S+) network ")
+"""What the agents write beside the host's end of a task's cable."""
 
 _SHARED_DIRECTORIES = (
     "/run/docker/plugins",
@@ -230,16 +232,14 @@ def _shim_sockets(pids: Iterable[int]) -> set[str]:
 
 
 async def _task_namespaces(hosts: Iterable[str]) -> list[str]:
-    """Namespaces of tasks on these hosts, found from the hosts' ends of their veth pairs."""
-    tails: set[str] = set()
+    """Namespaces of tasks on these hosts: each host's end of a task's cable names its task."""
+    wanted: set[str] = set()
     for host in hosts:
         text = await run_command(["ip", "-n", host, "-json", "link", "show", "type", "veth"])
-        tails.update(link["ifname"][-TAIL_LENGTH:] for link in json.loads(text or "[]"))
-    return sorted(
-        entry.name
-        for entry in _children(NAMESPACES)
-        if entry.name.startswith(TASK_NAMESPACE_PREFIX) and entry.name[-TAIL_LENGTH:] in tails
-    )
+        for link in json.loads(text or "[]"):
+            if (found := _PORT_ALIAS.match(link.get("ifalias", ""))) is not None:
+                wanted.add(device_name(TASK_NAMESPACE_PREFIX, found[1]))
+    return sorted(entry.name for entry in _children(NAMESPACES) if entry.name in wanted)
 
 
 async def _delete_link(name: str) -> None:
