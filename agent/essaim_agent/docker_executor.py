@@ -1,0 +1,416 @@
+"""Tasks as containers of a Docker Engine. Only this and `docker_executor_events` import docker.
+
+Calls block, so they run in a small pool of threads, each with a client (and a connection) of its
+own. What costs nothing per container is preferred to what is convenient: bodies are built by us,
+images are looked at once for many tasks, the process id is not asked for, and a stop waits for an
+event instead of holding a thread for the grace period.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import docker
+import docker.constants
+import docker.errors
+import docker.utils
+import requests.exceptions
+import urllib3.exceptions
+
+from essaim_agent import docker_options as options
+from essaim_agent.docker_executor_events import ExitStream
+from essaim_agent.executor import (
+    ContainerExit,
+    ExecutorError,
+    FoundContainer,
+    NodeResources,
+    RunningContainer,
+    Temporary,
+)
+from essaim_agent.shim import link_namespace, unlink_namespace
+from essaim_agent.task_machine import one_line
+from essaim_shared.clock import Clock
+from essaim_shared.ids import TaskId
+from essaim_shared.objects import Task
+
+THREADS: Final = 12
+PULLS_MAX: Final = 2
+"""Pulls under way; they have threads of their own, so that none keeps a start waiting."""
+CALL_TIMEOUT_S: Final = 60
+IMAGE_TRUST_S: Final = 30.0
+"""An image that was there is believed to be there for so long."""
+KILL_WAIT_S: Final = 10.0
+CLOSE_WAIT_S: Final = 2.0
+NEVER: Final = "0001-01-01T00:00:00Z"
+"""Docker's date of what has not happened."""
+
+_AWAY_WORDS: Final = (
+    "containerd",
+    "transport is closing",
+    "ttrpc: closed",
+    "context deadline exceeded",
+    "daemon is shutting down",
+    "connection refused",
+)
+"""In an engine's error: its containerd is restarting, so the same call may succeed later."""
+
+T = TypeVar("T")
+
+
+class _Image:
+    def __init__(self, stop_signal: str, trusted_until_s: float) -> None:
+        self.stop_signal = stop_signal
+        self.trusted_until_s = trusted_until_s
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of docker and of its transport as ours; those of the engine in its own words."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        text = one_line(str(error.explanation or error))
+        status = error.status_code or 0
+        if status == 503 or (status >= 500 and any(word in text for word in _AWAY_WORDS)):
+            raise Temporary(text) from error
+        raise ExecutorError(text) from error
+    except (
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        docker.errors.DockerException,
+        OSError,
+    ) as error:
+        raise Temporary(f"the engine does not answer: {one_line(str(error))}") from error
+
+
+class DockerExecutor:
+    def __init__(
+        self, socket_path: Path, cluster_id: str, run_dir: Path, clock: Clock, uses_namespaces: bool
+    ) -> None:
+        """`run_dir` is where the runtime looks for prepared namespaces."""
+        self.uses_namespaces = uses_namespaces
+        self.engine_root = Path("/var/lib/docker")
+        """Where the engine keeps its data; known once opened."""
+        self._base_url = f"unix://{socket_path}"
+        self._cluster_id = cluster_id
+        self._run_dir = run_dir
+        self._clock = clock
+        self._label = f"{options.CLUSTER_LABEL}={cluster_id}"
+        self._version = ""
+        self._local = threading.local()
+        self._clients: list[docker.APIClient] = []
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+        self._pull_threads = ThreadPoolExecutor(PULLS_MAX, thread_name_prefix="docker-pull")
+        self._exits: ExitStream | None = None
+        self._containers: dict[TaskId, str] = {}
+        self._stop_signals: dict[TaskId, str] = {}
+        self._images: dict[str, _Image] = {}
+        self._looking: dict[str, asyncio.Task[_Image]] = {}
+
+    # Clients and threads.
+
+    def _new_client(self, timeout_s: int = CALL_TIMEOUT_S) -> docker.APIClient:
+        client = docker.APIClient(self._base_url, version=self._version, timeout=timeout_s)
+        # Neither proxies nor netrc matter on a unix socket, and looking for them costs a
+        # millisecond per call.
+        client.trust_env = False
+        return client
+
+    def _client(self) -> docker.APIClient:
+        """The client of the present thread."""
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = self._new_client()
+            self._clients.append(client)
+        return client
+
+    async def _call(
+        self, work: Callable[[docker.APIClient], T], threads: ThreadPoolExecutor | None = None
+    ) -> T:
+        def translated() -> T:
+            with _translated():
+                return work(self._client())
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads or self._threads, translated)
+
+    # The engine.
+
+    async def open(self) -> NodeResources:
+        """Each time it looks which API the engine speaks: it may have been upgraded meanwhile."""
+        self._images.clear()
+        loop = asyncio.get_running_loop()
+
+        def connect() -> tuple[dict[str, Any], ExitStream]:
+            with _translated():
+                asking = docker.APIClient(self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
+                newest = docker.constants.DEFAULT_DOCKER_API_VERSION
+                spoken = asking.api_version
+                self._version = spoken if docker.utils.version_lt(spoken, newest) else newest
+                info: dict[str, Any] = asking.info()
+                asking.close()
+                refusal = options.refusal_of(info, self.uses_namespaces)
+                if refusal is not None:
+                    raise ExecutorError(refusal)
+                return info, ExitStream(self._new_client(), self._label, loop)
+
+        if self._exits is not None:
+            self._exits.close()
+        info, self._exits = await loop.run_in_executor(self._threads, connect)
+        self.engine_root = Path(info.get("DockerRootDir") or self.engine_root)
+        return NodeResources(
+            nano_cpus=int(info.get("NCPU", 0)) * 1_000_000_000,
+            memory_bytes=int(info.get("MemTotal", 0)),
+            architecture=str(info.get("Architecture", "")),
+            engine_version=str(info.get("ServerVersion", "")),
+            engine_labels=dict(item.partition("=")[::2] for item in info.get("Labels") or ()),
+        )
+
+    async def found(self) -> list[FoundContainer]:
+        def look(client: docker.APIClient) -> list[FoundContainer]:
+            listed = client.containers(all=True, filters={"label": [self._label]})
+            return [
+                container
+                for item in listed
+                if (container := self._describe(client, item)) is not None
+            ]
+
+        containers = await self._call(look)
+        self._containers = {item.task_id: item.container_id for item in containers}
+        return containers
+
+    def _describe(self, client: docker.APIClient, listed: dict[str, Any]) -> FoundContainer | None:
+        """A listed container; only one that does not run has to be asked how it ended."""
+        task_id = options.task_id_of(listed.get("Labels") or {})
+        if task_id is None:
+            return None
+        container_id: str = listed["Id"]
+        if listed["State"] in ("running", "paused"):
+            return FoundContainer(task_id, container_id, 0, True, True, 0)
+        try:
+            state = client.inspect_container(container_id)["State"]
+        except docker.errors.NotFound:
+            return None
+        return FoundContainer(
+            task_id=task_id,
+            container_id=container_id,
+            pid=int(state.get("Pid", 0)),
+            running=bool(state["Running"]),
+            started=state.get("StartedAt", NEVER) != NEVER,
+            exit_code=int(state.get("ExitCode", 0)),
+            error="out of memory" if state.get("OOMKilled") else one_line(state.get("Error", "")),
+        )
+
+    async def exits(self) -> AsyncIterator[ContainerExit]:
+        stream = self._exits
+        while stream is not None and (ended := await stream.next()) is not None:
+            yield ended
+
+    async def close(self) -> None:
+        if self._exits is not None:
+            self._exits.close()
+            await asyncio.to_thread(self._exits.join, CLOSE_WAIT_S)
+        for looking in self._looking.values():
+            looking.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pull_threads.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients:
+            client.close()
+
+    # Images.
+
+    async def prepare(self, task: Task) -> None:
+        await self._image(task.spec.container.image)
+
+    async def _image(self, name: str) -> _Image:
+        """Look once for any number of tasks that ask at the same time."""
+        known = self._images.get(name)
+        if known is not None and self._clock.monotonic_s() < known.trusted_until_s:
+            return known
+        looking = self._looking.get(name)
+        if looking is None:
+            looking = asyncio.ensure_future(self._look_for_image(name))
+            self._looking[name] = looking
+            looking.add_done_callback(lambda done: self._looked_for(name, done))
+        # One task that is stopped must not cancel the pull of the others.
+        return await asyncio.shield(looking)
+
+    def _looked_for(self, name: str, looking: "asyncio.Task[_Image]") -> None:
+        del self._looking[name]
+        if not looking.cancelled():
+            looking.exception()  # taken here too: perhaps nobody waits for it any more
+
+    async def _look_for_image(self, name: str) -> _Image:
+        inspected = await self._call(lambda client: _inspect_image(client, name))
+        if inspected is None:
+            await self._call(lambda client: _pull(client, name), self._pull_threads)
+            inspected = await self._call(lambda client: _inspect_image(client, name))
+        if inspected is None:
+            raise ExecutorError(f"No such image: {name}")
+        config = inspected.get("Config") or {}
+        image = _Image(config.get("StopSignal") or "", self._clock.monotonic_s() + IMAGE_TRUST_S)
+        self._images[name] = image
+        return image
+
+    # Containers.
+
+    async def start(self, task: Task, namespace: str | None) -> RunningContainer:
+        image = await self._image(task.spec.container.image)
+        body = options.create_body(task, self._cluster_id, namespace is not None, image.stop_signal)
+        name = options.container_name(task)
+        self._stop_signals[task.id] = body["StopSignal"]
+
+        def create_and_start(client: docker.APIClient) -> str:
+            container_id = _create(client, body, name)
+            if namespace is not None:
+                link_namespace(self._run_dir, container_id, namespace)
+            client.start(container_id)
+            return container_id
+
+        try:
+            container_id = await self._call(create_and_start)
+        except ExecutorError as error:
+            if "no such image" in str(error).lower():
+                self._images.pop(task.spec.container.image, None)
+                raise ExecutorError(f"No such image: {task.spec.container.image}") from error
+            raise
+        self._containers[task.id] = container_id
+        return RunningContainer(container_id, 0)
+
+    async def stop(self, task: Task) -> int | None:
+        container_id = await self._container_of(task.id)
+        stream = self._exits
+        if container_id is None:
+            return None
+        if stream is None:
+            raise Temporary("the engine has gone away")
+        signal = self._stop_signals.get(task.id) or task.spec.container.stop_signal
+        ended = stream.wait_for(container_id)
+        if not await self._kill(container_id, signal):
+            return await self._exit_code_of(container_id)
+        exit_code = await self._within(ended, options.grace_s(task.spec.container))
+        if exit_code is None:
+            await self._kill(container_id, "SIGKILL")
+            exit_code = await self._within(ended, KILL_WAIT_S)
+        if exit_code is None:
+            return await self._exit_code_of(container_id)
+        return exit_code
+
+    async def _within(self, ended: "asyncio.Future[int]", limit_s: float) -> int | None:
+        """The exit code, if it comes in time. Raises Temporary when nobody will tell any more."""
+        limit = asyncio.ensure_future(self._clock.sleep(limit_s))
+        either: tuple[asyncio.Future[Any], ...] = (ended, limit)
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            limit.cancel()
+        if ended.cancelled():
+            raise Temporary("the engine went away during a stop")
+        return ended.result() if ended.done() else None
+
+    async def _kill(self, container_id: str, signal: str) -> bool:
+        """Send a signal (empty: the one the container was created with); False: does not run."""
+
+        def kill(client: docker.APIClient) -> bool:
+            number = signal
+            try:
+                if not number:
+                    config = client.inspect_container(container_id)["Config"]
+                    number = config.get("StopSignal") or options.STOP_SIGNAL_DEFAULT
+                client.kill(container_id, number)
+            except docker.errors.NotFound:
+                return False
+            except docker.errors.APIError as error:
+                # 409 since API 1.41, 500 before it.
+                if "is not running" in str(error.explanation):
+                    return False
+                raise
+            return True
+
+        return await self._call(kill)
+
+    async def _exit_code_of(self, container_id: str) -> int | None:
+        """Of a container that ended without our notice; None: it is gone."""
+
+        def look(client: docker.APIClient) -> int | None:
+            try:
+                state = client.inspect_container(container_id)["State"]
+            except docker.errors.NotFound:
+                return None
+            if state["Running"]:
+                raise Temporary(f"container {container_id[:12]} does not end")
+            return int(state["ExitCode"])
+
+        return await self._call(look)
+
+    async def remove(self, task_id: TaskId) -> None:
+        container_id = await self._container_of(task_id)
+        if container_id is not None:
+            await self._call(lambda client: _remove(client, container_id))
+            unlink_namespace(self._run_dir, container_id)
+        self._containers.pop(task_id, None)
+        self._stop_signals.pop(task_id, None)
+
+    async def _container_of(self, task_id: TaskId) -> str | None:
+        known = self._containers.get(task_id)
+        if known is not None:
+            return known
+        label = f"{options.TASK_LABEL}={task_id}"
+        listed = await self._call(
+            lambda client: client.containers(all=True, filters={"label": [self._label, label]})
+        )
+        return listed[0]["Id"] if listed else None
+
+
+def _create(client: docker.APIClient, body: dict[str, Any], name: str) -> str:
+    """The id of the task's container, made now or in an attempt whose answer was lost."""
+    try:
+        created: str = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
+        return created
+    except docker.errors.APIError as error:
+        if error.status_code != 409:
+            raise
+    present = client.inspect_container(name)
+    task_id = body["Labels"][options.TASK_LABEL]
+    if present["Config"]["Labels"].get(options.TASK_LABEL) != task_id:
+        raise ExecutorError(f"the container name {name} is in use by a container that is not ours")
+    state = present["State"]
+    if not state["Running"] and state.get("StartedAt", NEVER) != NEVER:
+        raise ExecutorError(f"the container has ended already, exit {state['ExitCode']}")
+    present_id: str = present["Id"]
+    return present_id
+
+
+def _inspect_image(client: docker.APIClient, name: str) -> dict[str, Any] | None:
+    try:
+        inspected: dict[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
+    except docker.errors.NotFound:
+        return None
+    return inspected
+
+
+def _pull(client: docker.APIClient, name: str) -> None:
+    repository, tag = docker.utils.parse_repository_tag(name)
+    reason = ""
+    try:
+        for progress in client.pull(repository, tag or "latest", stream=True, decode=True):
+            reason = progress.get("error", reason)
+    except docker.errors.APIError as error:
+        reason = str(error.explanation or error)
+    if reason:
+        raise ExecutorError(f"No such image: {name} ({one_line(reason)})")
+
+
+def _remove(client: docker.APIClient, container_id: str) -> None:
+    try:
+        client.remove_container(container_id, force=True, v=False)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        if error.status_code == 409 and "already in progress" in str(error.explanation):
+            return
+        raise

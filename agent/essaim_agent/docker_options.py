@@ -1,0 +1,139 @@
+"""From a task to the body of `POST /containers/create`: pure, and all options in one place.
+
+Docker's own networking stands aside: the container is created with the host's network and the
+runtime `essaim`, which puts it into the namespace prepared for it (see `shim/`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from essaim_agent.executor import ExecutorError
+from essaim_shared.ids import TaskId, short_id
+from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
+from essaim_shared.objects import Task
+from essaim_shared.spec import ContainerSpec, DnsConfig, Limits
+
+CLUSTER_LABEL = "io.essaim.cluster"
+TASK_LABEL = "io.essaim.task"
+RUNTIME = "essaim"
+STOP_SIGNAL_DEFAULT = "SIGTERM"
+
+
+def container_name(task: Task) -> str:
+    """`SERVICE.SLOT.TASKID`, as Docker Swarm names its containers."""
+    return f"{task.name}.{task.id}"
+
+
+def grace_s(container: ContainerSpec) -> float:
+    """Between the stop signal and SIGKILL."""
+    grace_ns = container.stop_grace_period
+    return (STOP_GRACE_PERIOD_DEFAULT_NS if grace_ns is None else grace_ns) / 1e9
+
+
+def labels(task: Task, cluster_id: str) -> dict[str, str]:
+    """The user's labels, then those by which tools of Docker Swarm and we know our containers."""
+    return {
+        **task.spec.container.labels,
+        "com.docker.swarm.service.id": task.service_id,
+        "com.docker.swarm.service.name": task.service_name,
+        "com.docker.swarm.task": "",
+        "com.docker.swarm.task.id": task.id,
+        "com.docker.swarm.task.name": f"{task.name}.{task.id}",
+        "com.docker.swarm.node.id": task.node_id or "",
+        CLUSTER_LABEL: cluster_id,
+        TASK_LABEL: task.id,
+    }
+
+
+def extra_hosts(container: ContainerSpec, hostname: str, address: str) -> list[str]:
+    """`NAME:ADDRESS` for each name. Never empty for a task with an address: Docker copies the
+    host's own /etc/hosts into a container on the host's network that has none of its own."""
+    entries = [f"{hostname}:{address}"] if address else []
+    for line in container.hosts:
+        host_address, *names = line.split()
+        if not names:
+            raise ExecutorError(f"invalid host entry {line!r}: want ADDRESS NAME")
+        entries.extend(f"{name}:{host_address}" for name in names)
+    return entries
+
+
+def engine_sysctls(container: ContainerSpec) -> dict[str, str]:
+    """Those that the engine sets; `net.*` belongs to the network namespace, which is ours."""
+    return {name: value for name, value in container.sysctls.items() if not name.startswith("net.")}
+
+
+def create_body(
+    task: Task, cluster_id: str, has_namespace: bool, image_stop_signal: str
+) -> dict[str, Any]:
+    """The container of a task. `image_stop_signal` is the image's own, or empty."""
+    container = task.spec.container
+    hostname = container.hostname or short_id(task.id)
+    body: dict[str, Any] = {
+        "Image": container.image,
+        "Hostname": hostname,
+        "Labels": labels(task, cluster_id),
+        "Env": list(container.env),
+        "WorkingDir": container.dir,
+        "User": container.user,
+        "Tty": container.tty,
+        "OpenStdin": container.open_stdin,
+        "StopSignal": container.stop_signal or image_stop_signal or STOP_SIGNAL_DEFAULT,
+        "StopTimeout": round(grace_s(container)),
+        "HostConfig": _host_config(task, hostname, has_namespace),
+    }
+    if container.command:
+        body["Entrypoint"] = list(container.command)
+    if container.args:
+        body["Cmd"] = list(container.args)
+    return body
+
+
+def _host_config(task: Task, hostname: str, has_namespace: bool) -> dict[str, Any]:
+    container = task.spec.container
+    limits = Limits()
+    if task.spec.resources is not None and task.spec.resources.limits is not None:
+        limits = task.spec.resources.limits
+    dns = container.dns_config or DnsConfig()
+    address = task.attachments[0].address if task.attachments else ""
+    config: dict[str, Any] = {
+        "NetworkMode": "host" if has_namespace else "none",
+        "RestartPolicy": {"Name": "no"},
+        "ReadonlyRootfs": container.read_only,
+        "ExtraHosts": extra_hosts(container, hostname, address),
+        "Dns": list(dns.nameservers),
+        "DnsSearch": list(dns.search),
+        "DnsOptions": list(dns.options),
+        "Sysctls": engine_sysctls(container),
+        "CapAdd": list(container.capability_add),
+        "CapDrop": list(container.capability_drop),
+        "OomScoreAdj": container.oom_score_adj,
+        "NanoCpus": limits.nano_cpus,
+        "Memory": limits.memory_bytes,
+        "PidsLimit": limits.pids,
+    }
+    if has_namespace:
+        config["Runtime"] = RUNTIME
+    if container.init is not None:
+        config["Init"] = container.init
+    return config
+
+
+def refusal_of(info: Mapping[str, Any], needs_runtime: bool) -> str | None:
+    """Why an engine, by its `/info`, cannot run tasks; None when it can."""
+    options = ",".join(info.get("SecurityOptions") or ())
+    if "name=rootless" in options:
+        return "a rootless engine cannot join network namespaces made by root: use a rootful one"
+    if "name=userns" in options:
+        return "userns-remap maps root away from the prepared network namespaces: turn it off"
+    if needs_runtime and RUNTIME not in (info.get("Runtimes") or {}):
+        return (
+            f"the engine has no runtime {RUNTIME!r}: add essaim-runc to `runtimes` in its "
+            "daemon.json and send it SIGHUP"
+        )
+    return None
+
+
+def task_id_of(attributes: Mapping[str, str]) -> TaskId | None:
+    """Of a container's labels, or of the attributes of an event, which hold them too."""
+    task_id = attributes.get(TASK_LABEL)
+    return TaskId(task_id) if task_id else None
