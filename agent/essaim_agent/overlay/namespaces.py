@@ -9,13 +9,13 @@ nothing, since an unpinned namespace dies with the thread and takes both ends of
 import ctypes
 import errno
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.netlink import Channel, Kernel, check, write_sysctl
+from essaim_agent.overlay.sysctls import DEFAULT_SYSCTLS
 from essaim_agent.overlay.tables import (
     bridge_name,
     namespace_name,
@@ -40,16 +40,6 @@ _MS_BIND = 4096
 _MNT_DETACH = 2
 _LOOPBACK_INDEX = 1
 _FIRST_INDEX = 2
-
-DEFAULT_SYSCTLS: Mapping[str, str] = {
-    # Interfaces made from here on get no IPv6; ::1 on the loopback device stays.
-    "net.ipv6.conf.default.disable_ipv6": "1",
-    # As Docker sets them for its own namespaces (since 20.10).
-    "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
-}
-
-_NETWORK_SYSCTL = re.compile(r"net(\.[A-Za-z0-9_-]+)+")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -174,13 +164,6 @@ def is_namespace(path: Path) -> bool:
         return path.stat().st_dev != path.parent.stat().st_dev
     except FileNotFoundError:
         return False
-
-
-def check_sysctls(sysctls: Mapping[str, str]) -> None:
-    """Only those of the task's own network: anything else would change the whole host."""
-    for name in sysctls:
-        if not _NETWORK_SYSCTL.fullmatch(name):
-            raise NetworkError(f"sysctl {name} is refused: only net.* belongs to a task alone")
 
 
 def write_sysctls(sysctls: Mapping[str, str]) -> None:

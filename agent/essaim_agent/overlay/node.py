@@ -11,15 +11,11 @@ from pathlib import Path
 import msgspec
 
 from essaim_agent.network import NetworkError
-from essaim_agent.overlay.namespaces import (
-    NAMESPACE_DIRECTORY,
-    Namespaces,
-    check_sysctls,
-    is_namespace,
-)
+from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY, Namespaces, is_namespace
 from essaim_agent.overlay.netlink import Kernel, write_sysctl
 from essaim_agent.overlay.packet_filter import PacketFilter
 from essaim_agent.overlay.plan import Operation, carried_out, plan
+from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import (
     UDP_PORT_DEFAULT,
     Port,

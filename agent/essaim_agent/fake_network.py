@@ -1,0 +1,188 @@
+"""The overlay in memory: same contract as `overlay.task_networks`, for tests and simulations.
+
+Nodes share a `FakeFabric`, which can be asked whether a frame would arrive. What a node holds
+stays in the fabric when its `FakeNetworks` is closed, as the kernel keeps it when an agent ends.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from essaim_agent.network import InterfaceCounters, NetworkError
+from essaim_agent.overlay.sysctls import check_sysctls
+from essaim_agent.overlay.tables import namespace_name
+from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.objects import Attachment
+
+
+@dataclass
+class FakeNamespace:
+    attachments: tuple[Attachment, ...]
+    sysctls: dict[str, str]
+    packets: int = 0
+
+    def address_on(self, network_id: NetworkId) -> str | None:
+        return next((a.address for a in self.attachments if a.network_id == network_id), None)
+
+
+@dataclass
+class FakeKernel:
+    """The tables of one node."""
+
+    networks: dict[NetworkId, NodeNetwork] = field(default_factory=dict)
+    endpoints: frozenset[Endpoint] = frozenset()
+    namespaces: dict[TaskId, FakeNamespace] = field(default_factory=dict)
+
+    def holder(self, network_id: NetworkId, address: str) -> FakeNamespace | None:
+        for namespace in self.namespaces.values():
+            if namespace.address_on(network_id) == address:
+                return namespace
+        return None
+
+    def place(self, network_id: NetworkId, address: str) -> str | None:
+        """The underlay address behind which an overlay address is."""
+        places = [
+            endpoint.node_address
+            for endpoint in self.endpoints
+            if endpoint.network_id == network_id and endpoint.address == address
+        ]
+        return max(places, default=None)
+
+
+class FakeFabric:
+    """All nodes, by underlay address."""
+
+    def __init__(self) -> None:
+        self.kernels: dict[str, FakeKernel] = {}
+
+    def kernel(self, node_address: str) -> FakeKernel:
+        return self.kernels.setdefault(node_address, FakeKernel())
+
+    def reaches(self, node_address: str, task_id: TaskId, address: str) -> bool:
+        """Whether a packet of that task arrives at an overlay address and is answered: both ends
+        must know the way."""
+        kernel = self.kernel(node_address)
+        namespace = kernel.namespaces.get(task_id)
+        if namespace is None:
+            return False
+        for attachment in namespace.attachments:
+            network_id = attachment.network_id
+            there = self._holder(node_address, network_id, address)
+            if there is None:
+                continue
+            target_address, target = there
+            back = self._holder(target_address, network_id, attachment.address)
+            if back is not None and back[1] is namespace:
+                namespace.packets += 1
+                if target is not None and target is not namespace:
+                    target.packets += 1
+                return True
+        return False
+
+    def _holder(
+        self, node_address: str, network_id: NetworkId, address: str
+    ) -> tuple[str, FakeNamespace | None] | None:
+        """Seen from a node: on which node an address is, and the namespace that has it (None for
+        a gateway). None when no frame arrives anywhere."""
+        kernel = self.kernel(node_address)
+        network = kernel.networks.get(network_id)
+        if network is None:
+            return None
+        local = kernel.holder(network_id, address)
+        if local is not None or network.gateway == address:
+            return node_address, local
+        place = kernel.place(network_id, address)
+        if place is None or place == node_address:
+            return None
+        there = self.kernel(place)
+        remote_network = there.networks.get(network_id)
+        if remote_network is None or remote_network.vni != network.vni:
+            return None
+        remote = there.holder(network_id, address)
+        if remote is None and remote_network.gateway != address:
+            return None
+        return place, remote
+
+
+class FakeNetworks:
+    """Implements `essaim_agent.network.TaskNetworks`.
+
+    `refusals` holds tasks whose namespace the kernel refuses, with the reason; `tables_refusal`
+    does the same for the wanted tables.
+    """
+
+    def __init__(self, fabric: FakeFabric, address: str) -> None:
+        self._fabric = fabric
+        self._address = address
+        self._kernel: FakeKernel | None = None
+        self._wanted: frozenset[NetworkId] = frozenset()
+        self.refusals: dict[TaskId, str] = {}
+        self.tables_refusal = ""
+
+    def _started(self) -> FakeKernel:
+        if self._kernel is None:
+            raise NetworkError("the overlay is not started")
+        return self._kernel
+
+    async def start(self) -> None:
+        self._kernel = self._fabric.kernel(self._address)
+
+    async def close(self) -> None:
+        self._kernel = None
+
+    async def want(
+        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
+    ) -> None:
+        kernel = self._started()
+        if self.tables_refusal:
+            raise NetworkError(self.tables_refusal)
+        self._wanted = frozenset(networks)
+        kept = {i: n for i, n in kernel.networks.items() if i in _used(kernel)}
+        kernel.networks = {**kept, **networks}
+        lingering = {e for e in kernel.endpoints if e.network_id in kept.keys() - networks.keys()}
+        kernel.endpoints = frozenset(lingering | {e for e in endpoints if e.network_id in networks})
+
+    async def attach(
+        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+    ) -> str:
+        kernel = self._started()
+        path = f"/run/netns/{namespace_name(task_id)}"
+        if task_id in kernel.namespaces:
+            return path
+        check_sysctls(sysctls)
+        if not attachments:
+            raise NetworkError(f"task {task_id} has no network to be attached to")
+        for attachment in attachments:
+            if attachment.network_id not in self._wanted:
+                raise NetworkError(
+                    f"network {attachment.network_id} of task {task_id} is not on this node"
+                )
+        if task_id in self.refusals:
+            raise NetworkError(self.refusals[task_id])
+        kernel.namespaces[task_id] = FakeNamespace(tuple(attachments), dict(sysctls))
+        return path
+
+    async def detach(self, task_id: TaskId) -> None:
+        kernel = self._started()
+        kernel.namespaces.pop(task_id, None)
+        used = _used(kernel) | self._wanted
+        kernel.networks = {i: n for i, n in kernel.networks.items() if i in used}
+        kernel.endpoints = frozenset(e for e in kernel.endpoints if e.network_id in used)
+
+    async def attached(self) -> frozenset[TaskId]:
+        return frozenset(self._started().namespaces)
+
+    def counters(self, task_id: TaskId) -> InterfaceCounters | None:
+        namespace = self._started().namespaces.get(task_id)
+        if namespace is None:
+            return None
+        octets = namespace.packets * _PACKET_BYTES
+        return InterfaceCounters(octets, octets, namespace.packets, namespace.packets)
+
+
+_PACKET_BYTES = 98
+"""An ICMP echo of `ping` in its Ethernet frame."""
+
+
+def _used(kernel: FakeKernel) -> set[NetworkId]:
+    return {a.network_id for n in kernel.namespaces.values() for a in n.attachments}
