@@ -44,7 +44,7 @@ def list_nodes(
     """List nodes, with what they use."""
     client = client_of(context)
     found = client.get("/nodes", filters=parse_filters(filters))
-    figures = client.get("/essaim/figures")["nodes"]
+    figures = client.get("/essaim/figures")["Nodes"]
     own_id = client.get("/info")["Swarm"]["NodeID"]
     full_ids = quiet or template == "json" or output == "json"
     rows = [_node_row(item, figures.get(item["ID"]), own_id, full_ids) for item in found]
@@ -65,7 +65,7 @@ def inspect(
     """Show nodes in full."""
     client = client_of(context)
     found, failures = _each(client, nodes)
-    figures = client.get("/essaim/figures")["nodes"]
+    figures = client.get("/essaim/figures")["Nodes"]
     for item in found:
         item["Figures"] = figures.get(item["ID"])
     show_objects(

@@ -40,11 +40,11 @@ def info(context: click.Context, template: str | None) -> None:
                 "Cluster": swarm["Cluster"]["ID"],
                 "Nodes": swarm["Nodes"],
                 "Masters": swarm["Managers"],
-                "Raft member": raft["member_id"],
-                "Raft role": raft["role"],
-                "Raft leader": raft["leader"] or "none",
-                "Raft term": raft["term"],
-                "Raft commit / applied": f"{raft['commit_index']} / {raft['applied_index']}",
+                "Raft member": raft["MemberID"],
+                "Raft role": raft["Role"],
+                "Raft leader": raft["Leader"] or "none",
+                "Raft term": raft["Term"],
+                "Raft commit / applied": f"{raft['CommitIndex']} / {raft['AppliedIndex']}",
             }
         )
     )

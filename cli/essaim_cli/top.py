@@ -56,7 +56,7 @@ def tasks(context: click.Context, no_stream: bool) -> None:
 
 
 def node_usage(client: Client) -> list[tuple[str, ...]]:
-    figures = client.get("/essaim/figures")["nodes"]
+    figures = client.get("/essaim/figures")["Nodes"]
     names = node_names(client)
     rows = [
         (
@@ -74,7 +74,7 @@ def node_usage(client: Client) -> list[tuple[str, ...]]:
 
 
 def task_usage(client: Client) -> list[tuple[str, ...]]:
-    figures = client.get("/essaim/figures")["tasks"]
+    figures = client.get("/essaim/figures")["Tasks"]
     names = {item["ID"]: item["Spec"]["Name"] for item in client.get("/services")}
     hosts = node_names(client)
     rows = []

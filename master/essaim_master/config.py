@@ -1,0 +1,109 @@
+"""The master's configuration file, checked before anything starts."""
+
+import ipaddress
+from pathlib import Path
+
+import msgspec
+
+from essaim_master.state.cluster import Member
+from essaim_shared import config
+from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
+from essaim_shared.errors import ConfigError
+from essaim_shared.ids import MemberId
+
+MEMBERS_MAX = 7
+VNI_MAX = 2**24 - 1
+"""RFC 7348, section 5: 24 bits."""
+PORT_MAX = 65_535
+PREFIX_LENGTH_MAX = 29
+"""A smaller subnet has no room for a gateway on each of three nodes and a task."""
+MTU_MIN = 576
+"""RFC 791: what every host must be able to receive."""
+
+
+class MemberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    raft: str
+    http: str
+
+
+class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The default network, made by the first leader; later changes of the file do not change it."""
+
+    subnet: str = "10.244.0.0/20"
+    vni: int = 70_001
+    """Not from Swarm's range (4096 and up), so that both can live on one host."""
+    udp_port: int = 7472
+    mtu: int = 1500 - VXLAN_OVERHEAD_BYTES
+    """Of the containers' interfaces."""
+
+
+class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cluster_id: str
+    member_id: str
+    data_dir: str
+    socket: str
+    http_listen: str
+    raft_listen: str
+    bus_servers: tuple[str, ...]
+    """The local one first: it is preferred."""
+    members: tuple[MemberConfig, ...]
+    """The first masters: the same list in every file."""
+    overlay: OverlayConfig = OverlayConfig()
+
+    @property
+    def first_members(self) -> tuple[Member, ...]:
+        return tuple(Member(MemberId(m.id), m.raft, m.http) for m in self.members)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`HOST:PORT` → (host, port). Raises ConfigError."""
+    host, separator, port = address.rpartition(":")
+    if not (separator and host and port.isdigit() and int(port) <= PORT_MAX):
+        raise ConfigError(f"{address!r} is no address: write HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def load_master_config(path: Path) -> MasterConfig:
+    """Read and check the file. Raises ConfigError: file, key, what is wrong with it."""
+    loaded = config.load(path, MasterConfig)
+    try:
+        _check(loaded)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return loaded
+
+
+def _check(config: MasterConfig) -> None:
+    ids = [member.id for member in config.members]
+    if not 1 <= len(ids) <= MEMBERS_MAX:
+        raise ConfigError(f"members: {len(ids)} masters, there must be 1 to {MEMBERS_MAX}")
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"members: an id stands twice in {', '.join(ids)}")
+    if config.member_id not in ids:
+        raise ConfigError(
+            f"member_id: {config.member_id!r} is not one of the members {', '.join(ids)}"
+        )
+    if not config.bus_servers:
+        raise ConfigError("bus_servers: name at least one, for example nats://127.0.0.1:4222")
+    for address in (config.http_listen, config.raft_listen):
+        split_address(address)
+    for member in config.members:
+        split_address(member.raft)
+        split_address(member.http)
+    _check_overlay(config.overlay)
+
+
+def _check_overlay(overlay: OverlayConfig) -> None:
+    try:
+        subnet = ipaddress.IPv4Network(overlay.subnet)
+    except ValueError as error:
+        raise ConfigError(f"overlay.subnet: {error}") from error
+    if subnet.prefixlen > PREFIX_LENGTH_MAX:
+        raise ConfigError(f"overlay.subnet: {subnet} is too small: /{PREFIX_LENGTH_MAX} or larger")
+    if not 0 < overlay.vni <= VNI_MAX:
+        raise ConfigError(f"overlay.vni: {overlay.vni} is not in 1..{VNI_MAX}")
+    if not 0 < overlay.udp_port <= PORT_MAX:
+        raise ConfigError(f"overlay.udp_port: {overlay.udp_port} is not in 1..{PORT_MAX}")
+    if overlay.mtu < MTU_MIN:
+        raise ConfigError(f"overlay.mtu: {overlay.mtu} is less than {MTU_MIN}")
