@@ -16,8 +16,8 @@ from essaim_cli.lab.lock import labs_locked
 from essaim_cli.lab.probes import count_where, json_of
 from essaim_cli.lab.state import Roots, read_state, recorded_labs, write_state
 from essaim_cli.lab.topology import (
+    LOOPBACK_LABS_MAX,
     PARTS,
-    SUBNETS_MAX,
     ExecutorName,
     Host,
     PartName,
@@ -170,7 +170,10 @@ class Lab:
         if executor == "docker":
             number = await network.free_subnet_number(others)
         else:
-            number = min(frozenset(range(SUBNETS_MAX)) - others)
+            free = frozenset(range(LOOPBACK_LABS_MAX)) - others
+            if not free:
+                raise LabError(f"{LOOPBACK_LABS_MAX} labs are up: end one with `essaim lab down`")
+            number = min(free)
         topology = plan_lab(
             wanted.name,
             host_count=wanted.host_count,

@@ -47,6 +47,9 @@ LOOPBACK_PORT_FIRST = 27_000
 MACHINE_ADDRESS_LAST_OCTET = 254
 """The machine's own address on the lab's bridge."""
 
+LOOPBACK_LABS_MAX = 28
+"""As many as fit under 32768, where ports of outgoing connections begin."""
+
 ExecutorName = Literal["docker", "process"]
 PartName = Literal["bus", "engine", "master", "agent"]
 PARTS: tuple[PartName, ...] = ("bus", "engine", "master", "agent")
