@@ -92,6 +92,9 @@ class OverlayNode:
             self._is_told = False
             raise
 
+    def read(self) -> Tables:
+        return self._kernel.read()
+
     def check(self) -> list[Operation]:
         """Compare the kernel with what is wanted; returns the repairs. Raises NetworkError."""
         if not self._is_told:

@@ -23,7 +23,7 @@ from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
 from essaim_agent.overlay.netlink import RECEIVE_BYTES, entry_of, open_notifications
 from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import Operation, contradicts, link_contradicts
-from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, port_name
+from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables, port_name
 from essaim_shared.clock import Clock
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.log import fields
@@ -201,18 +201,24 @@ class OverlayNetworks:
             if is_notified:
                 await self._clock.sleep(NOTIFIED_CHECK_DELAY_S)
             self._notified.clear()
-            await self._check()
+            try:
+                await self.check()
+            except NetworkError as error:
+                _log.warning("overlay check failed %s", fields(reason=error, next_s=CHECK_PERIOD_S))
             if is_notified:
                 await self._clock.sleep(NOTIFIED_CHECK_SPACING_S)
 
-    async def _check(self) -> None:
-        try:
-            repairs: list[Operation] = await self._run(OverlayNode.check)
-        except NetworkError as error:
-            _log.warning("overlay check failed %s", fields(reason=error, next_s=CHECK_PERIOD_S))
-            return
+    async def check(self) -> list[Operation]:
+        """Compare the kernel with what is wanted, now, and return the repairs that were made.
+        Raises NetworkError."""
+        repairs: list[Operation] = await self._run(OverlayNode.check)
         if repairs:
             _log.warning("overlay repaired %s", fields(operations=len(repairs), first=repairs[0]))
+        return repairs
+
+    async def present(self) -> Tables:
+        """The tables as the kernel has them now. Raises NetworkError."""
+        return await self._run(OverlayNode.read)
 
 
 def read_counters(text: str) -> dict[str, InterfaceCounters]:
