@@ -150,8 +150,6 @@ class Cluster:
         """Undo whatever a test did."""
         await self.lab("heal", *(host.name for host in self.hosts))
         await self.lab("up", "--hosts", str(len(self.hosts)))
-        for host in self.hosts:
-            await self.lab("start", host.name)
         names = (await self.ok("service", "ls", "-q")).lines
         if names:
             await self.ok("service", "rm", *names)
