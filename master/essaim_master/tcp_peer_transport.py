@@ -55,6 +55,8 @@ KERNEL_BACKLOG_BYTES = 1024 * 1024
 """Bytes asyncio may hold for a connection before messages go to the link's own queue."""
 QUEUE_BYTES_MAX = 16 * 1024 * 1024
 INCOMING_CONNECTIONS_MAX = 64
+CLOSING_PASSES = 4
+"""Turns of the event loop that connections are given to report their end."""
 LOGGED_REFUSALS_MAX = 64
 """Each distinct refusal is logged once, up to so many, so that a wrong address floods no log."""
 
@@ -111,6 +113,7 @@ class TcpPeerTransport:
         self._server: asyncio.Server | None = None
         self._receiver: PeerReceiver | None = None
         self._logged_refusals: set[str] = set()
+        self._is_closing = False
 
     @property
     def receiver(self) -> PeerReceiver:
@@ -173,16 +176,21 @@ class TcpPeerTransport:
         return link is not None and link.state in (LinkState.OPEN, LinkState.CONGESTED)
 
     async def close(self) -> None:
+        self._is_closing = True
         links = list(self._links.values())
         self._links.clear()
         for link in links:
             link.close()
-        for connection in list(self._incoming):
-            connection.abort()
         if self._server is not None:
             self._server.close()
-            await self._server.wait_closed()
+        for connection in list(self._incoming):
+            connection.abort()
         await asyncio.gather(*(link.ended() for link in links))
+        # What the server accepted just before comes up now, is aborted, and reports its end.
+        for _ in range(CLOSING_PASSES):
+            await asyncio.sleep(0)
+        if self._server is not None:
+            await self._server.wait_closed()
 
     def admit(self, connection: "_Incoming", greeting: Greeting) -> str | None:
         """Why the greeting is refused, or None. A new connection replaces the sender's old one,
@@ -197,7 +205,13 @@ class TcpPeerTransport:
         return None
 
     def connected(self, connection: "_Incoming") -> bool:
+        """Whether there is room for one more connection."""
+        if self._is_closing:
+            return False
         if len(self._incoming) >= INCOMING_CONNECTIONS_MAX:
+            self.log_refusal(
+                f"more than {INCOMING_CONNECTIONS_MAX} connections to the peer address"
+            )
             return False
         self._incoming.add(connection)
         return True
@@ -395,9 +409,6 @@ class _Incoming(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if not self._owner.connected(self):
-            self._owner.log_refusal(
-                f"more than {INCOMING_CONNECTIONS_MAX} connections to the peer address"
-            )
             self._transport.abort()
             return
         _set_options(self._transport)

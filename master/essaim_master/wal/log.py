@@ -51,6 +51,8 @@ class Wal:
         self._last_index = 0
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="wal-spare")
         self._spare: Future[LogFile] | None = None
+        self._is_spare_new = False
+        """Its making was ordered, and the outcome was not looked at yet."""
         self._batches_without_spare = 0
         self._segment: SegmentName | None = None
         self._file: LogFile | None = None
@@ -194,8 +196,11 @@ class Wal:
     def _take_spare(self) -> LogFile:
         """The spare segment, made now if there is none. Raises OSError (a full disk)."""
         spare, self._spare = self._spare, None
-        if spare is not None and spare.exception() is None:
-            return spare.result()
+        if spare is not None:
+            error = spare.exception()
+            if error is None:
+                return spare.result()
+            self._note_failed_spare(error)
         return self._files.create(SPARE_FILE, self._segment_bytes)
 
     def _keep_spare(self) -> None:
@@ -205,21 +210,26 @@ class Wal:
             if not self.is_short_of_space or (
                 self._batches_without_spare % SPARE_ATTEMPT_EVERY_BATCHES == 0
             ):
+                self._is_spare_new = True
                 self._spare = self._preparer.submit(
                     self._files.create, SPARE_FILE, self._segment_bytes
                 )
-        elif self._spare.done():
+        elif self._spare.done() and self._is_spare_new:
+            self._is_spare_new = False
             error = self._spare.exception()
             if error is None:
                 self.is_short_of_space = False
-            elif isinstance(error, OSError):
-                self._spare = None
-                self.is_short_of_space = True
-                _log.error(
-                    "ALARM: no room to prepare the next segment of the write-ahead log (%s); %d "
-                    "bytes of the present one are left, then this master stops: free some space",
-                    error,
-                    max(0, self._segment_bytes - self._offset),
-                )
             else:
-                raise error
+                self._spare = None
+                self._note_failed_spare(error)
+
+    def _note_failed_spare(self, error: BaseException) -> None:
+        if not isinstance(error, OSError):
+            raise error
+        self.is_short_of_space = True
+        _log.error(
+            "ALARM: no room to prepare the next segment of the write-ahead log (%s); %d bytes of "
+            "the present one are left, then this master stops: free some space",
+            error,
+            max(0, self._segment_bytes - self._offset),
+        )

@@ -16,7 +16,8 @@ from essaim_shared.errors import ConfigError
 
 
 class _Content:
-    def __init__(self, seen: bytearray) -> None:
+    def __init__(self, name: str, seen: bytearray) -> None:
+        self.name = name
         self.seen = seen
         self.durable = bytearray()
 
@@ -38,16 +39,16 @@ class MemoryLogFiles:
         self.calls: list[str] = []
         """Every operation in order, as 'operation name': tests check the order of syncs."""
 
-    def fail(self, operation: str, number: int, after: int = 0) -> None:
+    def fail(self, operation: str, number: int, after: int = 0, times: int = 1) -> None:
         """Let `operation` ("write_at", "sync_data", "create", "rename", "sync_directory") raise
-        OSError(number) once, after succeeding `after` times."""
-        self._faults[operation] = [None] * after + [number]
+        OSError(number) so many `times`, after succeeding `after` times."""
+        self._faults[operation] = [None] * after + [number] * times
 
     def crash(self, rng: random.Random) -> "MemoryLogFiles":
         """The directory that the next start finds. This one must not be used any more."""
         found = MemoryLogFiles()
         for name, content in self._durable_names.items():
-            survivor = _Content(content.after_crash(rng))
+            survivor = _Content(name, content.after_crash(rng))
             survivor.durable = bytearray(survivor.seen)
             found._files[name] = survivor
             found._durable_names[name] = survivor
@@ -68,7 +69,7 @@ class MemoryLogFiles:
         """An independent copy of what a reader sees, all of it durable."""
         found = MemoryLogFiles()
         for name, content in self._files.items():
-            copied = _Content(bytearray(content.seen))
+            copied = _Content(name, bytearray(content.seen))
             copied.durable = bytearray(content.seen)
             found._files[name] = found._durable_names[name] = copied
         return found
@@ -81,22 +82,23 @@ class MemoryLogFiles:
 
     def create(self, name: str, size_bytes: int) -> LogFile:
         self._call("create", name)
-        content = _Content(bytearray(size_bytes))
+        content = _Content(name, bytearray(size_bytes))
         content.durable = bytearray(size_bytes)
         self._files[name] = content
-        return _MemoryLogFile(self, name, content)
+        return _MemoryLogFile(self, content)
 
     def open(self, name: str) -> LogFile:
-        return _MemoryLogFile(self, name, self._files[name])
+        return _MemoryLogFile(self, self._files[name])
 
     def copy(self, name: str, to: str) -> None:
-        content = _Content(bytearray(self._files[name].seen))
+        content = _Content(to, bytearray(self._files[name].seen))
         content.durable = bytearray(content.seen)
         self._files[to] = content
 
     def rename(self, name: str, to: str) -> None:
         self._call("rename", f"{name} {to}")
-        self._files[to] = self._files.pop(name)
+        content = self._files[to] = self._files.pop(name)
+        content.name = to
 
     def remove(self, name: str) -> None:
         self._call("remove", name)
@@ -124,13 +126,12 @@ class MemoryLogFiles:
 
 
 class _MemoryLogFile:
-    def __init__(self, files: MemoryLogFiles, name: str, content: _Content) -> None:
+    def __init__(self, files: MemoryLogFiles, content: _Content) -> None:
         self._files = files
-        self._name = name
         self._content = content
 
     def write_at(self, buffers: Sequence[bytes], offset: int) -> None:
-        self._files._call("write_at", self._name)
+        self._files._call("write_at", self._content.name)
         data = b"".join(buffers)
         seen = self._content.seen
         if len(seen) < offset:
@@ -138,8 +139,8 @@ class _MemoryLogFile:
         seen[offset : offset + len(data)] = data
 
     def sync_data(self) -> None:
-        self._files._call("sync_data", self._name)
+        self._files._call("sync_data", self._content.name)
         self._content.durable = bytearray(self._content.seen)
 
     def close(self) -> None:
-        self._files.calls.append(f"close {self._name}")
+        self._files.calls.append(f"close {self._content.name}")

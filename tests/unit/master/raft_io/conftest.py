@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +12,6 @@ from essaim_master.memory_peer_transport import MemoryPeerNetwork
 from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
-from essaim_master.wal.files import DiskLogFiles, LogFiles
 from essaim_master.wal.log import Wal
 from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_master.wal.records import Identity, WalBatch
@@ -94,23 +92,17 @@ class UnthreadedWriter:
 
 
 class Cluster:
-    def __init__(self, seed: int, directory: Path | None = None) -> None:
+    def __init__(self, seed: int) -> None:
         print(f"seed {seed}")
         self.rng = random.Random(seed)
         self.clock = ManualClock()
         self.network = MemoryPeerNetwork(self.clock, self.rng)
-        self.directory = directory
         self.memory_files: dict[MemberId, MemoryLogFiles] = {m: MemoryLogFiles() for m in MEMBERS}
         self.nodes: dict[MemberId, RaftNode] = {}
         self.scribes: dict[MemberId, Scribe] = {}
         self.fatal_errors: list[BaseException] = []
         self.sequence = 0
         self.writers: dict[MemberId, UnthreadedWriter] = {}
-
-    def files(self, member: MemberId) -> LogFiles:
-        if self.directory is None:
-            return self.memory_files[member]
-        return DiskLogFiles(self.directory / member)
 
     async def start(self, *members: MemberId) -> None:
         for member in members or MEMBERS:
@@ -123,7 +115,7 @@ class Cluster:
             node = RaftNode(
                 RaftConfig(member),
                 Identity("cluster-1", member, Configuration(MEMBERS)),
-                self.files(member),
+                self.memory_files[member],
                 self.network.transport(member),
                 self.scribes[member],
                 self.clock,
@@ -186,10 +178,21 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    """Three members on memory disks, not started."""
-    made = Cluster(seed=7)
-    yield made
-    await made.stop()
-    await made.network.close()
-    assert made.fatal_errors == []
+async def new_cluster() -> AsyncIterator[Callable[[int], Cluster]]:
+    """Makes clusters of three members on memory disks, not started."""
+    made: list[Cluster] = []
+
+    def make(seed: int) -> Cluster:
+        made.append(Cluster(seed))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        await cluster.stop()
+        await cluster.network.close()
+        assert cluster.fatal_errors == []
+
+
+@pytest.fixture
+def cluster(new_cluster: Callable[[int], Cluster]) -> Cluster:
+    return new_cluster(7)

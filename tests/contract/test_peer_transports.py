@@ -1,0 +1,206 @@
+"""What every peer transport promises: the same tests over TCP on loopback and over memory."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from essaim_master.memory_peer_transport import MemoryPeerNetwork
+from essaim_master.peer_transport import PeerTransport
+from essaim_master.raft.messages import Entry, EntryKind, Message, MessageType
+from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
+from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.ids import MemberId
+
+ONE, TWO, THREE = MemberId("m1"), MemberId("m2"), MemberId("m3")
+CLOCK = SystemClock()
+WAIT_S = 10.0
+
+
+class Mailbox:
+    """A receiver that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.proposals: list[tuple[MemberId, bytes]] = []
+        self.unreachable: list[MemberId] = []
+
+    def messages_arrived(self, messages: Sequence[Message]) -> None:
+        self.messages += messages
+
+    def proposals_arrived(self, sender: MemberId, commands: Sequence[bytes]) -> None:
+        self.proposals += [(sender, command) for command in commands]
+
+    def peer_unreachable(self, member: MemberId) -> None:
+        self.unreachable.append(member)
+
+
+class Group:
+    """Some members that can be started one by one and stopped."""
+
+    def __init__(self) -> None:
+        self.transports: dict[MemberId, PeerTransport] = {}
+        self.boxes: dict[MemberId, Mailbox] = {}
+
+    async def start(self, *members: MemberId) -> None:
+        raise AssertionError("each kind of group starts its own transports")
+
+    async def stop(self, member: MemberId) -> None:
+        await self.transports.pop(member).close()
+
+    async def close(self) -> None:
+        for member in list(self.transports):
+            await self.stop(member)
+
+    async def linked(self, one: MemberId, other: MemberId) -> None:
+        """Return once datagrams pass from one to the other."""
+
+        def arrives() -> bool:
+            self.transports[one].send([heartbeat(one, other, term=0)])
+            return any(m.term == 0 and m.sender == one for m in self.boxes[other].messages)
+
+        await eventually(arrives, f"{one} reaches {other}")
+
+
+class TcpGroup(Group):
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: dict[MemberId, PeerAddress] = {}
+
+    async def start(self, *members: MemberId) -> None:
+        for member in members:
+            listen = self.addresses.get(member, PeerAddress("127.0.0.1", 0))
+            transport = TcpPeerTransport("cluster-1", member, listen, CLOCK, random.Random(1))
+            self.boxes[member] = Mailbox()
+            await transport.start(self.boxes[member])
+            self.transports[member] = transport
+            self.addresses[member] = transport.listening
+        for transport in self.transports.values():
+            assert isinstance(transport, TcpPeerTransport)
+            transport.set_peers(self.addresses)
+
+
+class MemoryGroup(Group):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MemoryPeerNetwork(CLOCK, random.Random(1))
+
+    async def start(self, *members: MemberId) -> None:
+        for member in members:
+            self.boxes[member] = Mailbox()
+            self.transports[member] = self.network.transport(member)
+            await self.transports[member].start(self.boxes[member])
+
+
+@pytest.fixture(params=[TcpGroup, MemoryGroup], ids=["tcp", "memory"])
+async def group(request: pytest.FixtureRequest) -> AsyncIterator[Group]:
+    made: Group = request.param()
+    yield made
+    await made.close()
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    assert await wait_until(condition, CLOCK, WAIT_S), f"in {WAIT_S} s did not come about: {what}"
+
+
+def heartbeat(sender: MemberId, receiver: MemberId, term: int = 1) -> Message:
+    return Message(MessageType.HEARTBEAT_REQUEST, sender, receiver, term)
+
+
+def append(sender: MemberId, receiver: MemberId, index: int, size_bytes: int = 10) -> Message:
+    entry = Entry(1, index, EntryKind.NORMAL, bytes([index % 256]) * size_bytes)
+    return Message(
+        MessageType.APPEND_REQUEST, sender, receiver, 1, index=index - 1, entries=(entry,)
+    )
+
+
+async def test_messages_reach_their_receiver_whole_and_no_one_else(group):
+    await group.start(ONE, TWO, THREE)
+    await group.linked(ONE, TWO)
+    await group.linked(ONE, THREE)
+    to_two, to_three = append(ONE, TWO, 7), append(ONE, THREE, 8)
+    group.transports[ONE].send([to_two, to_three])
+    await eventually(lambda: to_two in group.boxes[TWO].messages, "m2 has its message")
+    await eventually(lambda: to_three in group.boxes[THREE].messages, "m3 has its message")
+    assert to_three not in group.boxes[TWO].messages
+    assert to_two not in group.boxes[THREE].messages
+
+
+async def test_it_goes_both_ways(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    await group.linked(TWO, ONE)
+
+
+async def test_many_messages_of_one_turn_arrive_in_order(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    sent = [append(ONE, TWO, index, size_bytes=1000) for index in range(1, 1001)]
+    group.transports[ONE].send(sent)
+    await eventually(lambda: sent[-1] in group.boxes[TWO].messages, "the last one is there")
+    assert [m for m in group.boxes[TWO].messages if m.term == 1] == sent
+
+
+async def test_the_largest_command_passes(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    message = append(ONE, TWO, 1, size_bytes=1536 * 1024)
+    group.transports[ONE].send([message])
+    await eventually(lambda: message in group.boxes[TWO].messages, "the message is there")
+
+
+async def test_proposals_are_forwarded_with_their_sender(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    commands = [bytes([number % 256]) * (number * 100) for number in range(200)]
+    assert group.transports[ONE].forward(TWO, commands)
+    await eventually(lambda: len(group.boxes[TWO].proposals) == 200, "all are there")
+    assert group.boxes[TWO].proposals == [(ONE, command) for command in commands]
+
+
+async def test_who_can_not_be_reached_is_reported_and_nothing_waits(group):
+    await group.start(ONE)
+    group.transports[ONE].send([heartbeat(ONE, TWO)])
+    assert group.boxes[ONE].unreachable == [TWO]
+    assert not group.transports[ONE].forward(TWO, [b"command"])
+
+
+async def test_a_peer_that_went_away_is_reported_and_found_again(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    await group.stop(TWO)
+
+    def is_reported() -> bool:
+        group.transports[ONE].send([heartbeat(ONE, TWO)])
+        return TWO in group.boxes[ONE].unreachable
+
+    await eventually(is_reported, "m2 is reported as unreachable")
+    await group.start(TWO)
+    await group.linked(ONE, TWO)
+
+
+async def test_after_a_restart_nothing_of_before_arrives(group):
+    """A message for a peer that is away is lost, not kept for its return."""
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    await group.stop(TWO)
+
+    def is_reported() -> bool:
+        group.transports[ONE].send([heartbeat(ONE, TWO, term=5)])
+        return TWO in group.boxes[ONE].unreachable
+
+    await eventually(is_reported, "m2 is reported as unreachable")
+    await group.start(TWO)
+    await group.linked(ONE, TWO)
+    assert [m for m in group.boxes[TWO].messages if m.term == 5] == []
+
+
+async def test_a_closed_transport_delivers_nothing_more(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    box = group.boxes[TWO]
+    group.transports[ONE].send([heartbeat(ONE, TWO, term=9)])
+    await group.stop(TWO)
+    await group.start(THREE)
+    await group.linked(ONE, THREE)
+    assert [m for m in box.messages if m.term == 9] == []
