@@ -76,6 +76,9 @@ class TaskStatus(Stored, frozen=True, kw_only=True):
     container_id: str = ""
     pid: int = 0
     exit_code: int = 0
+    started_ns: int = 0
+    """When the task was first seen RUNNING; kept through its later states by the leader, and 0 if
+    it never ran. What the restart policy measures."""
 
 
 class NodeObject(Stored, frozen=True, kw_only=True):

@@ -1,0 +1,270 @@
+"""The leader's side of the bus: sessions, assignments out, statuses in.
+
+Runs while this master leads; only then are the request subjects subscribed, so an agent that
+finds no leader learns it at once. Three loops: registrations and statuses are committed in
+batches, and everything sent to agents leaves through one loop, which alone numbers it.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from typing import Final
+
+from essaim_master.control.assignments import AssignmentBook, Difference
+from essaim_master.control.chunks import assignment_payloads
+from essaim_master.control.guarded import GuardedWriter
+from essaim_master.control.inbox import Inbox
+from essaim_master.control.liveness import FailureDetector
+from essaim_master.control.monitor import NodeMonitor
+from essaim_master.control.registration import check_registration, write_registration
+from essaim_master.control.reports import StatusBatch
+from essaim_master.control.sessions import Session, SessionTable, clone_refusal
+from essaim_master.control.surroundings import Surroundings
+from essaim_master.state.cluster_state import AppliedChanges
+from essaim_master.state.keys import Kind
+from essaim_master.state.writes import Writes
+from essaim_shared.errors import MalformedMessage
+from essaim_shared.ids import NodeId, new_id
+from essaim_shared.limits import HEARTBEAT_PERIOD_S, NODE_SILENCE_MAX_S
+from essaim_shared.messages import (
+    BusMessage,
+    Heartbeat,
+    HeartbeatAck,
+    Refused,
+    Register,
+    Registered,
+    StatusAck,
+    StatusReport,
+    SyncAck,
+    SyncRequest,
+    decode,
+    encode,
+)
+from essaim_shared.transport import BusDisconnected, Delivery
+
+REGISTRATIONS_WAITING_MAX: Final = 5_000
+REPORTS_WAITING_MAX: Final = 20_000
+REGISTRATIONS_PER_BATCH: Final = 64
+REPORTS_PER_BATCH: Final = 256
+NODES_PER_TURN: Final = 16
+"""So many nodes are sent their assignments before the event loop gets a turn."""
+
+UNKNOWN_SESSION: Final = encode(Refused(reason="unknown session", register_again=True))
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        writer: GuardedWriter,
+        term: int,
+        monitor: NodeMonitor,
+        detector: FailureDetector,
+        sessions: SessionTable,
+    ) -> None:
+        self._state = surroundings.cluster.state
+        self._writer = writer
+        self._transport = surroundings.transport
+        self._subjects = surroundings.subjects
+        self._clock = surroundings.clock
+        self._rng = surroundings.rng
+        self._rejects = surroundings.rejects
+        self._term = term
+        self._monitor = monitor
+        self._detector = detector
+        self._sessions = sessions
+        self._book = AssignmentBook(self._state)
+        self._wants_full: dict[NodeId, None] = {}
+        self._wake = asyncio.Event()
+        self._registrations: Inbox[tuple[Delivery, Register]] = Inbox(REGISTRATIONS_WAITING_MAX)
+        self._reports: Inbox[tuple[Delivery, StatusReport]] = Inbox(REPORTS_WAITING_MAX)
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises Deposed, NoLeader or OutcomeUnknown when a write tells
+        that this leadership is over or in doubt."""
+        async with AsyncExitStack() as cleanup:
+            for subject, handler in (
+                (self._subjects.register, self._receive_register),
+                (self._subjects.heartbeat, self._receive_heartbeat),
+                (self._subjects.status, self._receive_status),
+                (self._subjects.sync, self._receive_sync),
+            ):
+                subscription = await self._transport.subscribe(subject, handler)
+                cleanup.push_async_callback(subscription.unsubscribe)
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._register_loop())
+                loops.create_task(self._status_loop())
+                loops.create_task(self._send_loop())
+
+    def note(self, applied: AppliedChanges) -> None:
+        """Take a transaction's changes over, from within its apply. To be called for each one
+        from the moment of construction on."""
+        self._book.note(applied)
+        if self._book:
+            self._wake.set()
+        for change in applied.changes:
+            if change.kind is Kind.NODE and change.after is None:
+                self._sessions.close(NodeId(change.id))
+                self._detector.forget(NodeId(change.id))
+
+    # Requests.
+
+    async def _receive_heartbeat(self, delivery: Delivery) -> None:
+        try:
+            beat = decode(delivery.payload, Heartbeat)
+        except MalformedMessage as error:
+            self._rejects.note(delivery.subject, error)
+            return
+        session = self._sessions.find(beat.node_id, beat.session)
+        if session is None:
+            await delivery.respond(UNKNOWN_SESSION)
+            return
+        self._detector.signal(beat.node_id)
+        await _answer(delivery, HeartbeatAck(term=self._term, sequence=session.sequence))
+
+    async def _receive_sync(self, delivery: Delivery) -> None:
+        try:
+            request = decode(delivery.payload, SyncRequest)
+        except MalformedMessage as error:
+            self._rejects.note(delivery.subject, error)
+            return
+        if self._sessions.find(request.node_id, request.session) is None:
+            await delivery.respond(UNKNOWN_SESSION)
+            return
+        await _answer(delivery, SyncAck(term=self._term))
+        self._send_full(request.node_id)
+
+    async def _receive_register(self, delivery: Delivery) -> None:
+        try:
+            request = decode(delivery.payload, Register)
+            check_registration(request)
+        except MalformedMessage as error:
+            self._rejects.note(delivery.subject, error)
+            return
+        self._registrations.put((delivery, request))
+
+    async def _receive_status(self, delivery: Delivery) -> None:
+        try:
+            report = decode(delivery.payload, StatusReport)
+        except MalformedMessage as error:
+            self._rejects.note(delivery.subject, error)
+            return
+        self._reports.put((delivery, report))
+
+    # Registrations.
+
+    async def _register_loop(self) -> None:
+        while True:
+            waiting = await self._registrations.take(REGISTRATIONS_PER_BATCH)
+            while waiting:
+                batch: dict[NodeId, tuple[Delivery, Register]] = {}
+                later = []
+                for delivery, request in waiting:
+                    # Two requests of one node id are looked at one after the other: they may be
+                    # two machines.
+                    if request.node_id in batch:
+                        later.append((delivery, request))
+                    else:
+                        batch[request.node_id] = (delivery, request)
+                await self._register(list(batch.values()))
+                waiting = later
+
+    async def _register(self, batch: list[tuple[Delivery, Register]]) -> None:
+        async with self._monitor.writing:
+            writes = Writes()
+            accepted = []
+            for delivery, request in batch:
+                refusal = self._refusal(request)
+                if refusal is not None:
+                    await _answer(delivery, Refused(reason=refusal))
+                    continue
+                accepted.append((delivery, request))
+                write_registration(
+                    self._state,
+                    request.node_id,
+                    request.description,
+                    self._clock.wall_ns(),
+                    writes,
+                )
+            if not await self._writer.write(writes):
+                return  # unanswered: the agents ask again
+            for delivery, request in accepted:
+                await self._open_session(delivery, request)
+
+    def _refusal(self, request: Register) -> str | None:
+        node_id = request.node_id
+        return clone_refusal(
+            node_id,
+            request.description,
+            self._sessions.of(node_id),
+            self._state.node_status.get(node_id),
+            is_alive=self._detector.silence_s(node_id) < NODE_SILENCE_MAX_S,
+        )
+
+    async def _open_session(self, delivery: Delivery, request: Register) -> None:
+        token = new_id(self._rng)
+        self._sessions.open(request.node_id, token, request.description)
+        self._detector.watch(request.node_id)
+        await _answer(
+            delivery,
+            Registered(session=token, term=self._term, heartbeat_period_s=HEARTBEAT_PERIOD_S),
+        )
+        self._send_full(request.node_id)
+
+    # Statuses.
+
+    async def _status_loop(self) -> None:
+        while True:
+            batch = await self._reports.take(REPORTS_PER_BATCH)
+            statuses = StatusBatch(self._state)
+            known = []
+            for delivery, report in batch:
+                if self._sessions.find(report.node_id, report.session) is None:
+                    await delivery.respond(UNKNOWN_SESSION)
+                    continue
+                self._detector.signal(report.node_id)
+                known.append(delivery)
+                for reported in report.statuses:
+                    statuses.add(report.node_id, reported)
+            writes = Writes()
+            for task_id, status in statuses.accepted.items():
+                writes.put_task_status(task_id, status)
+            if not await self._writer.write(writes):
+                continue  # unacknowledged: the agents repeat them
+            acknowledgement = encode(StatusAck(term=self._term))
+            for delivery in known:
+                await delivery.respond(acknowledgement)
+
+    # Assignments.
+
+    def _send_full(self, node_id: NodeId) -> None:
+        self._wants_full[node_id] = None
+        self._wake.set()
+
+    async def _send_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            differences = self._book.flush()
+            wants_full, self._wants_full = self._wants_full, {}
+            for number, node_id in enumerate(wants_full.keys() | differences.keys()):
+                session = self._sessions.of(node_id)
+                if session is None:
+                    continue  # it will register, and get a full set
+                if node_id in wants_full:
+                    await self._send(session, self._book.full_set(node_id), full=True)
+                elif node_id not in self._wants_full:
+                    await self._send(session, differences[node_id], full=False)
+                if number % NODES_PER_TURN == NODES_PER_TURN - 1:
+                    await self._clock.sleep(0)
+
+    async def _send(self, session: Session, difference: Difference, full: bool) -> None:
+        """Number and publish. What is lost is noticed by the agent from its next heartbeat."""
+        session.sequence += 1
+        subject = self._subjects.assignments(session.node_id)
+        with suppress(BusDisconnected):
+            for payload in assignment_payloads(difference, self._term, session.sequence, full):
+                await self._transport.publish(subject, payload)
+
+
+async def _answer(delivery: Delivery, message: BusMessage) -> None:
+    await delivery.respond(encode(message))

@@ -1,0 +1,275 @@
+"""From a replicated service to its tasks: how many slots, and what stands in each. Pure.
+
+Rules
+-----
+* A slot is *occupied* while it has a task that is not to be removed; a service wants as many
+  occupied slots as replicas. Which numbers they bear does not matter.
+* A slot has at most one *current* task: wanted (READY or RUNNING), not ended, on a node that keeps
+  it. Without one, the youngest task of the slot tells whether and when the next is made.
+* A task is never moved or restarted. It is ordered to stop, and another is made.
+* Removing goes before repairing: a slot that is surplus is not given a new task first.
+
+A change of the task template replaces the slots one after another, each old task being stopped
+before the new one is made; the next follows once the new one runs. Tasks that do not run anyway
+are replaced at once: that costs no availability, and it is how a broken template is repaired.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from essaim_master.control.conditions import LOST, UNREACHABLE, condition_of, has_stopped
+from essaim_master.control.effects import Effects
+from essaim_master.control.index import ControlIndex
+from essaim_master.control.reaper import expired_tasks
+from essaim_master.control.restart import Replacement, replacement_of
+from essaim_master.state.cluster_state import ClusterState
+from essaim_shared.ids import NodeId, ServiceId
+from essaim_shared.objects import Service, Task
+from essaim_shared.task_state import TaskState
+
+FRESH = Replacement(failures=0, not_before_ns=0)
+
+FINISHED = frozenset({TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.ORPHANED})
+"""Ends after which a slot may stay empty while an update goes on; after a failure it may not:
+a template that its restart policy has given up must not reach the remaining slots."""
+
+
+class Progress(Enum):
+    """How far one look at a service came."""
+
+    DONE = "done"
+    UPDATING = "updating"
+    """Tasks of an older template remain: look again when one of the service's tasks runs."""
+    INTERRUPTED = "interrupted"
+    """The slice is full: look again after it is written."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One occupied slot as it stands."""
+
+    number: int
+    tasks: list[Task]
+    """All of the slot's, oldest first; those to be removed included."""
+    current: Task | None
+    observed: TaskState
+    """Of the current task; NEW when there is none."""
+    is_finished: bool = False
+    """Its work is done and nothing follows; set by `_maintain`."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.observed is TaskState.RUNNING
+
+    @property
+    def youngest(self) -> Task:
+        return next(t for t in reversed(self.tasks) if t.desired_state is not TaskState.REMOVE)
+
+
+def reconcile_service(
+    state: ClusterState, index: ControlIndex, service_id: ServiceId, effects: Effects
+) -> Progress:
+    """Everything there is to do for one service now."""
+    service = state.services.get(service_id)
+    if service is None:
+        for number in index.slots.get(service_id, ()):
+            if effects.is_full:
+                return Progress.INTERRUPTED
+            _remove_tasks(state, index.slot_tasks(service_id, number), effects)
+        return Progress.DONE
+    slots, leaving = [], []
+    for number in index.slots.get(service_id, ()):
+        slot = examine_slot(state, number, index.slot_tasks(service_id, number))
+        if slot is None:
+            leaving.append(number)
+        else:
+            slots.append(slot)
+    for number in leaving:
+        _forget_expired(state, index.slot_tasks(service_id, number), effects)
+    surplus = surplus_slots(slots, len(slots) - service.spec.replicas)
+    for slot in surplus:
+        if effects.is_full:
+            return Progress.INTERRUPTED
+        _remove_tasks(state, slot.tasks, effects)
+    if surplus:
+        removed = {slot.number for slot in surplus}
+        slots = [slot for slot in slots if slot.number not in removed]
+    for slot in slots:
+        if effects.is_full:
+            return Progress.INTERRUPTED
+        _maintain(state, service, slot, effects)
+    if not _fill(service, slots, effects):
+        return Progress.INTERRUPTED
+    return _update(service, slots, effects)
+
+
+def reconcile_slot(
+    state: ClusterState,
+    index: ControlIndex,
+    service_id: ServiceId,
+    number: int,
+    effects: Effects,
+) -> None:
+    """What one slot needs, its service being otherwise in order."""
+    tasks = index.slot_tasks(service_id, number)
+    service = state.services.get(service_id)
+    if service is None:
+        _remove_tasks(state, tasks, effects)
+        return
+    slot = examine_slot(state, number, tasks)
+    if slot is None:
+        _forget_expired(state, tasks, effects)
+    else:
+        _maintain(state, service, slot, effects)
+
+
+def examine_slot(state: ClusterState, number: int, tasks: list[Task]) -> Slot | None:
+    """The slot with its current task; None when it is not occupied."""
+    is_occupied = False
+    current, observed = None, TaskState.NEW
+    for task in tasks:
+        if task.desired_state is TaskState.REMOVE:
+            continue
+        is_occupied = True
+        if task.desired_state > TaskState.RUNNING:
+            continue
+        seen = state.observed(task.id)
+        if seen.is_terminal or condition_of(state, task.node_id) in LOST:
+            continue
+        if current is None or seen >= observed:
+            current, observed = task, seen
+    return Slot(number, tasks, current, observed) if is_occupied else None
+
+
+def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
+    """Which slots to give up: those that do not run, the least advanced first; then always one
+    from the node with the most; of equals the highest number."""
+    if count <= 0:
+        return []
+    idle = [slot for slot in slots if not slot.is_running]
+    idle.sort(key=lambda slot: (slot.current is not None, slot.observed, -slot.number))
+    chosen = idle[:count]
+    by_node: dict[NodeId | None, list[Slot]] = {}
+    for slot in sorted(slots, key=lambda slot: slot.number):
+        if slot.is_running and slot.current is not None:
+            by_node.setdefault(slot.current.node_id, []).append(slot)
+    heap = [(-len(found), -found[-1].number, node_id) for node_id, found in by_node.items()]
+    heapq.heapify(heap)
+    while heap and len(chosen) < count:
+        _, _, node_id = heapq.heappop(heap)
+        found = by_node[node_id]
+        chosen.append(found.pop())
+        if found:
+            heapq.heappush(heap, (-len(found), -found[-1].number, node_id))
+    return chosen
+
+
+def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effects) -> None:
+    """Start a delayed task whose time has come, replace an ended or lost one, trim history."""
+    current = slot.current
+    tasks = slot.tasks
+    if any(_is_wanted(task) and task is not current for task in tasks):
+        tasks = [
+            effects.desire(task, TaskState.SHUTDOWN)
+            if _is_wanted(task) and task is not current
+            else task
+            for task in tasks
+        ]
+    if current is not None:
+        is_delayed = current.desired_state is TaskState.READY
+        if is_delayed and current.not_before_ns <= effects.now_ns:
+            effects.desire(current, TaskState.RUNNING)
+    else:
+        youngest = slot.youngest
+        replacement = _replacement(state, service, youngest, effects.now_ns)
+        if replacement is not None:
+            effects.create(service, slot.number, replacement, tasks[-1])
+        else:
+            slot.is_finished = state.observed(youngest.id) in FINISHED
+    _forget_expired(state, tasks, effects)
+
+
+def _is_wanted(task: Task) -> bool:
+    return task.desired_state <= TaskState.RUNNING
+
+
+def _replacement(
+    state: ClusterState, service: Service, youngest: Task, now_ns: int
+) -> Replacement | None:
+    """What follows the youngest task of a slot without a current one; None: nothing, or not yet."""
+    condition = condition_of(state, youngest.node_id)
+    stops_by_order = not _is_wanted(youngest) and not has_stopped(state, youngest)
+    if stops_by_order and condition not in LOST:
+        return None
+    if youngest.spec_version != service.spec_version:
+        if stops_by_order and condition not in UNREACHABLE:
+            return None
+        return FRESH
+    status = state.task_status.get(youngest.id)
+    return replacement_of(
+        youngest, status, condition in LOST and _is_alive(state, youngest), now_ns
+    )
+
+
+def _is_alive(state: ClusterState, task: Task) -> bool:
+    return not state.observed(task.id).is_terminal
+
+
+def _fill(service: Service, slots: list[Slot], effects: Effects) -> bool:
+    """Occupy the lowest free numbers until there are enough slots; False when interrupted."""
+    missing = service.spec.replicas - len(slots)
+    taken = {slot.number for slot in slots}
+    number = 0
+    while missing > 0:
+        if effects.is_full:
+            return False
+        number += 1
+        if number not in taken:
+            effects.create(service, number, FRESH, None)
+            missing -= 1
+    return True
+
+
+def _update(service: Service, slots: Sequence[Slot], effects: Effects) -> Progress:
+    """The next step of replacing tasks that were made from an older template."""
+    running_stale: list[Task] = []
+    is_changing = False
+    for slot in slots:
+        current = slot.current
+        if current is None:
+            is_changing |= not slot.is_finished
+        elif current.spec_version == service.spec_version:
+            is_changing |= not slot.is_running
+        elif slot.is_running:
+            running_stale.append(current)
+        else:
+            is_changing = True
+            _replace_idle(service, slot.number, current, effects)
+    if running_stale and not is_changing:
+        effects.desire(min(running_stale, key=lambda task: task.slot), TaskState.SHUTDOWN)
+    return Progress.UPDATING if running_stale else Progress.DONE
+
+
+def _replace_idle(service: Service, number: int, stale: Task, effects: Effects) -> None:
+    """Give up a task that does not run yet. One that no node knows leaves no trace."""
+    if stale.node_id is None:
+        effects.delete(stale.id)
+        effects.create(service, number, FRESH, stale)
+    else:
+        effects.desire(stale, TaskState.SHUTDOWN)
+
+
+def _remove_tasks(state: ClusterState, tasks: Sequence[Task], effects: Effects) -> None:
+    """Order tasks to stop and be forgotten; those that have stopped are forgotten now."""
+    for task in tasks:
+        if has_stopped(state, task):
+            effects.delete(task.id)
+        elif task.desired_state is not TaskState.REMOVE:
+            effects.desire(task, TaskState.REMOVE)
+
+
+def _forget_expired(state: ClusterState, tasks: Sequence[Task], effects: Effects) -> None:
+    for task_id in expired_tasks(state, tasks):
+        effects.delete(task_id)

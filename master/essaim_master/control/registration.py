@@ -1,0 +1,41 @@
+"""What a registration writes, or why it is refused. Pure."""
+
+import re
+
+import msgspec
+
+from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.writes import Writes
+from essaim_shared.errors import MalformedMessage
+from essaim_shared.ids import NodeId
+from essaim_shared.messages import Register
+from essaim_shared.objects import NodeDescription, NodeObject, NodeStatus
+from essaim_shared.spec import NodeSpec
+
+_NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""It becomes a part of keys and of bus subjects."""
+
+
+def check_registration(request: Register) -> None:
+    """Raises MalformedMessage for what no agent of ours sends."""
+    if not _NODE_ID.fullmatch(request.node_id):
+        raise MalformedMessage(f"{request.node_id[:80]!r} is no node id")
+    if not request.description.address or not request.description.hostname:
+        raise MalformedMessage(f"node {request.node_id} names no address or no host name")
+
+
+def write_registration(
+    state: ClusterState, node_id: NodeId, description: NodeDescription, now_ns: int, writes: Writes
+) -> None:
+    """Make the node if it is new, and ready; nothing when the state says so already."""
+    if node_id not in state.nodes:
+        spec = NodeSpec(name=description.hostname)
+        writes.put(NodeObject(id=node_id, spec=spec, created_ns=now_ns, updated_ns=now_ns))
+    status = state.node_status.get(node_id)
+    ready = NodeStatus(state="ready", description=description, changed_ns=now_ns)
+    if (
+        status is not None
+        and msgspec.structs.replace(ready, changed_ns=status.changed_ns) == status
+    ):
+        return
+    writes.put_node_status(node_id, ready)

@@ -1,0 +1,80 @@
+"""Whether and when an ended task's slot gets another task. Pure.
+
+Unlike Swarm's, the delay doubles with each failure in a row, and the count stands in the state
+(`Task.failures`), so a new leader goes on where the old one was.
+"""
+
+import msgspec
+from msgspec import UnsetType
+
+from essaim_shared.limits import RESTART_BACKOFF_MAX_DEFAULT_NS, RESTART_DELAY_DEFAULT_NS
+from essaim_shared.objects import Task, TaskStatus
+from essaim_shared.spec import RestartPolicy
+from essaim_shared.task_state import TaskState
+
+RECOVERED_AFTER_NS_MIN = 10 * 1_000_000_000
+"""A task that ran at least this long, and twice the delay, was healthy: the count starts anew."""
+
+REPEATED_DELAY_NS_MIN = 100_000_000
+"""From the second failure in a row on, also under a delay of 0: a task that fails at once must
+not keep the whole cluster busy."""
+
+DOUBLINGS_MAX = 40
+"""2**40 ns is over 18 minutes even from 1 ns; keeps the arithmetic small."""
+
+
+class Replacement(msgspec.Struct, frozen=True):
+    """The slot gets a new task."""
+
+    failures: int
+    """Failures in a row before it."""
+    not_before_ns: int
+    """Wall time at which it may run; 0 means at once."""
+
+
+DEFAULT_POLICY = RestartPolicy()
+
+
+def replacement_of(
+    task: Task, status: TaskStatus | None, is_lost: bool, now_ns: int
+) -> Replacement | None:
+    """The verdict on a task that runs no more; None leaves its slot empty for good.
+
+    `is_lost` means that the task did not end by itself: its node was drained, went down or
+    stopped it. Such a task counts as no failure and is replaced without delay, but under the
+    condition `none` not at all (as Swarm: what must run at most once is not run twice).
+    """
+    policy = task.spec.restart_policy or DEFAULT_POLICY
+    state = TaskState.NEW if status is None else status.state
+    if policy.condition == "none":
+        return None
+    if is_lost or state in (TaskState.SHUTDOWN, TaskState.ORPHANED) or not state.is_terminal:
+        still_waiting = task.desired_state is TaskState.READY
+        return Replacement(task.failures, task.not_before_ns if still_waiting else 0)
+    if policy.condition == "on-failure" and state is TaskState.COMPLETE:
+        return None
+    failures = 1 if _was_healthy(policy, status) else task.failures + 1
+    if policy.max_attempts and failures > policy.max_attempts:
+        return None
+    delay_ns = restart_delay_ns(policy, failures)
+    return Replacement(failures, now_ns + delay_ns if delay_ns else 0)
+
+
+def restart_delay_ns(policy: RestartPolicy, failures: int) -> int:
+    """The wait after `failures` failures in a row (1 or more)."""
+    delay_ns = RESTART_DELAY_DEFAULT_NS if policy.delay is None else policy.delay
+    doubled_ns = delay_ns << min(failures - 1, DOUBLINGS_MAX)
+    if failures > 1:
+        doubled_ns = max(doubled_ns, REPEATED_DELAY_NS_MIN)
+    limit_ns = policy.backoff_max
+    if limit_ns is None or isinstance(limit_ns, UnsetType):
+        limit_ns = RESTART_BACKOFF_MAX_DEFAULT_NS
+    return min(doubled_ns, max(limit_ns, delay_ns))
+
+
+def _was_healthy(policy: RestartPolicy, status: TaskStatus | None) -> bool:
+    if status is None or status.started_ns == 0:
+        return False
+    delay_ns = RESTART_DELAY_DEFAULT_NS if policy.delay is None else policy.delay
+    ran_ns = status.timestamp_ns - status.started_ns
+    return ran_ns >= max(2 * delay_ns, RECOVERED_AFTER_NS_MIN)

@@ -1,0 +1,150 @@
+"""The filters that a node must pass, in the order in which they are asked. Pure.
+
+Each filter explains itself in Swarm's words; the explanation counts the nodes that it turned
+away as the first to do so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from essaim_master.control.scheduler.constraints import (
+    Constraint,
+    is_satisfied,
+    normal_architecture,
+    parse_constraints,
+)
+from essaim_shared.ids import NodeId, ServiceId
+from essaim_shared.objects import NodeObject, NodeStatus
+from essaim_shared.spec import Platform, TaskSpec
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A node as the scheduler sees it during one slice; the counts follow its own placements."""
+
+    node: NodeObject
+    status: NodeStatus
+    tasks: int
+    by_service: dict[ServiceId, int]
+    free_nano_cpus: int
+    free_memory_bytes: int
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.node.id
+
+    @property
+    def is_open(self) -> bool:
+        """Ready, and not paused or drained."""
+        return self.status.state == "ready" and self.node.spec.availability == "active"
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What every task of a group asks of its node."""
+
+    service_id: ServiceId
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+    constraints: tuple[Constraint, ...] = ()
+    platforms: tuple[Platform, ...] = ()
+    max_replicas: int = 0
+
+
+def demand_of(service_id: ServiceId, spec: TaskSpec) -> Demand:
+    """Raises InvalidRequest for constraints that cannot be read."""
+    reservations = None if spec.resources is None else spec.resources.reservations
+    placement = spec.placement
+    return Demand(
+        service_id=service_id,
+        nano_cpus=0 if reservations is None else reservations.nano_cpus,
+        memory_bytes=0 if reservations is None else reservations.memory_bytes,
+        constraints=() if placement is None else parse_constraints(placement.constraints),
+        platforms=() if placement is None else placement.platforms,
+        max_replicas=0 if placement is None else placement.max_replicas,
+    )
+
+
+class Filter(msgspec.Struct, frozen=True):
+    name: str
+    is_asked: Callable[[Demand], bool]
+    """Whether the demand concerns this filter at all."""
+    accepts: Callable[[Demand, Candidate], bool]
+    explain: Callable[[int], str]
+    changes_with_placements: bool = False
+    """Whether a node that passed may fail once tasks of the same group were placed on it."""
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _fits(demand: Demand, candidate: Candidate) -> bool:
+    return (
+        candidate.free_nano_cpus >= demand.nano_cpus
+        and candidate.free_memory_bytes >= demand.memory_bytes
+    )
+
+
+def _satisfies(demand: Demand, candidate: Candidate) -> bool:
+    return all(is_satisfied(c, candidate.node, candidate.status) for c in demand.constraints)
+
+
+def _has_platform(demand: Demand, candidate: Candidate) -> bool:
+    description = candidate.status.description
+    architecture = normal_architecture(description.architecture)
+    return any(
+        (not platform.os or platform.os.lower() == description.os.lower())
+        and (
+            not platform.architecture or normal_architecture(platform.architecture) == architecture
+        )
+        for platform in demand.platforms
+    )
+
+
+PIPELINE: tuple[Filter, ...] = (
+    Filter(
+        name="ready",
+        is_asked=lambda demand: True,
+        accepts=lambda demand, candidate: candidate.is_open,
+        explain=lambda count: f"{_nodes(count)} not available for new tasks",
+    ),
+    Filter(
+        name="resources",
+        is_asked=lambda demand: bool(demand.nano_cpus or demand.memory_bytes),
+        accepts=_fits,
+        explain=lambda count: f"insufficient resources on {_nodes(count)}",
+        changes_with_placements=True,
+    ),
+    Filter(
+        name="constraints",
+        is_asked=lambda demand: bool(demand.constraints),
+        accepts=_satisfies,
+        explain=lambda count: f"scheduling constraints not satisfied on {_nodes(count)}",
+    ),
+    Filter(
+        name="platform",
+        is_asked=lambda demand: bool(demand.platforms),
+        accepts=_has_platform,
+        explain=lambda count: f"unsupported platform on {_nodes(count)}",
+    ),
+    Filter(
+        name="max replicas",
+        is_asked=lambda demand: demand.max_replicas > 0,
+        accepts=lambda demand, candidate: (
+            candidate.by_service.get(demand.service_id, 0) < demand.max_replicas
+        ),
+        explain=lambda count: "max replicas per node limit exceed",
+        changes_with_placements=True,
+    ),
+)
+
+
+def explanation(turned_away: dict[str, int]) -> str:
+    """Why no node is left, the filter that turned most nodes away first."""
+    order = [step.name for step in PIPELINE]
+    worst = sorted(turned_away, key=lambda name: (-turned_away[name], order.index(name)))
+    by_name = {step.name: step for step in PIPELINE}
+    reasons = "; ".join(by_name[name].explain(turned_away[name]) for name in worst)
+    return f"no suitable node ({reasons})" if reasons else "no suitable node"
