@@ -4,7 +4,6 @@ import itertools
 import random
 
 from essaim_master.kv.commands import (
-    AppliedProposal,
     Command,
     ProposalId,
     Transaction,
@@ -44,10 +43,10 @@ class ReplicatedCluster:
     async def commit(self, transaction: Transaction, timeout_s: float) -> TransactionResult:
         proposal = ProposalId(self._client_id, next(self._sequence))
         command = encode_command(Command(proposal, self._clock.wall_ns(), transaction))
-        applied = await self._node.propose(command, proposal, timeout_s)
-        if not isinstance(applied, AppliedProposal):
-            raise BrokenInvariant(f"proposal {proposal} was answered with a {type(applied)}")
-        return applied.result
+        result = await self._node.propose(command, proposal, timeout_s)
+        if not isinstance(result, TransactionResult):
+            raise BrokenInvariant(f"proposal {proposal} was answered with a {type(result)}")
+        return result
 
     async def read_barrier(self, timeout_s: float) -> None:
         await self._node.read_barrier(timeout_s)
