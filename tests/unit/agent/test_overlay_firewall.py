@@ -1,0 +1,128 @@
+"""The rules around the overlay, as text: what is loaded, and when nothing needs to be."""
+
+import pytest
+
+from essaim_agent.network import NetworkError
+from essaim_agent.overlay.firewall import ACCEPT_RULES, accept_script, translation_script
+from essaim_agent.overlay.sysctls import check_sysctls
+from essaim_agent.overlay.task_networks import read_counters
+
+IN, OUT = ACCEPT_RULES
+
+BARE = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+-A FORWARD -i docker0 -j ACCEPT
+COMMIT
+"""
+DOCKER = BARE.replace(":OUTPUT ACCEPT [0:0]\n", ":OUTPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\n")
+
+
+def with_rules(saved: str, *rules: str) -> str:
+    return saved.replace("COMMIT", "\n".join([*rules, "COMMIT"]))
+
+
+def test_subnets_are_translated_outwards_only_and_loaded_in_one_transaction() -> None:
+    script = translation_script(["10.245.0.0/20", "10.244.0.0/20", "10.244.0.0/20"])
+    assert script.splitlines() == [
+        "table ip essaim",
+        "delete table ip essaim",
+        "table ip essaim {",
+        "  chain postrouting {",
+        "    type nat hook postrouting priority 99; policy accept;",
+        '    ip saddr 10.244.0.0/20 ip daddr != 10.244.0.0/20 oifname != "es-b*" masquerade',
+        '    ip saddr 10.245.0.0/20 ip daddr != 10.245.0.0/20 oifname != "es-b*" masquerade',
+        "  }",
+        "}",
+    ]
+
+
+def test_without_a_subnet_the_table_goes() -> None:
+    assert translation_script([]).splitlines() == ["table ip essaim", "delete table ip essaim"]
+
+
+SCRIPTS = {
+    "none yet": (BARE, True, [f"-I FORWARD {OUT}", f"-I FORWARD {IN}"]),
+    "none yet, with Docker": (DOCKER, True, [f"-I DOCKER-USER {OUT}", f"-I DOCKER-USER {IN}"]),
+    "no table at all": ("", True, [f"-I FORWARD {OUT}", f"-I FORWARD {IN}"]),
+    "all there": (with_rules(BARE, f"-A FORWARD {IN}", f"-A FORWARD {OUT}"), True, []),
+    "all there, as another version prints them": (
+        with_rules(
+            BARE,
+            f"-A FORWARD {IN}".replace("essaim", '"essaim"'),
+            f"-A FORWARD {OUT}".replace("RELATED,ESTABLISHED,DNAT", "DNAT,ESTABLISHED,RELATED"),
+        ),
+        True,
+        [],
+    ),
+    "one is missing": (
+        with_rules(BARE, f"-A FORWARD {IN}"),
+        True,
+        [f"-D FORWARD {IN}", f"-I FORWARD {OUT}", f"-I FORWARD {IN}"],
+    ),
+    "twice": (
+        with_rules(BARE, *[f"-A FORWARD {IN}"] * 2, f"-A FORWARD {OUT}"),
+        True,
+        [
+            *[f"-D FORWARD {IN}"] * 2,
+            f"-D FORWARD {OUT}",
+            f"-I FORWARD {OUT}",
+            f"-I FORWARD {IN}",
+        ],
+    ),
+    "Docker came later": (
+        with_rules(DOCKER, f"-A FORWARD {IN}", f"-A FORWARD {OUT}"),
+        True,
+        [
+            f"-D FORWARD {IN}",
+            f"-D FORWARD {OUT}",
+            f"-I DOCKER-USER {OUT}",
+            f"-I DOCKER-USER {IN}",
+        ],
+    ),
+    "no longer wanted": (
+        with_rules(DOCKER, f"-A DOCKER-USER {IN}", f"-A DOCKER-USER {OUT}"),
+        False,
+        [f"-D DOCKER-USER {IN}", f"-D DOCKER-USER {OUT}"],
+    ),
+    "not wanted and not there": (DOCKER, False, []),
+    "a stranger's comment": (
+        with_rules(BARE, "-A FORWARD -m comment --comment essaim-like -j DROP"),
+        False,
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("saved", "is_wanted", "changes"), SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_accept_rules(saved: str, is_wanted: bool, changes: list[str]) -> None:
+    script = accept_script(saved, is_wanted)
+    assert script.splitlines() == (["*filter", *changes, "COMMIT"] if changes else [])
+
+
+@pytest.mark.parametrize("name", ["net.ipv4.tcp_syncookies", "net.ipv4.conf.eth0.forwarding"])
+def test_sysctls_of_the_network_are_a_tasks_own(name: str) -> None:
+    check_sysctls([name])
+
+
+@pytest.mark.parametrize("name", ["kernel.panic", "net", "net.", "netx.y", "net.a/../../b", ""])
+def test_sysctls_of_the_host_are_refused(name: str) -> None:
+    with pytest.raises(NetworkError, match=r"only net\.\*"):
+        check_sysctls([name])
+
+
+def test_counters_are_turned_round_to_the_containers_view() -> None:
+    text = (
+        "Inter-|   Receive                          |  Transmit\n"
+        " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets\n"
+        "    lo:     100       2    0    0    0     0          0         0      100       2\n"
+        "es-v01:1234567890      11    0    0    0     0          0         0      700       7 0 0\n"
+    )
+    counters = read_counters(text)
+    assert counters.keys() == {"es-v01"}
+    assert counters["es-v01"].transmit_bytes == 1_234_567_890
+    assert counters["es-v01"].transmit_packets == 11
+    assert counters["es-v01"].receive_bytes == 700
+    assert counters["es-v01"].receive_packets == 7
