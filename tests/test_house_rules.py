@@ -125,6 +125,19 @@ def test_each_outside_library_has_one_importer() -> None:
     assert not strangers
 
 
+def test_modules_that_call_themselves_pure_are() -> None:
+    """Values in, values out. The import contracts hold the list; this holds everybody's word."""
+    effects = {"asyncio", "time", "os", "subprocess", "threading", "shutil", "signal"}
+    impure = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in package_files()
+        if re.search(r"\bPure[.;]|: pure\b", ast.get_docstring(ast.parse(path.read_text())) or "")
+        for line, name in imported_names(path)
+        if name.partition(".")[0] in effects | IMPORTERS.keys()
+    ]
+    assert not impure
+
+
 def test_only_the_clock_reads_the_clock() -> None:
     readers = [
         f"{relative(path)}:{line} imports {name}"
