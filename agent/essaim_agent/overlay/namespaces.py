@@ -79,8 +79,8 @@ class Namespaces:
             for name, bridge, a in zip(names, bridges, attachments, strict=True)
         ]
         self._prepare_mount_point(path)
-        _system_call("new network namespace", _libc.unshare(_CLONE_NEWNET))
         try:
+            _system_call("new network namespace", _libc.unshare(_CLONE_NEWNET))
             write_sysctls(DEFAULT_SYSCTLS)
             self._furnish(attachments, networks, names)
             check(self._kernel.channel.send(joins), f"join {', '.join(names)} to its bridge")
@@ -122,12 +122,14 @@ class Namespaces:
             channel.close()
 
     def _prepare_mount_point(self, path: Path) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
         try:
+            self._directory.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
         except FileExistsError:
             if is_namespace(path):
                 raise NetworkError(f"{path} is a namespace of somebody else") from None
+        except OSError as error:
+            raise NetworkError(f"{path}: {error.strerror}") from error
 
     def _return_home(self) -> None:
         if _libc.setns(self._home_fd, _CLONE_NEWNET) != 0:

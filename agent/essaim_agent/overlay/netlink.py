@@ -52,8 +52,9 @@ NETLINK_ADD_MEMBERSHIP, NETLINK_NO_ENOBUFS, NETLINK_CAP_ACK = 1, 5, 10
 
 RECEIVE_BYTES = 256 * 1024
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
-BATCH_REQUESTS_MAX = 256
-"""Their acknowledgements, 36 bytes and the kernel's book-keeping each, must fit the buffer."""
+BATCH_REQUESTS_MAX = 128
+"""Their acknowledgements, a kilobyte each with the kernel's book-keeping, must fit the receive
+buffer, of which an unprivileged process gets 208 KiB (net.core.rmem_max)."""
 ANSWER_TIMEOUT_S = 20
 """The kernel answers at once unless its network lock is held, by a mass removal for example."""
 
@@ -64,7 +65,10 @@ class Channel:
     """One rtnetlink socket, of the network namespace in which it was opened."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        except OSError as error:
+            raise NetworkError(f"netlink socket: {error.strerror}") from error
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         timeout = struct.pack("ll", ANSWER_TIMEOUT_S, 0)
@@ -217,7 +221,7 @@ class Kernel:
         batch: list[bytes] = []
         for operation in operations:
             match operation:
-                case PutEntry(entry):
+                case PutEntry(entry, _):
                     batch.append(self._put(entry))
                 case RemoveEntry(entry):
                     batch.append(self._remove(entry))

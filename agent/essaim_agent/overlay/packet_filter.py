@@ -65,5 +65,7 @@ def _completed(command: list[str], given: str = "") -> subprocess.CompletedProce
         )
     except FileNotFoundError as error:
         raise NetworkError(f"{command[0]} is not installed; the overlay needs it") from error
+    except OSError as error:
+        raise NetworkError(f"{command[0]} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise NetworkError(f"{command[0]} did not end within {COMMAND_TIMEOUT_S:g} s") from error

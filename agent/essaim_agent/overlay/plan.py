@@ -67,9 +67,10 @@ class JoinPort(msgspec.Struct, frozen=True):
 
 
 class PutEntry(msgspec.Struct, frozen=True):
-    """Add it, or replace the one of the same key."""
+    """Add it, or put it in the place of the one with the same key."""
 
     entry: Entry
+    replaces: Entry | None = None
 
 
 class RemoveEntry(msgspec.Struct, frozen=True):
@@ -117,12 +118,8 @@ def plan(wanted: Tables, present: Tables) -> list[Operation]:
         for vxlan in present.vxlans.values()
         if vxlan.name in wanted.vxlans and wanted.vxlans[vxlan.name].bridge != vxlan.bridge
     }
-    return [
-        *_stale_entries(wanted, present, vanished | kept),
-        *devices,
-        *_joins(wanted, present, kept),
-        *_missing_entries(wanted, present, vanished, moved),
-    ]
+    removals, puts = _entries(wanted, present, vanished, moved, kept)
+    return [*removals, *devices, *_joins(wanted, present, kept), *puts]
 
 
 def _devices(wanted: Tables, present: Tables, kept: set[str]) -> tuple[list[Operation], set[str]]:
@@ -172,30 +169,33 @@ def _joins(wanted: Tables, present: Tables, kept: set[str]) -> Iterable[Operatio
             yield JoinPort(port.name, port.bridge)
 
 
-def _stale_entries(wanted: Tables, present: Tables, ignored: set[str]) -> Iterable[Operation]:
-    """Entries with a wanted successor are left to its PutEntry; those of a device that goes away
-    go with it."""
-    keys = {entry_key(entry) for entry in wanted.entries}
-    stale = (
-        entry
+def _entries(
+    wanted: Tables, present: Tables, vanished: set[str], moved: set[str], kept: set[str]
+) -> tuple[list[Operation], list[Operation]]:
+    """Removals and puts. Costs are those of the differences, which are few among thousands.
+
+    Entries of a device that goes away go with it, and those of a kept one stay. A VXLAN device
+    that comes to another bridge left its port MACs in the old one's table.
+    """
+    ignored = vanished | kept
+    stale = {
+        entry_key(entry): entry
         for entry in present.entries - wanted.entries
-        if entry_device(entry) not in ignored and entry_key(entry) not in keys
-    )
-    return [RemoveEntry(entry) for entry in sorted(stale, key=entry_key)]
-
-
-def _missing_entries(
-    wanted: Tables, present: Tables, vanished: set[str], moved: set[str]
-) -> Iterable[Operation]:
-    """A VXLAN device that comes to another bridge left its port MACs in the old one's table."""
-    missing = (
-        entry
-        for entry in wanted.entries
-        if entry not in present.entries
-        or entry_device(entry) in vanished
-        or (isinstance(entry, PortMac) and entry.vxlan in moved)
-    )
-    return [PutEntry(entry) for entry in sorted(missing, key=entry_key)]
+        if entry_device(entry) not in ignored
+    }
+    missing = set(wanted.entries - present.entries)
+    if vanished or moved:
+        missing.update(
+            entry
+            for entry in wanted.entries
+            if entry_device(entry) in vanished
+            or (isinstance(entry, PortMac) and entry.vxlan in moved)
+        )
+    puts: list[Operation] = [
+        PutEntry(entry, stale.pop(entry_key(entry), None))
+        for entry in sorted(missing, key=entry_key)
+    ]
+    return [RemoveEntry(stale[key]) for key in sorted(stale)], puts
 
 
 def carried_out(operations: Iterable[Operation], present: Tables) -> Tables:
@@ -206,7 +206,7 @@ def carried_out(operations: Iterable[Operation], present: Tables) -> Tables:
     model = _Model(present)
     for operation in operations:
         model.carry_out(operation)
-    return Tables(model.bridges, model.vxlans, model.ports, frozenset(model.entries.values()))
+    return Tables(model.bridges, model.vxlans, model.ports, frozenset(model.entries))
 
 
 class _Model:
@@ -214,7 +214,7 @@ class _Model:
         self.bridges = dict(present.bridges)
         self.vxlans = dict(present.vxlans)
         self.ports = dict(present.ports)
-        self.entries: dict[_EntryKey, Entry] = {entry_key(e): e for e in present.entries}
+        self.entries = set(present.entries)
 
     def carry_out(self, operation: Operation) -> None:
         match operation:
@@ -238,15 +238,17 @@ class _Model:
                 self.vxlans[vxlan.name] = vxlan
             case JoinPort(name, bridge_name):
                 self.ports[name] = replace(self.ports[name], bridge=bridge_name, joined=True)
-            case PutEntry(entry):
-                self.entries[entry_key(entry)] = entry
+            case PutEntry(entry, replaced):
+                if replaced is not None:
+                    self.entries.discard(replaced)
+                self.entries.add(entry)
             case RemoveEntry(entry):
-                self.entries.pop(entry_key(entry), None)
+                self.entries.discard(entry)
 
     def _delete(self, name: str) -> None:
         self.bridges.pop(name, None)
         self.vxlans.pop(name, None)
-        self.entries = {k: e for k, e in self.entries.items() if entry_device(e) != name}
+        self.entries = {entry for entry in self.entries if entry_device(entry) != name}
         for port in [port for port in self.ports.values() if port.bridge == name]:
             self.ports[port.name] = replace(port, joined=False)
         for vxlan in [vxlan for vxlan in self.vxlans.values() if vxlan.bridge == name]:
@@ -255,8 +257,8 @@ class _Model:
 
     def _forget_port_macs(self, vxlan: str) -> None:
         self.entries = {
-            key: entry
-            for key, entry in self.entries.items()
+            entry
+            for entry in self.entries
             if not (isinstance(entry, PortMac) and entry.vxlan == vxlan)
         }
 

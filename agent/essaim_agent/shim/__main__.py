@@ -1,7 +1,9 @@
-"""`python -m essaim_agent.shim`: for the lab and for deployment, which do not import the agent.
+"""For the lab and for Ansible, which prepare an engine before any agent runs.
 
-install    write the shim for one agent and print its path
-register   name it in an engine's daemon.json as well; the engine must then be sent SIGHUP
+    python -m essaim_agent.shim install --run-dir DIR [--directory DIR] [--runc PATH]
+    python -m essaim_agent.shim register --shim PATH [--daemon-json FILE]
+
+`install` prints the path of the installed shim.
 """
 
 import argparse
@@ -12,26 +14,27 @@ from essaim_agent.shim import DAEMON_JSON, install, register
 from essaim_shared.errors import ConfigError
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0, or 1 with one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m essaim_agent.shim")
-    parser.add_argument("verb", choices=["install", "register"])
-    parser.add_argument("--run-dir", type=Path, required=True, help="the agent's run_dir")
-    parser.add_argument(
-        "--directory", type=Path, help="where the shim is to stand (default: the run_dir)"
-    )
-    parser.add_argument("--daemon-json", type=Path, default=DAEMON_JSON)
-    options = parser.parse_args(arguments)
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="essaim_agent.shim", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    installing = verbs.add_parser("install")
+    installing.add_argument("--run-dir", type=Path, required=True, help="of the agent")
+    installing.add_argument("--directory", type=Path, help="to install into (the run directory)")
+    installing.add_argument("--runc", type=Path, help="found on the PATH unless given")
+    registering = verbs.add_parser("register")
+    registering.add_argument("--shim", type=Path, required=True)
+    registering.add_argument("--daemon-json", type=Path, default=DAEMON_JSON)
+    chosen = parser.parse_args(arguments)
     try:
-        shim = install(options.directory or options.run_dir, options.run_dir)
-        if options.verb == "register":
-            register(shim, options.daemon_json)
-    except (ConfigError, OSError) as error:
-        print(f"essaim_agent.shim: {error}", file=sys.stderr)
+        if chosen.verb == "install":
+            print(install(chosen.directory or chosen.run_dir, chosen.run_dir, chosen.runc))
+        elif register(chosen.shim, chosen.daemon_json):
+            print(f"{chosen.daemon_json} changed: send dockerd SIGHUP", file=sys.stderr)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
         return 1
-    print(shim)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -137,6 +137,7 @@ def with_bridge(**changes: object) -> Tables:
     return replace(FULL, bridges={B: replace(FULL.bridges[B], **changes)})
 
 
+WRONG = Neighbour(B, FAR, "02:00:00:00:00:01")
 MOVED = wanted(endpoint(node=THIRD))
 ALL_ENTRIES: list[Operation] = [
     PutEntry(FLOOD),
@@ -167,13 +168,13 @@ PLANS: dict[str, tuple[Tables, Tables, list[Operation]]] = {
         [
             RemoveEntry(FLOOD),
             PutEntry(Forward(X, FLOOD_MAC, THIRD)),
-            PutEntry(Forward(X, FAR_MAC, THIRD)),
+            PutEntry(Forward(X, FAR_MAC, THIRD), replaces=FORWARD),
         ],
     ),
     "a neighbour is wrong": (
         FULL,
-        with_entries(Neighbour(B, FAR, "02:00:00:00:00:01"), tables=without(NEIGHBOUR)),
-        [PutEntry(NEIGHBOUR)],
+        with_entries(WRONG, tables=without(NEIGHBOUR)),
+        [PutEntry(NEIGHBOUR, replaces=WRONG)],
     ),
     "a stranger's entry": (
         FULL,
@@ -352,7 +353,7 @@ def test_whatever_is_put_stands_on_a_device_that_is_there(want: Tables, found: T
                 assert {corrected.bridge, corrected.name} <= devices
             case AddAddress(bridge, _) | RemoveAddress(bridge, _):
                 assert bridge in devices
-            case PutEntry(entry) | RemoveEntry(entry):
+            case PutEntry(entry, _) | RemoveEntry(entry):
                 device = entry.bridge if isinstance(entry, Neighbour) else entry.vxlan
                 assert device in devices
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from essaim_agent import shim
+from essaim_agent.shim.__main__ import main
 from essaim_shared.errors import ConfigError
 
 CONTAINER = "3f" * 32
@@ -287,3 +288,23 @@ def test_an_engine_configuration_that_is_not_understood_is_left_alone(
     with pytest.raises(ConfigError, match=r"daemon\.json"):
         shim.register(Path("/opt/essaim-runc"), daemon_json)
     assert daemon_json.read_text() == text
+
+
+def test_the_command_prints_the_installed_path_for_scripts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["install", "--run-dir", str(tmp_path), "--runc", "/usr/sbin/runc"]
+    assert main(words) == 0
+    installed = Path(capsys.readouterr().out.strip())
+    assert installed == tmp_path / "essaim-runc"
+    daemon_json = tmp_path / "daemon.json"
+    register = ["register", "--shim", str(installed), "--daemon-json", str(daemon_json)]
+    assert main(register) == 0
+    assert json.loads(daemon_json.read_text())["runtimes"]["essaim"]["path"] == str(installed)
+
+
+def test_the_command_says_in_one_line_why_it_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", "--run-dir", "relative", "--runc", "/usr/sbin/runc"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
