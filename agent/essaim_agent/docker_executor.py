@@ -8,6 +8,7 @@ event instead of holding a thread for the grace period.
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,7 @@ class DockerExecutor:
         self.uses_namespaces = uses_namespaces
         self.engine_root = Path("/var/lib/docker")
         """Where the engine keeps its data; known once opened."""
+        self._socket_path = socket_path
         self._base_url = f"unix://{socket_path}"
         self._cluster_id = cluster_id
         self._run_dir = run_dir
@@ -108,6 +110,8 @@ class DockerExecutor:
         self._exits: ExitStream | None = None
         self._containers: dict[TaskId, str] = {}
         self._stop_signals: dict[TaskId, str] = {}
+        self._told: set[str] = set()
+        """Containers that are still there and whose end has been told."""
         self._images: dict[str, _Image] = {}
         self._looking: dict[str, asyncio.Task[_Image]] = {}
 
@@ -144,9 +148,13 @@ class DockerExecutor:
         """Each time it looks which API the engine speaks: it may have been upgraded meanwhile."""
         self._images.clear()
         loop = asyncio.get_running_loop()
+        now_s = self._clock.wall_ns() // 1_000_000_000
 
         def connect() -> tuple[dict[str, Any], ExitStream]:
             with _translated():
+                # docker's client leaves its socket open when nobody listens.
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(self._socket_path))
                 asking = docker.APIClient(self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
                 newest = docker.constants.DEFAULT_DOCKER_API_VERSION
                 spoken = asking.api_version
@@ -156,7 +164,7 @@ class DockerExecutor:
                 refusal = options.refusal_of(info, self.uses_namespaces)
                 if refusal is not None:
                     raise ExecutorError(refusal)
-                return info, ExitStream(self._new_client(), self._label, loop)
+                return info, ExitStream(self._new_client(), self._label, loop, now_s, self._told)
 
         if self._exits is not None:
             self._exits.close()
@@ -181,6 +189,7 @@ class DockerExecutor:
 
         containers = await self._call(look)
         self._containers = {item.task_id: item.container_id for item in containers}
+        self._told.intersection_update(self._containers.values())
         return containers
 
     def _describe(self, client: docker.APIClient, listed: dict[str, Any]) -> FoundContainer | None:
@@ -352,6 +361,7 @@ class DockerExecutor:
         if container_id is not None:
             await self._call(lambda client: _remove(client, container_id))
             unlink_namespace(self._run_dir, container_id)
+            self._told.discard(container_id)
         self._containers.pop(task_id, None)
         self._stop_signals.pop(task_id, None)
 

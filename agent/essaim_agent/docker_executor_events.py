@@ -1,7 +1,10 @@
 """Docker's events as exits of our tasks: one thread that reads one stream.
 
 The stream is open when the constructor returns, so whoever looks at the containers afterwards
-misses nothing between the look and the first exit.
+misses nothing between the look and the first exit. It begins a few seconds in the past: the engine
+tells of an end a moment before its list of containers shows it (20.10: the event is logged before
+the container's checkpoint), so a look at the wrong moment would see a dead container run for ever.
+A container of ours runs once, so an end that is told late is never wrong.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ import requests.exceptions
 from essaim_agent.docker_options import task_id_of
 from essaim_agent.executor import ContainerExit
 
+REPLAY_S = 10
 EXITS_MAX = 10_000
 """Exits not yet taken. A consumer further behind is cut off and has to look anew."""
 
@@ -24,17 +28,28 @@ class ExitStream:
     """Exits of the containers with a label, until the engine goes away."""
 
     def __init__(
-        self, client: docker.APIClient, label: str, loop: asyncio.AbstractEventLoop
+        self,
+        client: docker.APIClient,
+        label: str,
+        loop: asyncio.AbstractEventLoop,
+        now_s: int,
+        told: set[str],
     ) -> None:
-        """Blocks until the engine has answered: call it in a thread. Raises what docker raises."""
+        """Blocks until the engine has answered: call it in a thread. Raises what docker raises.
+
+        `now_s` is the wall time. `told` holds the containers whose end was told already, by this
+        stream or by one before it.
+        """
         self._client = client
         self._loop = loop
+        self._told = told
         self._queue: asyncio.Queue[ContainerExit | None] = asyncio.Queue(EXITS_MAX + 1)
         self._waiters: dict[str, asyncio.Future[int]] = {}
         self._out_of_memory: set[str] = set()
         self.has_ended = False
         self._stream = client.events(
             decode=True,
+            since=now_s - REPLAY_S,
             filters={"type": ["container"], "event": ["die", "oom"], "label": [label]},
         )
         self._thread = threading.Thread(target=self._read, name="docker-events", daemon=True)
@@ -83,7 +98,7 @@ class ExitStream:
         attributes: Mapping[str, str] = actor.get("Attributes") or {}
         container_id = str(actor.get("ID", ""))
         task_id = task_id_of(attributes)
-        if task_id is None or self.has_ended:
+        if task_id is None or self.has_ended or container_id in self._told:
             return
         if event.get("Action") == "oom":
             self._out_of_memory.add(container_id)
@@ -92,6 +107,7 @@ class ExitStream:
         exit_code = int(code) if code.isdigit() else 0
         error = "out of memory" if container_id in self._out_of_memory else ""
         self._out_of_memory.discard(container_id)
+        self._told.add(container_id)
         waiter = self._waiters.pop(container_id, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(exit_code)

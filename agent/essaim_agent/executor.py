@@ -89,12 +89,14 @@ class Executor(Protocol):
         ...
 
     async def found(self) -> list[FoundContainer]:
-        """All containers of this node's tasks, running or not."""
+        """All containers of this node's tasks, running or not. It may show a container running
+        whose end is told by `exits` already, never the other way round."""
         ...
 
     def exits(self) -> AsyncIterator[ContainerExit]:
-        """Exits from now on, each once. Ends (StopAsyncIteration) when the engine goes away: the
-        worker then waits for `open`, takes `found()` and listens anew."""
+        """Exits since `open`, each once, and some of the moments before it. Ends
+        (StopAsyncIteration) when the engine goes away: the worker then waits for `open`, takes
+        `found()` and listens anew."""
         ...
 
     async def close(self) -> None:
