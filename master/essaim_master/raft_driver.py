@@ -24,7 +24,7 @@ from essaim_master.peer_transport import PeerTransport
 from essaim_master.raft.core import RaftConfig, RaftCore, RaftStatus
 from essaim_master.raft.errors import ProposalDropped
 from essaim_master.raft.messages import Entry, EntryKind, HardState, Message, Ready
-from essaim_master.raft_waiters import Proposals, Readers
+from essaim_master.raft_waiters import Proposals, Readers, Transfers
 from essaim_master.wal.files import LogFiles
 from essaim_master.wal.log import SEGMENT_BYTES, Wal
 from essaim_master.wal.records import Identity, WalBatch
@@ -129,7 +129,7 @@ class RaftNode:
         self._seen_leader: tuple[int, MemberId | None] = (0, None)
         self._announced: tuple[bool, int] = (False, 0)
         self._leadership_callbacks: list[LeadershipCallback] = []
-        self._transfers: list[tuple[MemberId, float, asyncio.Future[None]]] = []
+        self._transfers = Transfers()
 
     # Life
 
@@ -154,7 +154,14 @@ class RaftNode:
             wal, self._loop, self._on_durable, self._fatal, self._clock
         )
         self._is_running = True
-        await self._peers.start(self)
+        has_started = False
+        try:
+            await self._peers.start(self)
+            has_started = True
+        finally:
+            if not has_started:
+                self._is_running = False
+                await self._writer.close()
         self._tick_task = self._loop.create_task(self._keep_ticking())
         self._schedule_turn()
 
@@ -174,7 +181,7 @@ class RaftNode:
         await self._writer.close()
         self._proposals.close()
         self._readers.close()
-        self._end_transfers(float("inf"))
+        self._transfers.close()
 
     # What callers ask
 
@@ -209,8 +216,7 @@ class RaftNode:
         NotLeader, TransferRefused, or Unavailable when it did not come about."""
         self._check_running()
         self._core.transfer_leadership(to)
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._transfers.append((to, self._clock.monotonic_s() + TRANSFER_TIMEOUT_S, done))
+        done = self._transfers.add(to, self._clock.monotonic_s() + TRANSFER_TIMEOUT_S)
         self._schedule_turn()
         await done
 
@@ -320,7 +326,7 @@ class RaftNode:
         now_s = self._clock.monotonic_s()
         self._proposals.pass_time(now_s)
         self._readers.pass_time(now_s)
-        self._end_transfers(now_s)
+        self._transfers.pass_time(now_s)
         self._is_send_allowed = self._is_ask_allowed = True
         if self._core.is_leader and self._writer.sync_age_s() > DISK_STALL_S:
             _log.warning("the disk does not answer: this leader sends no heartbeats")
@@ -336,7 +342,7 @@ class RaftNode:
         if leader[1] is not None:
             self._is_send_allowed = self._is_ask_allowed = True
             self._proposals.requeue_all()
-            self._end_transfers(0.0)
+            self._transfers.leader_seen(leader[1])
 
     def _can_propose(self) -> bool:
         return (
@@ -459,21 +465,6 @@ class RaftNode:
         _log.info("this master %s, term %d", "leads" if leads else "follows", core.term)
         for callback in self._leadership_callbacks:
             callback(leads, core.term)
-
-    def _end_transfers(self, now_s: float) -> None:
-        left = []
-        for to, deadline_s, done in self._transfers:
-            if done.done():
-                continue
-            if self._core.leader == to:
-                done.set_result(None)
-            elif deadline_s <= now_s:
-                done.set_exception(
-                    Unavailable(f"leadership did not pass to {to} in {TRANSFER_TIMEOUT_S} s")
-                )
-            else:
-                left.append((to, deadline_s, done))
-        self._transfers = left
 
     async def _keep_ticking(self) -> None:
         next_s = self._clock.monotonic_s() + TICK_S

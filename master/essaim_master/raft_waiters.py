@@ -9,12 +9,18 @@ that says whether it may have happened.
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from essaim_master.kv.commands import AppliedProposal, ProposalId
 from essaim_shared.errors import EssaimError, NoLeader, OutcomeUnknown, Unavailable
+from essaim_shared.ids import MemberId
 
 PROPOSALS_MAX = 10_000
-"""Waiting at one master. Beyond that it is asked to do more than it can: refused at once."""
+"""Waiting at one master. Beyond that it is asked to do more than it can: refused at once.
+
+It must stay below the number of answers that the state machine keeps for each client: between
+two copies of one proposal in the log there are at most so many others of the same master.
+"""
 
 READERS_MAX = 10_000
 
@@ -230,6 +236,36 @@ class Readers:
         self.pass_time(_NEVER)
 
 
+class Transfers:
+    """Who waits for another master to take over leadership. A handful at most."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[MemberId, float, asyncio.Future[None]]] = []
+
+    def add(self, to: MemberId, deadline_s: float) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((to, deadline_s, done))
+        return done
+
+    def leader_seen(self, leader: MemberId) -> None:
+        for to, _, done in self._waiting:
+            if to == leader and not done.done():
+                done.set_result(None)
+        self._forget_done()
+
+    def pass_time(self, now_s: float) -> None:
+        for to, deadline_s, done in self._waiting:
+            if deadline_s <= now_s:
+                _fail((done,), Unavailable(f"leadership did not pass to {to} in time"))
+        self._forget_done()
+
+    def close(self) -> None:
+        self.pass_time(_NEVER)
+
+    def _forget_done(self) -> None:
+        self._waiting = [waiting for waiting in self._waiting if not waiting[2].done()]
+
+
 def _without_overdue(readers: list[Reader], now_s: float) -> list[Reader]:
     left = []
     for reader in readers:
@@ -258,9 +294,7 @@ def _deadline_error(was_sent: bool) -> EssaimError:
     )
 
 
-def _fail(
-    futures: Iterable[asyncio.Future[object]] | Iterable[asyncio.Future[int]], error: EssaimError
-) -> None:
+def _fail(futures: Iterable[asyncio.Future[Any]], error: EssaimError) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)

@@ -182,14 +182,17 @@ class TcpPeerTransport:
         for link in links:
             link.close()
         if self._server is not None:
-            self._server.close()
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
         for connection in list(self._incoming):
             connection.abort()
         await asyncio.gather(*(link.ended() for link in links))
-        # What the server accepted just before comes up now, is aborted, and reports its end.
+        # asyncio forgets, unclosed, what it accepted in the very turn of `Server.close`. So
+        # first let that come up, be turned away, and report its end.
         for _ in range(CLOSING_PASSES):
             await asyncio.sleep(0)
         if self._server is not None:
+            self._server.close()
             await self._server.wait_closed()
 
     def admit(self, connection: "_Incoming", greeting: Greeting) -> str | None:

@@ -52,7 +52,7 @@ class Wal:
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="wal-spare")
         self._spare: Future[LogFile] | None = None
         self._is_spare_new = False
-        """Its making was ordered, and the outcome was not looked at yet."""
+        """Its making was ordered, and how that ended was not looked at yet."""
         self._batches_without_spare = 0
         self._segment: SegmentName | None = None
         self._file: LogFile | None = None

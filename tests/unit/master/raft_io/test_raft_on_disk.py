@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from essaim_master.kv.commands import (
     TransactionResult,
     encode_command,
 )
-from essaim_master.kv.store import KeyValueStore
+from essaim_master.kv.store import RESULTS_PER_CLIENT_MAX, KeyValueStore
+from essaim_master.process_end import EXIT_STATUS_FATAL
 from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration, Entry, EntryKind
 from essaim_master.raft_driver import RaftNode
+from essaim_master.raft_waiters import PROPOSALS_MAX
 from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
 from essaim_master.wal.errors import ForeignWal, WalCorrupt
 from essaim_master.wal.files import DiskLogFiles
@@ -29,6 +33,7 @@ from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_master.wal.records import Identity, WalBatch
 from essaim_master.wal.writer import WalWriter
 from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
 
 MEMBERS = tuple(MemberId(name) for name in ("m1", "m2", "m3"))
@@ -169,7 +174,7 @@ async def test_a_damaged_log_keeps_the_master_from_starting(masters):
     await masters.stop()
     segment = next((masters.directory / "m1").glob("*.wal"))
     data = bytearray(segment.read_bytes())
-    data[600] ^= 1
+    data[len(data.rstrip(b"\0")) // 2] ^= 1
     segment.write_bytes(data)
     with pytest.raises(WalCorrupt, match="damaged at byte"):
         await masters.start(MemberId("m1"))
@@ -180,6 +185,38 @@ async def test_a_disk_of_another_cluster_keeps_the_master_from_starting(masters)
     await masters.stop()
     with pytest.raises(ForeignWal, match="belongs to cluster 'cluster-1'"):
         await masters.start(MemberId("m1"), cluster_id="cluster-2")
+
+
+async def test_a_peer_address_in_use_leaves_nothing_behind(masters):
+    await masters.start(MemberId("m1"))
+    masters.addresses[MemberId("m2")] = masters.addresses[MemberId("m1")]
+    with pytest.raises(ConfigError, match="cannot listen"):
+        await masters.start(MemberId("m2"))
+    del masters.addresses[MemberId("m2")]
+    await masters.start(MemberId("m2"))
+    await masters.put(MemberId("m2"), b"key", b"value")
+
+
+def test_no_copy_of_a_proposal_outlives_the_answer_that_the_state_machine_keeps():
+    assert PROPOSALS_MAX < RESULTS_PER_CLIENT_MAX
+
+
+def test_a_fatal_error_ends_the_process_at_once_with_one_line():
+    program = """
+import errno, logging
+from essaim_master.process_end import end_process
+logging.basicConfig(format="%(message)s")
+try:
+    end_process(OSError(errno.EIO, "Input/output error"))
+finally:
+    print("still here")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == EXIT_STATUS_FATAL
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "the disk failed" in line
+    assert "look at the disk, then start it" in line
 
 
 class TestWalWriter:
