@@ -67,7 +67,7 @@ class MessageType(IntEnum):
     SNAPSHOT_RESPONSE = 13
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One datagram between two members; may be lost, doubled, delayed or overtaken."""
 
     type: MessageType
@@ -100,14 +100,14 @@ class Role(IntEnum):
     LEADER = 3
 
 
-class ReadState(msgspec.Struct, frozen=True):
+class ReadState(msgspec.Struct, frozen=True, gc=False):
     """A read that may be served once the state machine has applied `index`."""
 
     context: int
     index: int
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """The work of one turn, in the order in which a driver must do it.
 
     1. send `messages_now` (leader's appends and heartbeats may go out before the local sync);

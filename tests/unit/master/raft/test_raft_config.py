@@ -9,7 +9,6 @@ from essaim_master.raft.core import RaftCore
 from essaim_master.raft.messages import Configuration, Entry, EntryKind, HardState, SnapshotMetadata
 from essaim_shared.errors import BrokenInvariant, ConfigError
 
-
 EMPTY = HardState()
 
 
