@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,17 +44,21 @@ _COMMON_HEADERS = [
 
 
 class App:
-    """One per master; `close` ends its subscriptions to the state."""
+    """One per master."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._essaim = EssaimRoutes(api)
         self._starlette = _starlette(api, self._essaim)
         self._date = (0, b"")
+        self._is_closed = False
 
     def close(self) -> None:
-        self._essaim.close()
-        self._api.close()
+        """End the subscriptions to the state and the long polls. Closing again does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._essaim.close()
+            self._api.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -73,7 +77,11 @@ class App:
             app = error_response(str(error), error.http_status)
         else:
             scope = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape")}
-        await app(scope, receive, send_with_headers)
+        try:
+            await app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            # It went away in the middle of its own body: nobody is left to answer.
+            return
 
     def _date_header(self) -> bytes:
         """RFC 9110, 6.6.1. Formatted once a second."""

@@ -1,7 +1,7 @@
 """Essaim's objects in the shapes of Docker's Engine API (api/types/swarm), as values to encode.
 
 Empty fields are left out, as Go's `omitempty` does: clients look at the presence of some, and a
-present but zero `UpdateStatus` changes what the docker CLI does. Specs are encoded by themselves.
+present but zero `UpdateStatus` changes what the docker CLI does.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ from essaim_shared.objects import (
     Task,
     TaskStatus,
 )
-from essaim_shared.spec import EndpointSpec, ServiceSpec
+from essaim_shared.spec import EndpointSpec, ServiceSpec, TaskSpec
 from essaim_shared.task_state import TaskState
 
 DockerObject = dict[str, Any]
@@ -47,6 +47,20 @@ class ManagerStatus(msgspec.Struct, frozen=True):
         return status
 
 
+def service_spec_object(spec: ServiceSpec) -> DockerObject:
+    """The spec with what Docker always shows, empty or not: clients index it unasked."""
+    docker: DockerObject = {"Name": spec.name, "Labels": spec.labels, **msgspec.to_builtins(spec)}
+    docker["TaskTemplate"] = task_spec_object(spec.task)
+    return docker
+
+
+def task_spec_object(spec: TaskSpec) -> DockerObject:
+    docker: DockerObject = {**msgspec.to_builtins(spec), "ForceUpdate": spec.force_update}
+    if spec.restart_policy is not None:
+        docker["RestartPolicy"]["Condition"] = spec.restart_policy.condition
+    return docker
+
+
 def service_object(service: Service, version: int, spec: ServiceSpec | None = None) -> DockerObject:
     """`spec` stands in for the service's own when it is shown with defaults."""
     shown = spec or service.spec
@@ -55,11 +69,11 @@ def service_object(service: Service, version: int, spec: ServiceSpec | None = No
         "Version": {"Index": version},
         "CreatedAt": rfc3339(service.created_ns),
         "UpdatedAt": rfc3339(service.updated_ns),
-        "Spec": shown,
+        "Spec": service_spec_object(shown),
         "Endpoint": {"Spec": shown.endpoint or EndpointSpec()},
     }
     if service.previous_spec is not None:
-        docker["PreviousSpec"] = service.previous_spec
+        docker["PreviousSpec"] = service_spec_object(service.previous_spec)
     return docker
 
 
@@ -90,7 +104,7 @@ def task_object(
         "CreatedAt": rfc3339(task.created_ns),
         "UpdatedAt": rfc3339(max(task.updated_ns, 0 if status is None else status.timestamp_ns)),
         "Labels": task.service_labels,
-        "Spec": task.spec,
+        "Spec": task_spec_object(task.spec),
         "ServiceID": task.service_id,
         "Slot": task.slot,
         "Status": _task_status_object(task, status),

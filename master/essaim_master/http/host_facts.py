@@ -4,8 +4,6 @@ import os
 
 import msgspec
 
-from essaim_shared.clock import Clock, rfc3339
-
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 """Linux' names → Go's, which Docker's API uses."""
 
@@ -19,11 +17,9 @@ class HostFacts(msgspec.Struct, frozen=True):
     kernel_version: str
     cpu_count: int
     memory_bytes: int
-    started_at: str
-    """RFC 3339."""
 
 
-def read_host_facts(clock: Clock) -> HostFacts:
+def read_host_facts() -> HostFacts:
     system = os.uname()
     return HostFacts(
         hostname=system.nodename,
@@ -32,5 +28,4 @@ def read_host_facts(clock: Clock) -> HostFacts:
         kernel_version=system.release,
         cpu_count=os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        started_at=rfc3339(clock.wall_ns()),
     )

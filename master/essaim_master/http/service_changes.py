@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from essaim_master.http.errors import ImmutableName
+from essaim_master.http.image_name import familiar_image
 from essaim_master.http.json_edge import decode_object, decode_spec, field_of
 from essaim_master.http.validation import check_service_name, check_service_spec
 from essaim_shared.errors import InvalidRequest, NotSupported
@@ -49,8 +50,7 @@ def created_service(spec: ServiceSpec, service_id: ServiceId, now_ns: int) -> Se
     """A new service; its spec has a name by now. Raises InvalidRequest."""
     check_service_name(spec.name)
     check_service_spec(spec)
-    canonical = _clear_nulls(_count_replicas(spec))
-    return Service(id=service_id, spec=canonical, created_ns=now_ns, updated_ns=now_ns)
+    return Service(id=service_id, spec=_canonical(spec), created_ns=now_ns, updated_ns=now_ns)
 
 
 def updated_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service:
@@ -62,9 +62,9 @@ def updated_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service
     if spec.name and spec.name != service.spec.name:
         raise ImmutableName
     named = msgspec.structs.replace(spec, name=service.spec.name)
-    kept = _clear_nulls(_count_replicas(keep_essaim_fields(named, service.spec)))
+    kept = keep_essaim_fields(named, service.spec)
     check_service_spec(kept)
-    return _with_spec(service, kept, service.spec, now_ns)
+    return _with_spec(service, _canonical(kept), service.spec, now_ns)
 
 
 def rolled_back_service(service: Service, now_ns: int) -> Service:
@@ -120,6 +120,15 @@ def _check_mode(mode: Any) -> None:
                 f"Essaim runs replicated services only so far, not {words}: "
                 f"create it with --mode replicated"
             )
+
+
+def _canonical(spec: ServiceSpec) -> ServiceSpec:
+    """One form for what can be said in several: only a real change may look like one."""
+    container = msgspec.structs.replace(
+        spec.task.container, image=familiar_image(spec.task.container.image)
+    )
+    task = msgspec.structs.replace(spec.task, container=container)
+    return _clear_nulls(_count_replicas(msgspec.structs.replace(spec, task=task)))
 
 
 def _count_replicas(spec: ServiceSpec) -> ServiceSpec:

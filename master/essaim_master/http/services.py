@@ -28,10 +28,20 @@ from essaim_master.http.service_changes import (
 )
 from essaim_master.state.keys import service_key
 from essaim_master.state.writes import Writes
-from essaim_shared.errors import Conflict, InvalidRequest, NotFound, NotSupported, VersionConflict
+from essaim_shared.errors import (
+    AmbiguousName,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    NotSupported,
+    VersionConflict,
+)
 from essaim_shared.ids import ServiceId, new_id
 from essaim_shared.objects import Service
 from essaim_shared.spec import ServiceSpec
+
+NO_CREDENTIALS = ("", "e30", "e30=", "bnVsbA==")
+"""What clients send in X-Registry-Auth when they have none: nothing, {} and null in base64."""
 
 NAME_ATTEMPTS_MAX = 10
 """Draws of a random name until one is free."""
@@ -80,7 +90,7 @@ class ServiceRoutes:
             writes.claim_name(service)
             writes.put(service)
             if await self._api.commit(writes):
-                return json_response({"ID": service.id, "Warnings": None}, 201)
+                return json_response({"ID": service.id, "Warnings": _warnings(request)}, 201)
             if spec.name:
                 break
         raise Conflict(
@@ -106,18 +116,19 @@ class ServiceRoutes:
         writes.put(changed)
         if not await self._api.commit(writes):
             raise VersionConflict
-        return json_response({"Warnings": None})
+        return json_response({"Warnings": _warnings(request)})
 
     async def delete(self, request: Request) -> Response:
-        reference = request.path_params["reference"]
+        service = await self._find(request.path_params["reference"])
         for _ in range(GUARDED_ATTEMPTS_MAX):
-            await self._api.catch_up()
-            service = find_service(self._api.state, reference)
             writes = Writes()
             writes.delete_service(service)
             if await self._api.commit(writes):
                 return Response(status_code=200)
-        raise Conflict(f"service {reference} is being changed by others: try again")
+            await self._api.catch_up()
+            # By its id now: a successor of the same name is another service.
+            service = find_service(self._api.state, service.id)
+        raise Conflict(f"service {service.spec.name} is being changed by others: try again")
 
     async def logs(self, request: Request) -> Response:
         raise NotSupported(
@@ -139,13 +150,28 @@ class ServiceRoutes:
         refuses; if it is already there, the write's own compare is guard enough.
         """
         state = self._api.state
-        try:
-            service = find_service(state, reference)
-        except (NotFound, InvalidRequest):
-            service = None
-        if service is None or state.modified(service_key(service.id)) != version:
+        service = await self._find(reference)
+        if state.modified(service_key(service.id)) != version:
             await self._api.catch_up()
             service = find_service(state, reference)
             if state.modified(service_key(service.id)) != version:
                 raise VersionConflict
         return service
+
+    async def _find(self, reference: str) -> Service:
+        """What this master finds, after it caught up if that is nothing; for changes, whose
+        write guards itself."""
+        try:
+            return find_service(self._api.state, reference)
+        except (NotFound, AmbiguousName):
+            await self._api.catch_up()
+            return find_service(self._api.state, reference)
+
+
+def _warnings(request: Request) -> list[str] | None:
+    if request.headers.get("X-Registry-Auth", "") in NO_CREDENTIALS:
+        return None
+    return [
+        "registry credentials are not passed on to the nodes yet: log in to the registry "
+        "on each node that shall pull the image"
+    ]

@@ -17,6 +17,7 @@ from essaim_master.http.filters import (
 )
 from essaim_master.http.lookup import find_network
 from essaim_master.state.keys import CLUSTER_KEY
+from essaim_shared.clock import rfc3339
 from essaim_shared.errors import NotFound, Unavailable
 from essaim_shared.ids import NodeId
 
@@ -25,6 +26,24 @@ PING_HEADERS = {
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
 }
+
+ENGINE_ABILITIES = (
+    "BridgeNfIp6tables",
+    "BridgeNfIptables",
+    "CPUSet",
+    "CPUShares",
+    "CpuCfsPeriod",
+    "CpuCfsQuota",
+    "IPv4Forwarding",
+    "MemoryLimit",
+    "OomKillDisable",
+    "SwapLimit",
+)
+"""Where one is false `docker info` warns. They are matters of the nodes' engines, not of a master,
+and a node without them says so by its tasks."""
+
+NO_TOKEN = "no-token-needed:start-essaim-agent-on-the-machine-instead"
+"""`docker swarm join-token` prints it in the place of one."""
 
 
 class SystemRoutes:
@@ -91,7 +110,7 @@ class SystemRoutes:
                 "KernelVersion": facts.kernel_version,
                 "NCPU": facts.cpu_count,
                 "MemTotal": facts.memory_bytes,
-                "SystemTime": facts.started_at,
+                "SystemTime": rfc3339(self._api.clock.wall_ns()),
                 "Containers": 0,
                 "Images": 0,
                 "Driver": "none",
@@ -100,6 +119,7 @@ class SystemRoutes:
                 "Warnings": None,
                 "Labels": [],
                 "ExperimentalBuild": False,
+                **dict.fromkeys(ENGINE_ABILITIES, True),
                 "Swarm": self._swarm_info(),
             }
         )
@@ -111,7 +131,7 @@ class SystemRoutes:
             raise Unavailable(
                 "the cluster has no leader yet that could name it: try again in a second"
             )
-        return json_response({**docker, "JoinTokens": {"Worker": "", "Manager": ""}})
+        return json_response({**docker, "JoinTokens": {"Worker": NO_TOKEN, "Manager": NO_TOKEN}})
 
     async def networks(self, request: Request) -> Response:
         matches = network_matcher(

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from msgspec import UnsetType
 
+from essaim_master.control.scheduler.constraints import parse_constraints
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.limits import NAME_LENGTH_MAX, REPLICAS_MAX
 from essaim_shared.spec import (
@@ -36,7 +37,6 @@ CONSTRAINT_KEY_PREFIXES = ("node.labels.", "engine.labels.")
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?")
 _HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
-_CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:==|!=)\s*(\S(?:.*\S)?)\s*")
 
 _PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
@@ -134,17 +134,12 @@ def _check_restart_policy(policy: RestartPolicy) -> None:
 def _check_placement(placement: Placement) -> None:
     if placement.max_replicas < 0:
         raise _refusal("Placement: MaxReplicas cannot be negative")
-    for constraint in placement.constraints:
-        match = _CONSTRAINT.fullmatch(constraint)
-        if match is None:
-            raise _refusal(
-                f"invalid constraint '{constraint}': it must be KEY==VALUE or KEY!=VALUE"
-            )
-        key = match.group(1).lower()
+    for constraint in parse_constraints(placement.constraints):
+        key = constraint.key
         if key not in CONSTRAINT_KEYS and not key.startswith(CONSTRAINT_KEY_PREFIXES):
             raise _refusal(
-                f"invalid constraint '{constraint}': unknown key '{match.group(1)}', known are "
-                f"{', '.join(sorted(CONSTRAINT_KEYS))}, node.labels.NAME and engine.labels.NAME"
+                f"constraint key '{key}' is unknown: it must be one of "
+                f"{', '.join(sorted(CONSTRAINT_KEYS))}, node.labels.NAME, engine.labels.NAME"
             )
 
 

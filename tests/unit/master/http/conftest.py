@@ -1,0 +1,260 @@
+"""A master alone with its API, driven without a socket, and a hand that plays the agents."""
+
+import asyncio
+import random
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from essaim_master.http.api import Api
+from essaim_master.http.app import App
+from essaim_master.http.host_facts import HostFacts
+from essaim_master.state.cluster import LocalCluster, Member
+from essaim_master.state.writes import Writes
+from essaim_shared.clock import ManualClock
+from essaim_shared.ids import NetworkId, NodeId, TaskId, new_id
+from essaim_shared.objects import (
+    Attachment,
+    ClusterInfo,
+    Network,
+    NodeDescription,
+    NodeObject,
+    NodeStatus,
+    Task,
+    TaskStatus,
+)
+from essaim_shared.spec import NodeSpec
+from essaim_shared.task_state import TaskState
+
+SEED = 20261120
+
+FACTS = HostFacts(
+    hostname="h1",
+    architecture="amd64",
+    machine="x86_64",
+    kernel_version="6.1.0",
+    cpu_count=2,
+    memory_bytes=4 << 30,
+)
+
+
+class CountingCluster(LocalCluster):
+    """Counts read barriers, and can let other writers in just before a commit."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.barriers = 0
+        self.before_commit = []
+
+    async def read_barrier(self, timeout_s):
+        self.barriers += 1
+        await super().read_barrier(timeout_s)
+
+    async def commit(self, transaction, timeout_s):
+        if self.before_commit:
+            rival = self.before_commit.pop(0)
+            await rival()
+        return await super().commit(transaction, timeout_s)
+
+
+class StillFigures:
+    def __init__(self):
+        self.node_figures = {}
+        self.container_figures = {}
+
+    def nodes(self):
+        return self.node_figures
+
+    def containers(self):
+        return self.container_figures
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status = status
+        self.headers = {name.decode().lower(): value.decode() for name, value in headers}
+        self.body = body
+
+    @property
+    def json(self):
+        return msgspec.json.decode(self.body)
+
+    @property
+    def message(self):
+        assert set(self.json) == {"message"}, self.json
+        return self.json["message"]
+
+
+class World:
+    """What a test holds: the state, the API on it, and the nodes and tasks it makes."""
+
+    def __init__(self):
+        print(f"seed {SEED}")
+        self.rng = random.Random(SEED)
+        self.clock = ManualClock()
+        members = tuple(
+            Member(f"h{n}", f"10.98.0.{n}:7401", f"10.98.0.{n}:7400") for n in (1, 2, 3)
+        )
+        self.cluster = CountingCluster(self.clock, members[0], members[1:])
+        self.state = self.cluster.state
+        self.figures = StillFigures()
+        self.api = Api(self.cluster, self.clock, self.rng, self.figures, FACTS)
+        self.app = App(self.api)
+        self.network_id = NetworkId(new_id(self.rng))
+
+    async def write(self, fill):
+        writes = Writes()
+        fill(writes)
+        for transaction in writes.transactions():
+            result = await self.cluster.commit(transaction, 1.0)
+            assert result.succeeded
+
+    async def found(self):
+        """What the first leader writes."""
+        now_ns = self.clock.wall_ns()
+        network = Network(
+            id=self.network_id,
+            name="default",
+            vni=70001,
+            subnet="10.244.0.0/20",
+            mtu=1450,
+            created_ns=now_ns,
+        )
+        await self.write(lambda writes: writes.put(ClusterInfo(id="lab", created_ns=now_ns)))
+        await self.write(lambda writes: writes.put(network))
+
+    async def add_node(self, number, state="ready", **spec):
+        node_id = NodeId(new_id(self.rng))
+        now_ns = self.clock.wall_ns()
+        node = NodeObject(
+            id=node_id,
+            spec=NodeSpec(name=f"h{number}", **spec),
+            created_ns=now_ns,
+            updated_ns=now_ns,
+        )
+        await self.write(lambda writes: writes.put(node))
+        await self.set_node_state(node_id, number, state)
+        return node_id
+
+    async def set_node_state(self, node_id, number, state):
+        description = NodeDescription(
+            hostname=f"h{number}",
+            address=f"10.98.0.{number}",
+            architecture="x86_64",
+            nano_cpus=2_000_000_000,
+            memory_bytes=4 << 30,
+            engine_version="20.10.24",
+            engine_labels={"storage": "ssd"},
+        )
+        status = NodeStatus(state=state, description=description, changed_ns=self.clock.wall_ns())
+        await self.write(lambda writes: writes.put_node_status(node_id, status))
+
+    async def add_task(
+        self, service, slot, node_id, observed=TaskState.RUNNING, desired=TaskState.RUNNING, **rest
+    ):
+        now_ns = self.clock.wall_ns()
+        task = Task(
+            id=TaskId(new_id(self.rng)),
+            service_id=service.id,
+            service_name=service.spec.name,
+            service_labels=service.spec.labels,
+            slot=slot,
+            spec=service.spec.task,
+            spec_version=rest.pop("spec_version", service.spec_version),
+            node_id=node_id,
+            desired_state=desired,
+            attachments=(Attachment(network_id=self.network_id, address=f"10.244.0.{slot + 10}"),),
+            created_ns=now_ns,
+            updated_ns=now_ns,
+        )
+        await self.write(lambda writes: writes.put(task))
+        await self.observe(task, observed, **rest)
+        return task
+
+    async def observe(self, task, observed, **rest):
+        status = TaskStatus(state=observed, timestamp_ns=self.clock.wall_ns(), **rest)
+        await self.write(lambda writes: writes.put_task_status(task.id, status))
+
+    async def remove_task(self, task):
+        await self.write(lambda writes: writes.delete_task(task.id))
+
+    async def converge(self, node_ids):
+        """Make tasks what the services ask, as the leader and ideal agents would."""
+        for service in list(self.state.services.values()):
+            have = {task.slot: task for task in self.state.tasks_of_service(service.id).values()}
+            for slot in range(1, service.spec.replicas + 1):
+                known = have.pop(slot, None)
+                if known is not None and known.spec_version != service.spec_version:
+                    await self.remove_task(known)
+                    known = None
+                if known is None:
+                    await self.add_task(service, slot, node_ids[slot % len(node_ids)])
+            for surplus in have.values():
+                await self.remove_task(surplus)
+        for task in list(self.state.tasks.values()):
+            if task.service_id not in self.state.services:
+                await self.remove_task(task)
+
+    async def call(self, method, url, body=b"", chunks=None):
+        """One request, straight into the application."""
+        parts = urlsplit(url)
+        if isinstance(body, dict | list):
+            body = msgspec.json.encode(body)
+        pending = list(chunks if chunks is not None else [body])
+        sent = []
+
+        async def receive():
+            part = pending.pop(0) if pending else b""
+            return {"type": "http.request", "body": part, "more_body": bool(pending)}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": parts.path,
+            "raw_path": parts.path.encode(),
+            "query_string": parts.query.encode(),
+            "root_path": "",
+            "headers": [],
+            "server": ("127.0.0.1", 80),
+            "client": None,
+            "state": {},
+        }
+        await asyncio.wait_for(self.app(scope, receive, send), 10)
+        start = sent[0]
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        return Answer(start["status"], start["headers"], content)
+
+    async def get(self, url):
+        return await self.call("GET", url)
+
+    async def post(self, url, body=b""):
+        return await self.call("POST", url, body)
+
+    async def create(self, name="web", replicas=3, **container):
+        """A service through the API; the stored object."""
+        answer = await self.post(
+            "/v1.47/services/create",
+            {
+                "Name": name,
+                "Labels": {"tier": "front"},
+                "TaskTemplate": {"ContainerSpec": {"Image": "busybox:latest", **container}},
+                "Mode": {"Replicated": {"Replicas": replicas}},
+            },
+        )
+        assert answer.status == 201, answer.body
+        return self.state.services[answer.json["ID"]]
+
+
+@pytest.fixture
+async def world():
+    made = World()
+    await made.found()
+    yield made
+    made.app.close()
