@@ -8,8 +8,6 @@ existing dashboards work. Three habits of theirs matter:
 * every series has the union of all containers' label keys, empty where a container has none
   (Prometheus treats an empty label as absent);
 * there are no timestamps, or series of ended containers would linger.
-
-The format: https://prometheus.io/docs/instrumenting/exposition_formats/, text 0.0.4.
 """
 
 import re
@@ -17,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from essaim_agent.metrics import rates
+from essaim_agent.metrics.host_exposition import add_machine, add_node
+from essaim_agent.metrics.prometheus_text import add_metric, escaped, label_text
 from essaim_agent.metrics.samples import ContainerSample, HostSample, Machine
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Number = int | float
 Point = tuple[str, Number]
@@ -46,7 +44,7 @@ def _device(attribute: str) -> Callable[..., Iterable[Point]]:
     def points(sample: ContainerSample, device_names: Mapping[str, str]) -> Iterable[Point]:
         for device, counters in sample.reading.block.items():
             name = device_names.get(device)
-            label = f',device="{_escaped(f"/dev/{name}" if name else device)}"'
+            label = f',device="{escaped(f"/dev/{name}" if name else device)}"'
             yield label, getattr(counters, attribute)
 
     return points
@@ -272,29 +270,29 @@ def render(
 ) -> str:
     """The whole page. `device_names`: of block devices by `MAJOR:MINOR`."""
     keys = sorted({key for sample in containers for key in sample.container.labels})
-    root_labels = _labels([("id", "/"), ("image", ""), ("name", "")])
-    labels = [_container_labels(sample, keys) for sample in containers]
+    root_labels = label_text([("id", "/"), ("image", ""), ("name", "")])
+    own_labels = [_container_labels(sample, keys) for sample in containers]
     root = _root_points(host)
     seen_s = host.taken_ns // 10**9
     lines: list[str] = []
     for metric in _CONTAINER_METRICS:
         rows = [
             f"{metric.name}{{{own}{further}}} {value}"
-            for own, sample in zip(labels, containers, strict=True)
+            for own, sample in zip(own_labels, containers, strict=True)
             for further, value in metric.points(sample, device_names)
         ]
         rows += [
             f"{metric.name}{{{root_labels}{further}}} {value}"
             for further, value in root.get(metric.name, ())
         ]
-        _add(lines, metric.name, metric.kind, metric.help, rows)
-    rows = [f"container_last_seen{{{own}}} {seen_s}" for own in (*labels, root_labels)]
+        add_metric(lines, metric.name, metric.kind, metric.help, rows)
+    rows = [f"container_last_seen{{{own}}} {seen_s}" for own in (*own_labels, root_labels)]
     help_text = "Last time a container was seen by the exporter"
-    _add(lines, "container_last_seen", "gauge", help_text, rows)
+    add_metric(lines, "container_last_seen", "gauge", help_text, rows)
     help_text = "1 if there was an error while getting container metrics, 0 otherwise"
-    _add(lines, "container_scrape_error", "gauge", help_text, ["container_scrape_error 0"])
-    _add_machine(lines, machine, host)
-    _add_node(lines, machine, host)
+    add_metric(lines, "container_scrape_error", "gauge", help_text, ["container_scrape_error 0"])
+    add_machine(lines, machine, host)
+    add_node(lines, machine, host)
     return "\n".join(lines) + "\n"
 
 
@@ -319,135 +317,15 @@ def _root_points(host: HostSample) -> dict[str, list[Point]]:
     }
     for attribute in ("receive_bytes", "receive_packets", "transmit_bytes", "transmit_packets"):
         points[f"container_network_{attribute}_total"] = [
-            (f',interface="{_escaped(name)}"', getattr(counters, attribute))
+            (f',interface="{escaped(name)}"', getattr(counters, attribute))
             for name, counters in host.interfaces.items()
         ]
     for attribute, name in (("read_bytes", "reads_bytes"), ("write_bytes", "writes_bytes")):
         points[f"container_fs_{name}_total"] = [
-            (f',device="/dev/{_escaped(device)}"', getattr(counters, attribute))
+            (f',device="/dev/{escaped(device)}"', getattr(counters, attribute))
             for device, counters in host.disks.items()
         ]
     return points
-
-
-def _add_machine(lines: list[str], machine: Machine, host: HostSample) -> None:
-    labels = _labels(
-        [
-            ("boot_id", machine.boot_id),
-            ("machine_id", machine.machine_id),
-            ("system_uuid", machine.system_uuid),
-        ]
-    )
-    for name, help_text, value in (
-        ("machine_cpu_cores", "Number of logical CPU cores.", machine.cpu_count),
-        ("machine_memory_bytes", "Amount of memory installed.", host.memory_bytes["MemTotal"]),
-        ("machine_swap_bytes", "Amount of swap memory available.", host.memory_bytes["SwapTotal"]),
-    ):
-        _add(lines, name, "gauge", help_text, [f"{name}{{{labels}}} {value}"])
-    versions = _labels(
-        [
-            ("cadvisorRevision", ""),
-            ("cadvisorVersion", ""),
-            ("dockerVersion", machine.engine_version),
-            ("kernelVersion", machine.kernel_release),
-            ("osVersion", ""),
-        ]
-    )
-    help_text = "Versions of the kernel and the engine; this exporter is not cAdvisor itself."
-    _add(
-        lines,
-        "cadvisor_version_info",
-        "gauge",
-        help_text,
-        [f"cadvisor_version_info{{{versions}}} 1"],
-    )
-
-
-def _add_node(lines: list[str], machine: Machine, host: HostSample) -> None:
-    rows = [
-        f'node_cpu_seconds_total{{cpu="{number}",mode="{mode}"}} {seconds}'
-        for number, cpu in enumerate(host.cpus)
-        for mode, seconds in cpu.items()
-        if not mode.startswith("guest")  # contained in user and nice
-    ]
-    help_text = "Seconds the CPUs spent in each mode."
-    _add(lines, "node_cpu_seconds_total", "counter", help_text, rows)
-    for name, value in host.memory_bytes.items():
-        is_count = name.startswith("HugePages_")
-        metric = "node_memory_" + _memory_name(name) + ("" if is_count else "_bytes")
-        _add(lines, metric, "gauge", f"Memory information field {name}.", [f"{metric} {value}"])
-    for name, help_text, number in (
-        ("node_load1", "1m load average.", host.load[0]),
-        ("node_load5", "5m load average.", host.load[1]),
-        ("node_load15", "15m load average.", host.load[2]),
-        ("node_boot_time_seconds", "Node boot time, in unixtime.", host.boot_s),
-        ("node_time_seconds", "System time in seconds since epoch.", host.taken_ns / 1e9),
-    ):
-        _add(lines, name, "gauge", help_text, [f"{name} {number}"])
-    place = f'mountpoint="{_escaped(host.disk_path)}"'
-    for name, help_text, number in (
-        ("size", "Filesystem size in bytes.", host.disk_total_bytes),
-        ("free", "Filesystem free space in bytes.", host.disk_total_bytes - host.disk_used_bytes),
-        ("avail", "Space available to non-root users in bytes.", host.disk_available_bytes),
-    ):
-        metric = f"node_filesystem_{name}_bytes"
-        _add(lines, metric, "gauge", help_text, [f"{metric}{{{place}}} {number}"])
-    _add_node_devices(lines, host)
-    uname = _labels(
-        [
-            ("domainname", "(none)"),
-            ("machine", machine.architecture),
-            ("nodename", machine.host_name),
-            ("release", machine.kernel_release),
-            ("sysname", "Linux"),
-            ("version", machine.kernel_version),
-        ]
-    )
-    help_text = "Labeled system information as provided by the uname system call."
-    _add(lines, "node_uname_info", "gauge", help_text, [f"node_uname_info{{{uname}}} 1"])
-
-
-def _add_node_devices(lines: list[str], host: HostSample) -> None:
-    for name, attribute in (
-        ("receive_bytes", "receive_bytes"),
-        ("receive_packets", "receive_packets"),
-        ("receive_errs", "receive_errors"),
-        ("receive_drop", "receive_drops"),
-        ("transmit_bytes", "transmit_bytes"),
-        ("transmit_packets", "transmit_packets"),
-        ("transmit_errs", "transmit_errors"),
-        ("transmit_drop", "transmit_drops"),
-    ):
-        metric = f"node_network_{name}_total"
-        rows = [
-            f'{metric}{{device="{_escaped(device)}"}} {getattr(counters, attribute)}'
-            for device, counters in host.interfaces.items()
-        ]
-        _add(lines, metric, "counter", f"Network device statistic {name}.", rows)
-    for name, attribute in (
-        ("read_bytes", "read_bytes"),
-        ("written_bytes", "write_bytes"),
-        ("reads_completed", "reads"),
-        ("writes_completed", "writes"),
-    ):
-        metric = f"node_disk_{name}_total"
-        rows = [
-            f'{metric}{{device="{_escaped(device)}"}} {getattr(counters, attribute)}'
-            for device, counters in host.disks.items()
-        ]
-        _add(lines, metric, "counter", f"Disk statistic {name}.", rows)
-
-
-def _memory_name(name: str) -> str:
-    """`Active(anon)` → `Active_anon`, as node_exporter."""
-    return re.sub(r"[()]", "_", name).rstrip("_")
-
-
-def _add(lines: list[str], name: str, kind: str, help_text: str, rows: Sequence[str]) -> None:
-    if rows:
-        lines.append(f"# HELP {name} {help_text}")
-        lines.append(f"# TYPE {name} {kind}")
-        lines.extend(rows)
 
 
 def _container_labels(sample: ContainerSample, keys: Sequence[str]) -> str:
@@ -461,17 +339,9 @@ def _container_labels(sample: ContainerSample, keys: Sequence[str]) -> str:
             pairs[name] = container.labels.get(key, "")
     pairs["image"] = container.image
     pairs["name"] = container.name
-    return _labels(pairs.items())
+    return label_text(pairs.items())
 
 
 def label_name(key: str) -> str:
     """The label of a container's label, as cAdvisor writes it."""
     return "container_label_" + re.sub(r"[^a-zA-Z0-9_]", "_", key)
-
-
-def _labels(pairs: Iterable[tuple[str, str]]) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

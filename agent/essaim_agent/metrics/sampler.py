@@ -62,7 +62,7 @@ class _Tracked(msgspec.Struct):
 
     directories: dict[str, str]
     """By v1 controller, or under "" for v2."""
-    block_files: tuple[str, ...]
+    block_files: tuple[tuple[str, str], ...]
     limits: Limits
     sample_count: int = 0
     cpu_usage_s: float | None = None
@@ -248,23 +248,22 @@ class FiguresSampler:
             return None
         return _Tracked(directories, self._block_files(directories), Limits())
 
-    def _block_files(self, directories: Mapping[str, str]) -> tuple[str, ...]:
+    def _block_files(self, directories: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Those of v1's that this kernel has; which of them has numbers may change."""
         if "blkio" not in directories:
             return ()
         present = {entry.name for entry in Path(directories["blkio"]).iterdir()}
-        return tuple(name for pair in cgroups.V1_BLOCK_FILES if pair[0] in present for name in pair)
+        return tuple(pair for pair in cgroups.V1_BLOCK_FILES if pair[0] in present)
 
     def _read_cgroup(self, tracked: _Tracked) -> Reading:
         if not self._mounts.is_v1:
             return cgroups.read_v2(_read_all(tracked, cgroups.V2_FILES, cgroups.V2_REQUIRED))
         files = _read_all(tracked, cgroups.V1_FILES, cgroups.V1_REQUIRED)
-        for index in range(0, len(tracked.block_files), 2):
-            pair = tracked.block_files[index : index + 2]
-            found = _read_all(tracked, [("blkio", name) for name in pair], frozenset())
+        for bytes_file, operations_file in tracked.block_files:
+            sizes = _read_all(tracked, [("blkio", bytes_file)], frozenset())
             # "Total 0" alone: this scheduler's file is not the one that is filled.
-            if found.get(pair[0], "").count("\n") > 1:
-                files |= found
+            if sizes.get(bytes_file, "").count("\n") > 1:
+                files |= sizes | _read_all(tracked, [("blkio", operations_file)], frozenset())
                 break
         return cgroups.read_v1(files)
 

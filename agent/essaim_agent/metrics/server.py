@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from essaim_agent.metrics.exposition import CONTENT_TYPE
+from essaim_agent.metrics.prometheus_text import CONTENT_TYPE
 from essaim_shared.log import fields
 
 _log = logging.getLogger(__name__)
