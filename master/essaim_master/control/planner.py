@@ -224,9 +224,7 @@ class _Placer:
         for key in list(self._worklist.gateways):
             del self._worklist.gateways[key]
             is_idle = key not in self._worklist.index.attached and key not in used
-            if self._state.gateway(*key) is not None and (
-                is_idle or key[1] not in self._state.nodes
-            ):
+            if is_idle and self._state.gateway(*key) is not None:
                 self._released.append(key)
 
     def writes(self) -> Writes:
