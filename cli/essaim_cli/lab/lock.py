@@ -24,6 +24,9 @@ async def labs_locked(run_root: Path, clock: Clock) -> AsyncIterator[None]:
     while True:
         run_root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(run_root, os.O_RDONLY | os.O_DIRECTORY)
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            os.close(descriptor)
+            raise LabError(f"{run_root} belongs to another user: set XDG_RUNTIME_DIR to your own")
         if _try_lock(descriptor) and _is_still(descriptor, run_root):
             break
         os.close(descriptor)

@@ -29,8 +29,8 @@ def roots() -> Roots:
     user = os.geteuid()
     if user == 0:
         return Roots(Path("/run/essaim-lab"), Path("/var/lib/essaim-lab"))
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/essaim-{user}")
-    return Roots(base / "essaim-lab", base / "essaim-lab-data")
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
+    return Roots(base / f"essaim-lab-{user}", base / f"essaim-lab-data-{user}")
 
 
 def write_state(topology: Topology) -> None:
