@@ -59,6 +59,13 @@ _AWAY_WORDS: Final = (
 )
 """In an engine's error: its containerd is restarting, so the same call may succeed later."""
 
+_WRONG_WORDS: Final = (
+    docker.errors.InvalidArgument,
+    docker.errors.InvalidRepository,
+    docker.errors.NullResource,
+)
+"""What docker's client refuses by itself: asking again changes nothing."""
+
 T = TypeVar("T")
 
 
@@ -79,6 +86,8 @@ def _translated() -> Iterator[None]:
         if status == 503 or (status >= 500 and any(word in text for word in _AWAY_WORDS)):
             raise Temporary(text) from error
         raise ExecutorError(text) from error
+    except _WRONG_WORDS as error:
+        raise ExecutorError(one_line(str(error))) from error
     except (
         requests.exceptions.RequestException,
         urllib3.exceptions.HTTPError,
@@ -355,6 +364,14 @@ class DockerExecutor:
             return int(state["ExitCode"])
 
         return await self._call(look)
+
+    async def pid_of(self, container_id: str) -> int:
+        """Of the container's first process; 0 when it does not run. Not asked for at each start:
+        it would cost a call more."""
+        inspected: dict[str, Any] = await self._call(
+            lambda client: client.inspect_container(container_id)
+        )
+        return int(inspected["State"].get("Pid", 0))
 
     async def remove(self, task_id: TaskId) -> None:
         container_id = await self._container_of(task_id)

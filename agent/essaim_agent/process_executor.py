@@ -82,6 +82,7 @@ def command_of(container: ContainerSpec) -> tuple[str, ...]:
     for field, words in _REFUSED:
         if getattr(container, field):
             raise ExecutorError(f"a task on the process executor cannot {words}")
+    signal_number(container.stop_signal)
     command = (*container.command, *container.args)
     if not command:
         raise ExecutorError("a task on the process executor needs a command")
@@ -291,7 +292,7 @@ def _spawn(
                 env=environment,
                 start_new_session=True,
             )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         raise ExecutorError(f"cannot start {command[0]}: {error}") from error
 
 

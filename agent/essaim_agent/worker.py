@@ -11,7 +11,7 @@ its exits are followed.
 import asyncio
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from essaim_agent.executor import Executor, FoundContainer, NodeResources, Temporary
 from essaim_agent.journal import Journal, Journaled, JournaledTask
@@ -119,6 +119,15 @@ class Worker:
         del self.managers[manager.task.id]
         self._reporter.forget(manager.task.id)
         self._journal_changed()
+
+    @property
+    def running(self) -> Sequence[TaskManager]:
+        """The tasks whose containers run, as far as is known."""
+        return [manager for manager in self.managers.values() if manager.is_running]
+
+    @property
+    def count(self) -> int:
+        return len(self.managers)
 
     # Orders.
 

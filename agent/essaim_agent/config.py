@@ -1,0 +1,73 @@
+"""The agent's configuration file, checked before anything starts."""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from essaim_shared import config
+from essaim_shared.errors import ConfigError
+
+PORT_MAX = 65_535
+
+
+class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    udp_port: int = 7472
+    """For VXLAN, the same on every node; not Swarm's 4789, so that both can live on one host."""
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cluster_id: str
+    node_name: str
+    """Shown by `node ls`."""
+    data_dir: str
+    """Node id and journal. To be kept."""
+    run_dir: str
+    """Namespaces linked for the runtime, process files. May go with a reboot."""
+    address: str
+    """The node's own IPv4 address, where the other nodes send VXLAN packets."""
+    bus_servers: tuple[str, ...]
+    """The local one first: it is preferred."""
+    executor: Literal["docker", "process", "fake"] = "docker"
+    engine_socket: str = "/var/run/docker.sock"
+    metrics_listen: str = ""
+    """`HOST:PORT`; empty: no metrics page."""
+    overlay: OverlayConfig = OverlayConfig()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`HOST:PORT` → (host, port). Raises ConfigError."""
+    host, separator, port = address.rpartition(":")
+    if not (separator and host and port.isdigit() and int(port) <= PORT_MAX):
+        raise ConfigError(f"{address!r} is no address: write HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def load_agent_config(path: Path) -> AgentConfig:
+    """Read and check the file. Raises ConfigError: file, key, what is wrong with it."""
+    loaded = config.load(path, AgentConfig)
+    try:
+        _check(loaded)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return loaded
+
+
+def _check(loaded: AgentConfig) -> None:
+    if not loaded.bus_servers:
+        raise ConfigError("bus_servers: name at least one, for example nats://127.0.0.1:4222")
+    if not loaded.node_name:
+        raise ConfigError("node_name: is empty")
+    try:
+        ipaddress.IPv4Address(loaded.address)
+    except ValueError as error:
+        raise ConfigError(f"address: {error}") from error
+    for key in ("data_dir", "run_dir"):
+        value = getattr(loaded, key)
+        if not value.startswith("/"):
+            raise ConfigError(f"{key}: {value!r} is not absolute")
+    if loaded.metrics_listen:
+        split_address(loaded.metrics_listen)
+    if not 0 < loaded.overlay.udp_port <= PORT_MAX:
+        raise ConfigError(f"overlay.udp_port: {loaded.overlay.udp_port} is not in 1..{PORT_MAX}")

@@ -1,0 +1,208 @@
+"""Wires an agent's parts together and runs them until a signal. No decisions here.
+
+Order of start: the data directory is locked, the engine met and everything found there taken
+over, and only then does the node register. On the way out nothing is stopped: containers, their
+namespaces and the overlay's tables stay as they are for the next agent.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from essaim_agent.config import AgentConfig, split_address
+from essaim_agent.executor import Executor, NodeResources
+from essaim_agent.figures_publisher import FiguresPublisher
+from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
+from essaim_agent.metrics.sampler import FiguresSampler
+from essaim_agent.metrics.server import MetricsServer
+from essaim_agent.network import TaskNetworks
+from essaim_agent.no_network import NoNetworks
+from essaim_agent.reporter import Reporter
+from essaim_agent.session import Session
+from essaim_agent.session_machine import State
+from essaim_agent.worker import Worker
+from essaim_shared import __version__, notify
+from essaim_shared.clock import Clock, SystemClock
+from essaim_shared.errors import ConfigError
+from essaim_shared.ids import TaskId
+from essaim_shared.log import fields
+from essaim_shared.loop_lag import LoopLag
+from essaim_shared.nats_transport import NatsTransport
+from essaim_shared.objects import NodeDescription
+from essaim_shared.subjects import Subjects
+
+_log = logging.getLogger(__name__)
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """The executor of a configuration, with what belongs to its kind."""
+
+    executor: Executor
+    networks: TaskNetworks
+    measured_as: Literal["docker", "process"]
+    data_root: Callable[[], Path]
+    pid_of: Callable[[str], Awaitable[int]] | None = None
+
+
+def make_engine(config: AgentConfig, clock: Clock) -> Engine:
+    """Each kind imports its libraries only when it is chosen: they are half of the memory."""
+    run_dir = Path(config.run_dir)
+    if config.executor == "docker":
+        from essaim_agent.docker_executor import DockerExecutor
+        from essaim_agent.overlay.task_networks import OverlayNetworks
+
+        docker_executor = DockerExecutor(
+            Path(config.engine_socket), config.cluster_id, run_dir, clock, uses_namespaces=True
+        )
+        return Engine(
+            executor=docker_executor,
+            networks=OverlayNetworks(config.address, clock, config.overlay.udp_port),
+            measured_as="docker",
+            data_root=lambda: docker_executor.engine_root,
+            pid_of=docker_executor.pid_of,
+        )
+    if config.executor == "process":
+        from essaim_agent.process_executor import ProcessExecutor
+
+        return Engine(ProcessExecutor(run_dir, clock), NoNetworks(), "process", lambda: run_dir)
+    from essaim_agent.fake_executor import FakeEngine, FakeExecutor
+
+    return Engine(FakeExecutor(FakeEngine(), clock), NoNetworks(), "process", lambda: run_dir)
+
+
+def describe(config: AgentConfig, resources: NodeResources) -> NodeDescription:
+    """What the node says of itself when it registers."""
+    # A cloned disk takes the node id along, but neither the running kernel nor the address.
+    boot_id = BOOT_ID.read_text().strip()
+    return NodeDescription(
+        hostname=config.node_name,
+        address=config.address,
+        architecture=resources.architecture,
+        nano_cpus=resources.nano_cpus,
+        memory_bytes=resources.memory_bytes,
+        engine_version=resources.engine_version,
+        engine_labels=resources.engine_labels,
+        agent_version=__version__,
+        instance=f"{boot_id}/{config.node_name}/{config.address}",
+    )
+
+
+async def run_agent(config: AgentConfig) -> None:
+    """Run until SIGTERM or SIGINT. Raises ConfigError or ExecutorError when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = loop.create_task(_run(config), name="agent")
+    stopping = loop.create_task(stop.wait(), name="signal")
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if running.done():
+        running.result()
+    notify.notify(os.environ, notify.STOPPING)
+    running.cancel()
+    await asyncio.wait({running})
+    if not running.cancelled():
+        running.result()
+    _log.info("ended; containers keep running")
+
+
+async def _run(config: AgentConfig) -> None:
+    clock, rng = SystemClock(), random.Random()
+    _make_run_directory(config.run_dir)
+    async with AsyncExitStack() as ends:
+        data = DataDirectory(Path(config.data_dir))
+        ends.callback(data.close)
+        node_id = data.node_id(rng)
+        highest_term = HighestTerm(data.path)
+        journal = Journal(data.path, clock)
+        engine = make_engine(config, clock)
+        ends.push_async_callback(engine.executor.close)
+        ends.push_async_callback(engine.networks.close)
+        subjects = Subjects(config.cluster_id)
+        transport = NatsTransport(config.bus_servers, f"agent-{node_id}", clock, rng)
+        ends.push_async_callback(transport.close)
+        reporter = Reporter(transport, subjects.status, node_id, clock, rng, highest_term.admits)
+        worker = Worker(engine.executor, engine.networks, journal, reporter, clock, rng)
+        resources = await worker.start()
+        await transport.open(wait_s=0)
+        session = Session(
+            transport=transport,
+            subjects=subjects,
+            node_id=node_id,
+            description=lambda: describe(config, worker.resources or resources),
+            sink=worker,
+            reporter=reporter,
+            highest_term=highest_term,
+            last_heard=LastHeard(data.path),
+            clock=clock,
+            rng=rng,
+        )
+        networks = engine.networks
+        figures = FiguresPublisher(
+            transport=transport,
+            subject=subjects.figures(node_id),
+            node_id=node_id,
+            cluster_id=config.cluster_id,
+            tasks=worker,
+            new_sampler=lambda parents: FiguresSampler(
+                engine.measured_as,
+                engine.data_root(),
+                clock,
+                lambda task_id: networks.counters(TaskId(task_id)),
+                parents,
+                resources.engine_version,
+            ),
+            pid_of=engine.pid_of,
+            clock=clock,
+        )
+        await _serve_metrics(config, figures, session, ends)
+        ends.push_async_callback(journal.close)
+        gc.freeze()
+        _log.info("started %s", fields(node=node_id, name=config.node_name, tasks=worker.count))
+        notify.notify(os.environ, notify.READY)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.run(), name="worker")
+            group.create_task(journal.run(), name="journal")
+            group.create_task(reporter.run(), name="reporter")
+            group.create_task(session.run(), name="session")
+            group.create_task(figures.run(), name="figures")
+            group.create_task(LoopLag(clock).run(), name="loop lag")
+
+
+def _make_run_directory(run_dir: str) -> None:
+    try:
+        Path(run_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run_dir {run_dir} cannot be used: {error.strerror}") from error
+
+
+async def _serve_metrics(
+    config: AgentConfig, figures: FiguresPublisher, session: Session, ends: AsyncExitStack
+) -> None:
+    if not config.metrics_listen:
+        return
+
+    def trouble() -> str | None:
+        return None if session.state is State.IN_SESSION else "no session with a leader"
+
+    server = MetricsServer(figures.page, trouble)
+    host, port = split_address(config.metrics_listen)
+    try:
+        await server.open(host, port)
+    except OSError as error:
+        raise ConfigError(
+            f"metrics_listen: cannot listen on {config.metrics_listen}: {error.strerror}"
+        ) from error
+    ends.push_async_callback(server.close)

@@ -1,0 +1,37 @@
+"""For executors whose tasks live on the host's network: nothing to make, nothing to keep."""
+
+from collections.abc import Mapping, Sequence
+
+from essaim_agent.network import InterfaceCounters
+from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.objects import Attachment
+
+
+class NoNetworks:
+    """Implements `essaim_agent.network.TaskNetworks`. The worker never attaches a task to it."""
+
+    async def start(self) -> None:
+        return
+
+    async def want(
+        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
+    ) -> None:
+        return
+
+    async def attach(
+        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+    ) -> str:
+        return ""
+
+    async def detach(self, task_id: TaskId) -> None:
+        return
+
+    async def attached(self) -> frozenset[TaskId]:
+        return frozenset()
+
+    def counters(self, task_id: TaskId) -> InterfaceCounters | None:
+        return None
+
+    async def close(self) -> None:
+        return
