@@ -7,6 +7,7 @@ A null means "not given"; only in an Essaim field it means "cleared" (`spec.keep
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -85,15 +86,17 @@ def says_nothing(value: Any, depth: int = 0) -> bool:
     return value is None or value is False or value in (0, "", [])
 
 
-_shapes: dict[type, _Shape] = {}
+@cache
+def essaim_fields(struct: type[msgspec.Struct]) -> frozenset[str]:
+    """The Python names of a struct's Essaim fields: those that are UNSET when absent."""
+    return frozenset(
+        field.name for field in msgspec.structs.fields(struct) if field.default is msgspec.UNSET
+    )
 
 
+@cache
 def _shape_of_struct(struct: type) -> _Shape:
-    known = _shapes.get(struct)
-    if known is None:
-        info = msgspec.inspect.type_info(struct)
-        known = _shapes[struct] = _shape_of(info) or _Shape()
-    return known
+    return _shape_of(msgspec.inspect.type_info(struct)) or _Shape()
 
 
 def _shape_of(info: msgspec.inspect.Type) -> _Shape | None:
@@ -101,7 +104,7 @@ def _shape_of(info: msgspec.inspect.Type) -> _Shape | None:
         case msgspec.inspect.StructType():
             fields = {
                 field.encode_name.casefold(): _Field(
-                    field.encode_name, _shape_of(field.type), _is_essaim_field(info.cls, field.name)
+                    field.encode_name, _shape_of(field.type), field.name in essaim_fields(info.cls)
                 )
                 for field in info.fields
             }
@@ -114,13 +117,6 @@ def _shape_of(info: msgspec.inspect.Type) -> _Shape | None:
             return shapes[0] if shapes else None
         case _:
             return None
-
-
-def _is_essaim_field(struct: type[msgspec.Struct], name: str) -> bool:
-    return any(
-        field.name == name and field.default is msgspec.UNSET
-        for field in msgspec.structs.fields(struct)
-    )
 
 
 def _name_object(fields: Mapping[str, Any], shape: _Shape, path: str) -> dict[str, Any]:

@@ -95,12 +95,21 @@ class HttpServer:
                     return int(listening.getsockname()[1])
         raise BrokenInvariant("tcp_port of a server that does not listen on TCP")
 
+    @property
+    def connections(self) -> frozenset[PeerProtocol]:
+        """Those that are open now."""
+        return frozenset(
+            connection
+            for connection in self._state.connections
+            if isinstance(connection, PeerProtocol)
+        )
+
     async def stop(self) -> None:
         """Take no more connections, let requests under way end, cut those that do not."""
         for server in self._servers:
             server.close()
         self._app.close()
-        for connection in tuple(self._state.connections):
+        for connection in self.connections:
             connection.shutdown()
         tasks = set(self._state.tasks)
         if tasks:
@@ -109,7 +118,7 @@ class HttpServer:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        for connection in tuple(self._state.connections):
+        for connection in self.connections:
             connection.transport.close()
         self._remove_socket()
 
@@ -193,7 +202,9 @@ def _remove_stale_socket(path: Path) -> None:
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, not left to the default 0: asyncio turns Nagle's algorithm off only then, and
+    # without that each answer would wait 40 ms for the client's delayed acknowledgement.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))

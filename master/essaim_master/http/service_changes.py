@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from essaim_master.http.errors import ImmutableName
 from essaim_master.http.image_name import familiar_image
-from essaim_master.http.json_edge import decode_object, decode_spec, field_of
+from essaim_master.http.json_edge import decode_object, decode_spec, essaim_fields, field_of
 from essaim_master.http.validation import check_service_name, check_service_spec
 from essaim_shared.errors import InvalidRequest, NotSupported
 from essaim_shared.ids import ServiceId
@@ -144,12 +144,13 @@ def _clear_nulls(spec: S) -> S:
     """Essaim fields that were cleared, as if never set: a null alone must not look like a change
     of the task template."""
     changes: dict[str, Any] = {}
-    for field in msgspec.structs.fields(spec):
-        value = getattr(spec, field.name)
-        if value is None and field.default is UNSET:
-            changes[field.name] = UNSET
+    ours = essaim_fields(type(spec))
+    for name in spec.__struct_fields__:
+        value = getattr(spec, name)
+        if value is None and name in ours:
+            changes[name] = UNSET
         elif isinstance(value, Spec):
             cleared = _clear_nulls(value)
             if cleared is not value:
-                changes[field.name] = cleared
+                changes[name] = cleared
     return msgspec.structs.replace(spec, **changes) if changes else spec

@@ -90,6 +90,19 @@ async def test_a_tcp_peer_is_known_by_its_address(echo, start) -> None:
     assert peer.uid is None
 
 
+async def test_no_answer_waits_for_a_delayed_acknowledgement(echo, start) -> None:
+    """Head and body leave in two writes; with Nagle's algorithm the second would wait 40 ms."""
+    server = await start(echo, listen="127.0.0.1:0")
+    echo.gate.clear()
+    asking = asyncio.create_task(exchange(GET, port=server.tcp_port))
+    await echo.entered.wait()
+    (connection,) = server.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    echo.gate.set()
+    await asking
+
+
 async def test_both_sockets_serve_the_same_application(tmp_path, world, start) -> None:
     path = tmp_path / "master.sock"
     server = await start(world.app, socket_path=path, listen="127.0.0.1:0")
