@@ -111,7 +111,12 @@ class Leader:
             await asyncio.gather(office, change, return_exceptions=True)
         if not office.cancelled() and (failure := office.exception()) is not None:
             raise failure
-        if self._leads and not self._changed.is_set():
+        if self._changed.is_set():
+            return
+        epoch = self._cluster.state.leader_epoch
+        if epoch is not None and epoch.term > term:
+            await self._changed.wait()  # another one leads; this master will soon be told
+        else:
             await self._clock.sleep(RETRY_S)
 
     async def _serve(self, term: int) -> None:
