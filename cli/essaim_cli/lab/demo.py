@@ -24,6 +24,8 @@ SERVICE = "web"
 REPLICAS = 3
 FETCH_TIMEOUT_S = 10.0
 FETCH_POLL_S = 0.1
+FETCH_ONCE_S = "3"
+"""Of one attempt; `wget -T` would crash a static busybox, so `timeout` ends it."""
 WEB_PORT = 80
 
 _RUNNING_TASKS = f'/tasks?filters={{"service":["{SERVICE}"],"desired-state":["running"]}}'
@@ -116,7 +118,7 @@ async def _page_of(
 
 
 async def _fetch_over_overlay(host: Host, replica: Replica, reader: Replica) -> str:
-    # The port stands there on purpose: a static busybox looks up "http" otherwise, and crashes.
+    # The port is written out: without one a static busybox looks it up by name, and crashes.
     url = f"http://{replica.address}:{WEB_PORT}/"
     output = await run_command(
         [
@@ -124,7 +126,7 @@ async def _fetch_over_overlay(host: Host, replica: Replica, reader: Replica) -> 
             f"--host=unix://{host.engine_socket}",
             "exec",
             reader.container_id,
-            *("wget", "-q", "-T", "3", "-O", "-", url),
+            *("timeout", FETCH_ONCE_S, "wget", "-q", "-O", "-", url),
         ]
     )
     return output.strip()

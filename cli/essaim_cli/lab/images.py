@@ -17,8 +17,8 @@ BUSYBOX = Path("/bin/busybox")
 
 _APPLETS = (
     "cat date df echo env expr false free grep head hostname httpd id ifconfig ip kill ls mkdir "
-    "mount nc netstat nslookup ping ps rm sed seq sh sleep stat tail test top touch tr true "
-    "uname vi wget which"
+    "mount nc netstat nslookup ping ps rm sed seq sh sleep stat tail test timeout top touch tr "
+    "true uname vi wget which"
 )
 
 _START = """#!/bin/sh
