@@ -1,0 +1,204 @@
+"""The steps of a task on its node, as a table and as whole lives."""
+
+import itertools
+
+import pytest
+
+from essaim_agent.task_machine import (
+    STEPS,
+    Conclusion,
+    EngineState,
+    Phase,
+    Step,
+    TaskView,
+    Wanted,
+    conclusion,
+    next_step,
+    one_line,
+)
+from essaim_shared.limits import STATUS_ERROR_CHARS_MAX
+from essaim_shared.task_state import DESIRED_STATES, TaskState
+
+ON_A_NODE = [
+    state
+    for state in TaskState
+    if state not in (TaskState.NEW, TaskState.PENDING, TaskState.REMOVE)
+]
+
+
+def view(
+    desired: TaskState,
+    observed: TaskState,
+    engine: EngineState = EngineState.ABSENT,
+    holds_network: bool = False,
+    failure: str | None = None,
+    exit_code: int = 0,
+    exit_error: str = "",
+) -> TaskView:
+    return TaskView(
+        desired=desired,
+        observed=observed,
+        engine=engine,
+        holds_network=holds_network,
+        failure=failure,
+        exit_code=exit_code,
+        exit_error=exit_error,
+    )
+
+
+def test_the_table_knows_a_step_for_every_situation() -> None:
+    assert set(STEPS) == set(itertools.product(Wanted, Phase, EngineState))
+
+
+@pytest.mark.parametrize("desired", sorted(DESIRED_STATES))
+@pytest.mark.parametrize("observed", ON_A_NODE)
+@pytest.mark.parametrize("engine", EngineState)
+def test_a_container_that_ended_or_may_have_ended_is_never_started(
+    desired: TaskState, observed: TaskState, engine: EngineState
+) -> None:
+    step = next_step(view(desired, observed, engine))
+    if engine is EngineState.EXITED or observed >= TaskState.RUNNING:
+        assert step not in (Step.ACCEPT, Step.PREPARE, Step.START)
+
+
+@pytest.mark.parametrize("observed", ON_A_NODE)
+@pytest.mark.parametrize("engine", EngineState)
+def test_what_is_to_be_gone_goes_and_then_rests(observed: TaskState, engine: EngineState) -> None:
+    """Every step brings the task nearer to nothing, in at most five steps."""
+    seen = view(TaskState.REMOVE, observed, engine, holds_network=True)
+    for _ in range(5):
+        step = next_step(seen)
+        if step is Step.REST:
+            break
+        seen = after(seen, step)
+    assert next_step(seen) is Step.REST
+    assert seen.engine is EngineState.ABSENT
+    assert not seen.holds_network
+
+
+def after(seen: TaskView, step: Step) -> TaskView:
+    """The view once a step has succeeded."""
+    facts = {
+        Step.ACCEPT: {"observed": TaskState.ACCEPTED},
+        Step.PREPARE: {"observed": TaskState.READY, "holds_network": True},
+        Step.START: {"observed": TaskState.STARTING, "engine": EngineState.RUNNING},
+        Step.CONFIRM: {"observed": TaskState.RUNNING},
+        Step.STOP: {"engine": EngineState.EXITED},
+        Step.RELEASE: {"holds_network": False},
+        Step.REMOVE: {"engine": EngineState.ABSENT},
+    }.get(step, {})
+    if step is Step.CONCLUDE:
+        facts = {"observed": conclusion(seen).state}
+    known = {
+        name: getattr(seen, name)
+        for name in ("desired", "observed", "engine", "holds_network", "failure", "exit_code")
+    }
+    return TaskView(**{**known, **facts})
+
+
+def life(seen: TaskView) -> list[Step]:
+    """The steps from here on until the task only waits."""
+    steps = []
+    while (step := next_step(seen)) not in (Step.WATCH, Step.REST, Step.AWAIT_RUN):
+        steps.append(step)
+        seen = after(seen, step)
+        assert len(steps) < 10
+    return steps
+
+
+def test_the_straight_way_to_running() -> None:
+    assert life(view(TaskState.RUNNING, TaskState.ASSIGNED)) == [
+        Step.ACCEPT,
+        Step.PREPARE,
+        Step.START,
+        Step.CONFIRM,
+    ]
+
+
+def test_a_task_held_ready_is_prepared_and_waits() -> None:
+    assert life(view(TaskState.READY, TaskState.ASSIGNED)) == [Step.ACCEPT, Step.PREPARE]
+    assert next_step(view(TaskState.READY, TaskState.READY)) is Step.AWAIT_RUN
+
+
+def test_a_found_container_is_adopted_whatever_was_reported_before() -> None:
+    for observed in (TaskState.ASSIGNED, TaskState.PREPARING, TaskState.STARTING):
+        adopted = view(TaskState.RUNNING, observed, EngineState.RUNNING, holds_network=True)
+        assert life(adopted) == [Step.CONFIRM]
+
+
+def test_a_stop_frees_the_address_before_the_end_is_reported() -> None:
+    running = view(TaskState.SHUTDOWN, TaskState.RUNNING, EngineState.RUNNING, holds_network=True)
+    assert life(running) == [Step.STOP, Step.RELEASE, Step.CONCLUDE, Step.REMOVE]
+
+
+def test_a_crashed_container_stays_for_its_logs_until_the_task_is_dropped() -> None:
+    crashed = view(TaskState.RUNNING, TaskState.RUNNING, EngineState.EXITED, exit_code=1)
+    assert life(crashed) == [Step.CONCLUDE]
+    for desired, steps in ((TaskState.SHUTDOWN, []), (TaskState.REMOVE, [Step.REMOVE])):
+        assert life(view(desired, TaskState.FAILED, EngineState.EXITED)) == steps
+
+
+def test_an_ended_task_whose_container_was_started_by_hand_is_stopped() -> None:
+    assert next_step(view(TaskState.RUNNING, TaskState.FAILED, EngineState.RUNNING)) is Step.STOP
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "err"),
+    [
+        (view(TaskState.RUNNING, TaskState.RUNNING, EngineState.EXITED), TaskState.COMPLETE, ""),
+        (
+            view(TaskState.RUNNING, TaskState.RUNNING, EngineState.EXITED, exit_code=3),
+            TaskState.FAILED,
+            "task: non-zero exit (3)",
+        ),
+        (
+            view(
+                TaskState.RUNNING,
+                TaskState.RUNNING,
+                EngineState.EXITED,
+                exit_code=137,
+                exit_error="out of memory",
+            ),
+            TaskState.FAILED,
+            "task: non-zero exit (137): out of memory",
+        ),
+        (
+            view(TaskState.SHUTDOWN, TaskState.RUNNING, EngineState.EXITED, exit_code=143),
+            TaskState.SHUTDOWN,
+            "",
+        ),
+        (view(TaskState.SHUTDOWN, TaskState.PREPARING), TaskState.SHUTDOWN, ""),
+        (
+            view(TaskState.RUNNING, TaskState.RUNNING),
+            TaskState.FAILED,
+            "the container is gone: someone else removed it",
+        ),
+        (
+            view(TaskState.RUNNING, TaskState.PREPARING, failure="No such image: x"),
+            TaskState.REJECTED,
+            "No such image: x",
+        ),
+        (
+            view(TaskState.RUNNING, TaskState.STARTING, failure="no such file"),
+            TaskState.FAILED,
+            "no such file",
+        ),
+    ],
+)
+def test_how_a_task_ended(seen: TaskView, state: TaskState, err: str) -> None:
+    assert next_step(seen) is Step.CONCLUDE
+    ended = conclusion(seen)
+    assert isinstance(ended, Conclusion)
+    assert (ended.state, ended.err) == (state, err)
+
+
+def test_a_running_task_that_cannot_go_on_is_stopped_first() -> None:
+    cut_off = view(
+        TaskState.RUNNING, TaskState.RUNNING, EngineState.RUNNING, failure="no master heard"
+    )
+    assert life(cut_off) == [Step.STOP, Step.CONCLUDE]
+
+
+def test_errors_travel_as_one_bounded_line() -> None:
+    assert one_line("  two\n\tlines ") == "two lines"
+    assert len(one_line("x" * 10_000)) == STATUS_ERROR_CHARS_MAX
