@@ -192,6 +192,19 @@ def test_forwarded_reads_are_refused_when_the_leader_changes(core, raft):
     assert raft.work(member).reads_refused == (5,)
 
 
+def test_a_forwarded_read_that_was_lost_is_refused_after_a_while(core, raft):
+    """The leader lives, so nothing else would ever end the wait."""
+    member = core(election_ticks_max=12)
+    refused = []
+    for tick in range(20):
+        member.step(Message(MessageType.HEARTBEAT_REQUEST, "b", "a", 1))
+        if tick == 2:
+            member.read_index(5)
+        member.tick()
+        refused += [(tick, context) for context in raft.work(member).reads_refused]
+    assert refused == [(13, 5)]
+
+
 def test_waiting_reads_are_bounded(leader, raft):
     leading = leader()
     for context in range(READS_PENDING_MAX + 1):

@@ -322,6 +322,14 @@ def test_5_5_requests_may_come_twice(core, raft):
     assert (again.entries, again.committed) == ((), ())
 
 
+def test_5_5_a_late_request_does_not_swallow_the_answer_to_a_newer_one(core, raft):
+    member = core()
+    entries = tuple(no_op(1, index) for index in (1, 2, 3))
+    member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=entries))
+    member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=entries[:1]))
+    assert max(message.index for message in raft.messages_of(member)) == 3
+
+
 # 8 Client interaction
 
 

@@ -179,6 +179,14 @@ def test_rule_4_a_cluster_of_one_sends_nothing_of_a_term_that_is_not_durable(cor
     assert ready.messages_after_sync
 
 
+def test_rule_4_a_vote_in_a_known_term_is_synced_too(core):
+    member = core(term=1)
+    member.step(Message(MessageType.VOTE_REQUEST, "b", "a", 1))
+    ready = member.ready()
+    assert ready.hard_state.vote == "b"
+    assert ready.must_sync
+
+
 def test_rule_4_a_commit_alone_needs_no_sync(leader, raft):
     leading = leader()
     raft.work(leading)
@@ -259,6 +267,15 @@ def test_rule_7_a_doubled_vote_counts_once(core, raft):
     for _ in range(5):
         candidate.step(Message(MessageType.VOTE_RESPONSE, "b", "a", 1))
     assert candidate.role is Role.CANDIDATE
+
+
+@pytest.mark.parametrize("term", [3, 5, 9])
+def test_rule_7_a_pre_vote_granted_for_another_term_does_not_count(core, term):
+    candidate = core(term=3)
+    for _ in range(6):
+        candidate.tick()
+    candidate.step(Message(MessageType.PRE_VOTE_RESPONSE, "b", "a", term))
+    assert (candidate.role, candidate.term) == (Role.PRE_CANDIDATE, 3)
 
 
 def test_rule_7_match_only_grows_and_next_stays_above_it(leader, raft):
