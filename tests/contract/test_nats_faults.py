@@ -1,8 +1,9 @@
 """What only real servers and sockets can show about the NATS transport."""
 
 import asyncio
+import gc
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,16 @@ MakeNats = Callable[[int], Awaitable[Any]]
 
 def new_transport(*servers: str, name: str = "client", **options: str) -> NatsTransport:
     return NatsTransport(servers, name, SystemClock(), random.Random(7), **options)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_reported_to_the_event_loop() -> AsyncIterator[None]:
+    """A daemon stops at whatever reaches the loop's exception handler; no fault of the bus may."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    yield
+    gc.collect()  # exceptions that nobody retrieved are reported when their task is collected
+    assert not reports
 
 
 async def echo(delivery: Delivery) -> None:
@@ -282,12 +293,56 @@ async def test_a_subscription_given_up_half_way_does_no_harm(make_nats: MakeNats
     assert client.reconnection_count == 0
 
 
-def test_bad_settings_are_refused() -> None:
+async def test_bad_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="no bus server"):
-        asyncio.run(make())
+        new_transport()
     with pytest.raises(InvalidRequest):
-        asyncio.run(make("nats://127.0.0.1:1", inbox_prefix="_INBOX.>"))
+        new_transport("nats://127.0.0.1:1", inbox_prefix="_INBOX.>")
 
 
-async def make(*servers: str, **options: str) -> None:
-    new_transport(*servers, **options)
+async def test_a_server_that_dies_in_the_middle_of_everything_raises_nothing_anywhere(
+    make_nats: MakeNats,
+) -> None:
+    nats = await make_nats(1)
+    (server,) = nats.servers
+    client = await nats.client("client")
+    await client.subscribe("echo", echo)
+    outcomes: set[str] = set()
+    is_over = False
+
+    async def ask() -> None:
+        while not is_over:
+            try:
+                await client.request("echo", b"x" * 10_000, timeout_s=0.2)
+                outcomes.add("answered")
+            except (NoResponders, RequestTimeout, BusDisconnected) as error:
+                outcomes.add(type(error).__name__)
+                await asyncio.sleep(0)
+
+    async def publish() -> None:
+        while not is_over:
+            try:
+                await client.publish("nobody", b"x" * 100_000)
+            except BusDisconnected:
+                outcomes.add("refused")
+            await asyncio.sleep(0)
+
+    async def come_and_go() -> None:
+        while not is_over:
+            try:
+                subscription = await client.subscribe("s", echo)
+                await subscription.unsubscribe()
+            except BusDisconnected:
+                outcomes.add("refused")
+            await asyncio.sleep(0)
+
+    users = [asyncio.create_task(user()) for user in (ask, ask, publish, come_and_go)]
+    for _ in range(3):
+        await eventually(lambda: client.server == server)
+        outcomes.clear()
+        await eventually(lambda: "answered" in outcomes)
+        await nats.stop(server)
+        await eventually(lambda: "refused" in outcomes)
+        await nats.start(server)
+    is_over = True
+    await asyncio.gather(*users)

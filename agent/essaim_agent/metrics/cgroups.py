@@ -5,7 +5,7 @@ and cgroup-v2; which file stands for which metric follows cAdvisor's metrics/pro
 opencontainers/cgroups (`fs`, `fs2`).
 """
 
-import os.path
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -151,7 +151,7 @@ def directory(mount: Mount, path: str) -> str:
     """The directory of a cgroup under a mount point."""
     if mount.root != "/" and (path == mount.root or path.startswith(mount.root + "/")):
         path = path[len(mount.root) :]
-    return os.path.normpath(f"{mount.point}/{path}")
+    return posixpath.normpath(f"{mount.point}/{path}")
 
 
 # Readings. `files` holds the text by file name; files that the kernel does not have are left out.

@@ -19,6 +19,9 @@ HEAD_BYTES_MAX: Final = 8 * 1024
 WAIT_S_MAX: Final = 30.0
 """For a request, and for the client to take the answer."""
 REQUESTS_PER_CONNECTION_MAX: Final = 1000
+LEAVE_S_MAX: Final = 2.0
+LEAVE_READS_MAX: Final = 64
+"""What a client whose connection is ended may still send; beyond either it gets a reset."""
 
 _PLAIN: Final = "text/plain; charset=utf-8"
 _REASONS: Final = {
@@ -80,8 +83,8 @@ class MetricsServer:
                 async with asyncio.timeout(WAIT_S_MAX):
                     goes_on = await self._answer_one(reader, writer)
                 if not goes_on:
-                    writer.close()
                     break
+            await _take_leave(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             _log.debug("a metrics client went away %s", fields(error=repr(error)))
 
@@ -122,6 +125,17 @@ class MetricsServer:
             return 200, CONTENT_TYPE, self._metrics()
         trouble = self._trouble()
         return (200, _PLAIN, "ok\n") if trouble is None else (503, _PLAIN, trouble + "\n")
+
+
+async def _take_leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let the client read the answer before the connection ends: closing with its bytes unread
+    would make the kernel send a reset, which discards the answer on its way (RFC 9112, 9.6)."""
+    async with asyncio.timeout(LEAVE_S_MAX):
+        writer.write_eof()
+        for _ in range(LEAVE_READS_MAX):
+            if not await reader.read(HEAD_BYTES_MAX):
+                break
+    writer.close()
 
 
 def _response(status: int, kind: str, text: str, goes_on: bool, with_body: bool) -> bytes:
