@@ -28,6 +28,8 @@ BODY_DRAINED_BYTES_MAX = 16 * 1024 * 1024
 """Of a body that is too large so much is read and dropped, so that its sender hears the answer
 instead of a broken pipe."""
 
+JSON_TYPE = "application/json"
+
 GUARDED_ATTEMPTS_MAX = 5
 """Of a change that names no version and loses a race against another writer."""
 
@@ -110,7 +112,11 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body. Raises BodyTooLarge."""
+    """The whole body, which must be declared as JSON, as Docker demands.
+
+    That keeps web pages out: a browser sends this type to a foreign address only after asking
+    it, and it is never told yes. Raises BodyTooLarge, InvalidRequest.
+    """
     parts: list[bytes] = []
     size_bytes = 0
     async for part in request.stream():
@@ -121,6 +127,11 @@ async def read_body(request: Request) -> bytes:
             break
     if size_bytes > HTTP_BODY_BYTES_MAX:
         raise BodyTooLarge(HTTP_BODY_BYTES_MAX)
+    content_type = request.headers.get("Content-Type", "")
+    if size_bytes and content_type.partition(";")[0].strip().lower() != JSON_TYPE:
+        raise InvalidRequest(
+            f"unsupported Content-Type header ({content_type}): must be '{JSON_TYPE}'"
+        )
     return b"".join(parts)
 
 
@@ -129,7 +140,7 @@ def json_response(value: Any, status_code: int = 200) -> Response:
 
 
 def encoded_response(body: bytes, status_code: int = 200) -> Response:
-    return Response(body, status_code, media_type="application/json")
+    return Response(body, status_code, media_type=JSON_TYPE)
 
 
 def error_response(message: str, status_code: int) -> Response:

@@ -51,7 +51,7 @@ class EssaimRoutes:
         revision = number_of(request, "revision", 0, 0, REVISION_MAX)
         timeout_s = number_of(request, "timeout", WAIT_DEFAULT_S, 0, WAIT_MAX_S)
         if self._api.state.revision <= revision and timeout_s > 0:
-            await self._next_change(timeout_s)
+            await self._next_change(request, timeout_s)
         return json_response({"Revision": self._api.state.revision})
 
     async def figures(self, request: Request) -> Response:
@@ -95,16 +95,20 @@ class EssaimRoutes:
         text = master_metrics(self._api.state, self._api.cluster.leadership())
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
-    async def _next_change(self, timeout_s: float) -> None:
+    async def _next_change(self, request: Request, timeout_s: float) -> None:
+        """Return on the next change, when the time is up, or when the client has gone: its place
+        among the waiters is free at once."""
         if len(self._waiters) >= WAITERS_MAX:
             raise Unavailable(f"{WAITERS_MAX} clients are waiting already: poll instead")
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(changed)
         timeout = asyncio.ensure_future(self._api.clock.sleep(timeout_s))
+        gone = asyncio.ensure_future(_disconnected(request))
         try:
-            await asyncio.wait({changed, timeout}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({changed, timeout, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timeout.cancel()
+            gone.cancel()
             self._waiters.discard(changed)
 
     def _on_changes(self, applied: AppliedChanges) -> None:
@@ -115,3 +119,9 @@ class EssaimRoutes:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
+
+
+async def _disconnected(request: Request) -> None:
+    """A client that waits sends nothing more: the next word from it is that it has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

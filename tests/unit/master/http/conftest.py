@@ -196,16 +196,20 @@ class World:
             if task.service_id not in self.state.services:
                 await self.remove_task(task)
 
-    async def call(self, method, url, body=b"", chunks=None):
-        """One request, straight into the application."""
+    async def call(self, method, url, body=b"", chunks=None, headers=None, gone=None):
+        """One request, straight into the application. `gone` is an event: the client left."""
         parts = urlsplit(url)
         if isinstance(body, dict | list):
             body = msgspec.json.encode(body)
         pending = list(chunks if chunks is not None else [body])
+        headers = {"Content-Type": "application/json"} if headers is None else headers
         sent = []
 
         async def receive():
-            part = pending.pop(0) if pending else b""
+            if not pending:
+                await (gone or asyncio.Event()).wait()
+                return {"type": "http.disconnect"}
+            part = pending.pop(0)
             return {"type": "http.request", "body": part, "more_body": bool(pending)}
 
         async def send(message):
@@ -221,7 +225,7 @@ class World:
             "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
-            "headers": [],
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
             "server": ("127.0.0.1", 80),
             "client": None,
             "state": {},

@@ -66,6 +66,16 @@ async def test_waiters_are_bounded_and_woken_when_the_master_stops(world) -> Non
     assert {answer.status for answer in answers} == {200}
 
 
+async def test_a_client_that_goes_away_waits_no_more(world) -> None:
+    gone = asyncio.Event()
+    url = f"/essaim/wait?revision={world.state.revision}&timeout=30"
+    waiting = asyncio.create_task(world.call("GET", url, gone=gone))
+    await settle()
+    assert not waiting.done()
+    gone.set()
+    await asyncio.wait_for(waiting, 5)
+
+
 async def test_figures_are_shown_as_agents_reported_them(world) -> None:
     node = NodeFigures(
         taken_ns=1,

@@ -283,6 +283,33 @@ async def test_an_update_at_the_known_version_costs_no_barrier(world) -> None:
     assert world.cluster.barriers == before
 
 
+@pytest.mark.parametrize("declared", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_body_that_a_web_page_could_send_unasked_is_refused(world, declared) -> None:
+    headers = {} if declared is None else {"Content-Type": declared}
+    answer = await world.call("POST", "/services/create", body_of(), headers=headers)
+    assert answer.status == 400
+    assert answer.message == (
+        f"unsupported Content-Type header ({declared or ''}): must be 'application/json'"
+    )
+    assert not world.state.services
+
+
+async def test_a_content_type_may_name_its_character_set(world) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+    answer = await world.call("POST", "/services/create", body_of(), headers=headers)
+    assert answer.status == 201
+
+
+@pytest.mark.parametrize(
+    ("credentials", "warned"), [("", False), ("e30=", False), ("eyJhIjoiYiJ9", True)]
+)
+async def test_credentials_that_nobody_passes_on_are_warned_of(world, credentials, warned) -> None:
+    headers = {"Content-Type": "application/json", "X-Registry-Auth": credentials}
+    answer = await world.call("POST", "/services/create", body_of(), headers=headers)
+    assert answer.status == 201
+    assert bool(answer.json["Warnings"]) is warned
+
+
 async def test_logs_are_refused_with_a_reason(world) -> None:
     await world.create("web")
     answer = await world.get("/services/web/logs?stdout=1")
