@@ -192,10 +192,19 @@ class Journal:
 
     async def _write_pending(self) -> None:
         self._changed.clear()
-        if self._picture is not None:
-            journaled = self._picture()
-            await asyncio.to_thread(lambda: replace_file(self._path, _encoder.encode(journaled)))
-            self.writes += 1
+        if self._picture is None:
+            return
+        journaled = self._picture()
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(lambda: replace_file(self._path, _encoder.encode(journaled)))
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled, and two of them must not write one file.
+            await writing
+            raise
+        self.writes += 1
 
     async def close(self) -> None:
         """Write what is pending. Call it when `run` has been cancelled."""
