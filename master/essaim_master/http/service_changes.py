@@ -62,7 +62,7 @@ def updated_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service
     if spec.name and spec.name != service.spec.name:
         raise ImmutableName
     named = msgspec.structs.replace(spec, name=service.spec.name)
-    kept = keep_essaim_fields(named, service.spec)
+    kept = _keep_in_absent_parts(keep_essaim_fields(named, service.spec), service.spec)
     check_service_spec(kept)
     return _with_spec(service, _canonical(kept), service.spec, now_ns)
 
@@ -138,6 +138,23 @@ def _count_replicas(spec: ServiceSpec) -> ServiceSpec:
         return spec
     mode = ServiceMode(replicated=ReplicatedMode(replicas=REPLICAS_DEFAULT))
     return msgspec.structs.replace(spec, mode=mode)
+
+
+def _keep_in_absent_parts(new: S, old: S) -> S:
+    """Our fields of a part that the client left out altogether, as docker-py leaves out a restart
+    policy that it is not given: the part is reset to Docker's defaults, our fields stay."""
+    changes: dict[str, Any] = {}
+    for name in new.__struct_fields__:
+        wanted, present = getattr(new, name), getattr(old, name)
+        if not isinstance(present, Spec):
+            continue
+        if wanted is None:
+            ours = {field: getattr(present, field) for field in essaim_fields(type(present))}
+            if any(value is not UNSET for value in ours.values()):
+                changes[name] = type(present)(**ours)
+        elif isinstance(wanted, Spec):
+            changes[name] = _keep_in_absent_parts(wanted, present)
+    return msgspec.structs.replace(new, **changes) if changes else new
 
 
 def _clear_nulls(spec: S) -> S:

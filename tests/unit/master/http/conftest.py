@@ -40,15 +40,20 @@ FACTS = HostFacts(
 
 
 class CountingCluster(LocalCluster):
-    """Counts read barriers, and can let other writers in just before a commit."""
+    """Counts read barriers, and can let other writers in just before a commit or a barrier: the
+    latter makes it a master that lags until it asks."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.barriers = 0
         self.before_commit = []
+        self.before_barrier = []
 
     async def read_barrier(self, timeout_s):
         self.barriers += 1
+        if self.before_barrier:
+            missed = self.before_barrier.pop(0)
+            await missed()
         await super().read_barrier(timeout_s)
 
     async def commit(self, transaction, timeout_s):

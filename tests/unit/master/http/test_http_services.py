@@ -188,6 +188,32 @@ async def test_an_update_of_a_service_deleted_meanwhile_does_not_bring_it_back(w
     assert not world.state.services
 
 
+async def test_a_master_that_lags_catches_up_before_it_refuses(world) -> None:
+    web = await world.create("web", 3)
+    at = await version(world, "web")
+
+    async def missed():
+        assert (
+            await world.post(f"/services/{web.id}/update?version={at}", body_of(replicas=4))
+        ).status == 200
+
+    # The client read version at + 1 from a master that was ahead of this one.
+    world.cluster.before_barrier.append(missed)
+    answer = await world.post(f"/services/web/update?version={at + 1}", body_of(replicas=5))
+    assert answer.status == 200
+    assert world.state.services[web.id].spec.replicas == 5
+
+
+async def test_a_service_created_on_a_master_ahead_is_found(world) -> None:
+    async def missed():
+        await world.create("web")
+
+    world.cluster.before_barrier.append(missed)
+    assert (await world.call("DELETE", "/services/web")).status == 200
+    world.cluster.before_barrier.append(missed)
+    assert (await world.get("/services/web")).status == 200
+
+
 async def test_rename_and_rollback_keep_swarms_words(world) -> None:
     web = await world.create("web", 3)
     at = await version(world, "web")

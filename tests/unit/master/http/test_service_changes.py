@@ -117,6 +117,14 @@ def test_a_docker_client_writes_back_what_it_read_without_losing_our_fields() ->
     assert scaled.spec_version == service.spec_version
 
 
+def test_our_field_outlives_the_docker_part_around_it() -> None:
+    service = service_of(restart_policy=RestartPolicy(condition="none", backoff_max=60))
+    rewritten = updated_service(service, spec_of(), NOW_NS)
+    assert rewritten.spec.task.restart_policy == RestartPolicy(backoff_max=60)
+    plain = service_of(restart_policy=RestartPolicy(condition="none"))
+    assert updated_service(plain, spec_of(), NOW_NS).spec.task.restart_policy is None
+
+
 def test_only_an_explicit_null_clears_our_field() -> None:
     service = service_of(stop_when_cut_off=30)
     fields = read_by_docker(service)
