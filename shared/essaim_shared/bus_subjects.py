@@ -35,6 +35,11 @@ def check_size(payload: bytes) -> None:
         )
 
 
+def is_pattern(pattern: str) -> bool:
+    """Whether it can match more than one subject."""
+    return "*" in pattern or pattern.endswith(">")
+
+
 def matches(pattern: str, subject: str) -> bool:
     wanted = pattern.split(".")
     tokens = subject.split(".")

@@ -15,7 +15,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from essaim_shared.bus_subjects import check_pattern, check_size, check_subject, matches
+from essaim_shared.bus_subjects import (
+    check_pattern,
+    check_size,
+    check_subject,
+    is_pattern,
+    matches,
+)
 from essaim_shared.clock import Clock
 from essaim_shared.delivery_queue import DeliveryQueue
 from essaim_shared.server_pool import ServerPool
@@ -55,6 +61,7 @@ class MemoryBus:
         self._frozen: set[str] = set()
         self._cut_routes: set[frozenset[str]] = set()
         self._cut_clients: set[str] = set()
+        self.subscribed = _Subscribed()
         self._clients: list[MemoryTransport] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -135,14 +142,11 @@ class MemoryBus:
         if server in self._frozen:
             return True  # swallowed; the sender cannot tell
         found = False
-        for client in tuple(self._clients):
-            if not self._connects(server, client.server):
-                continue
-            for queue in client.queues_of(subject):
+        for queue, client in self.subscribed.matching(subject):
+            if self._connects(server, client.server):
                 found = True
-                self._transmit(
-                    sender, client, queue, MemoryDelivery(client, subject, payload, reply)
-                )
+                delivery = MemoryDelivery(client, subject, payload, reply)
+                self._transmit(sender, client, queue, delivery)
         return found
 
     def spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> "asyncio.Task[None]":
@@ -179,6 +183,44 @@ class MemoryBus:
         await self.clock.sleep(PING_TIMEOUT_S)
         if client.server == server and server in self._frozen:
             client.lose()
+
+
+class _Subscribed:
+    """All queues of all clients, found by subject without looking at each: a simulated cluster
+    has thousands, and nearly all of them are for one exact subject."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[DeliveryQueue, MemoryTransport]] = {}
+        self._patterns: dict[DeliveryQueue, MemoryTransport] = {}
+        self._inboxes: dict[str, tuple[DeliveryQueue, MemoryTransport]] = {}
+        """By the inbox's subject up to its last dot."""
+
+    def add(self, queue: DeliveryQueue, client: "MemoryTransport") -> None:
+        if is_pattern(queue.pattern):
+            self._patterns[queue] = client
+        else:
+            self._exact.setdefault(queue.pattern, {})[queue] = client
+
+    def add_inbox(self, queue: DeliveryQueue, client: "MemoryTransport") -> None:
+        self._inboxes[queue.pattern.removesuffix("*")] = (queue, client)
+
+    def discard(self, queue: DeliveryQueue) -> None:
+        self._patterns.pop(queue, None)
+        self._inboxes.pop(queue.pattern.removesuffix("*"), None)
+        queues = self._exact.get(queue.pattern, {})
+        queues.pop(queue, None)
+        if not queues:
+            self._exact.pop(queue.pattern, None)
+
+    def matching(self, subject: str) -> list[tuple[DeliveryQueue, "MemoryTransport"]]:
+        found = list(self._exact.get(subject, {}).items())
+        found += [
+            (queue, client)
+            for queue, client in self._patterns.items()
+            if matches(queue.pattern, subject)
+        ]
+        inbox = self._inboxes.get(subject[: subject.rfind(".") + 1])
+        return found if inbox is None else [*found, inbox]
 
 
 class _Wire:
@@ -235,6 +277,7 @@ class _MemorySubscription:
 
     async def unsubscribe(self) -> None:
         self._queue.close()
+        self._transport.bus.subscribed.discard(self._queue)
         self._transport.queues.pop(self._queue, None)
 
 
@@ -257,6 +300,7 @@ class MemoryTransport:
         self._requests: dict[str, asyncio.Future[bytes]] = {}
         self._tokens = itertools.count()
         self._inbox_queue = DeliveryQueue(f"{self._inbox}*", self._receive_answer, self._count_drop)
+        bus.subscribed.add_inbox(self._inbox_queue, self)
 
     @property
     def server(self) -> str | None:
@@ -290,6 +334,7 @@ class MemoryTransport:
             raise BusDisconnected("the connection to the bus was closed")
         queue = DeliveryQueue(subject, handler, self._count_drop)
         self.queues[queue] = None
+        self.bus.subscribed.add(queue, self)
         return _MemorySubscription(self, queue)
 
     async def reconnect(self) -> None:
@@ -306,6 +351,7 @@ class MemoryTransport:
                 answer.set_exception(BusDisconnected("the connection to the bus was closed"))
         queues = (self._inbox_queue, *self.queues)
         for queue in queues:
+            self.bus.subscribed.discard(queue)
             queue.close()
         await asyncio.gather(*(queue.join(CLOSE_TIMEOUT_S) for queue in queues))
         self.queues.clear()
@@ -331,11 +377,6 @@ class MemoryTransport:
         self._pool.leave(self._server)
         self._server = None
         self.bus.spawn(self._reattach())
-
-    def queues_of(self, subject: str) -> list[DeliveryQueue]:
-        if subject.startswith(self._inbox):
-            return [self._inbox_queue]
-        return [queue for queue in self.queues if matches(queue.pattern, subject)]
 
     def wire_to(self, receiver: "MemoryTransport") -> _Wire:
         wire = self._wires.get(id(receiver))
