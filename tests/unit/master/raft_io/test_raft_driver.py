@@ -74,6 +74,21 @@ async def test_a_write_outlives_the_leader_that_took_it(cluster):
     assert cluster.scribes[old].words == ["once", "next"]
 
 
+async def test_a_write_in_the_log_of_a_deposed_leader_is_proposed_to_its_successor(cluster):
+    """Its entry is replaced by the new leader's; nothing but the change of leader tells."""
+    await cluster.start()
+    old = await cluster.leader()
+    cluster.network.isolate(old)
+    command, proposal_id = cluster.proposal("mine")
+    write = asyncio.ensure_future(cluster.nodes[old].propose(command, proposal_id, 30.0))
+    survivors = cluster.others(old)
+    await cluster.leader(survivors)
+    await cluster.put(survivors[0], "theirs")
+    cluster.network.heal()
+    assert (await cluster.result(write)).revision == 2
+    assert cluster.scribes[old].words == ["theirs", "mine"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_every_write_is_applied_exactly_once_over_a_bad_network(seed, new_cluster):
     cluster = new_cluster(seed)
@@ -214,15 +229,17 @@ async def test_leadership_is_announced_only_with_the_state_of_earlier_terms_appl
     seen = {member: [] for member in cluster.nodes}
     for member, node in cluster.nodes.items():
         node.subscribe_leadership(
-            lambda leads, term, member=member: seen[member].append(
-                (leads, term, list(cluster.scribes[member].words))
+            lambda leads, _, member=member: seen[member].append(
+                (leads, cluster.nodes[member].status(), list(cluster.scribes[member].words))
             )
         )
     survivors = cluster.others(old)
     cluster.network.isolate(old)
     new = await cluster.leader(survivors)
     await cluster.until(lambda: bool(seen[new]), "the new leader is announced")
-    assert [(leads, words) for leads, _, words in seen[new]] == [(True, ["one"])]
+    ((leads, status, words),) = seen[new]
+    assert (leads, words) == (True, ["one"])
+    assert status.applied == status.last_index, "the first entry of its own term is applied"
     await cluster.until(lambda: bool(seen[old]), "the old leader is told that it leads no more")
     assert seen[old][0][0] is False
 
@@ -358,8 +375,30 @@ async def test_a_commit_alone_costs_no_sync(cluster):
     sync = f"sync_data {_segment(cluster, follower)}"
     before = cluster.memory_files[follower].calls.count(sync)
     assert before > 0
-    await cluster.run(1.0)
-    assert cluster.memory_files[follower].calls.count(sync) == before
+    for number in range(20):
+        await cluster.put(leader, f"w{number}")
+        await cluster.run(0.2)  # The follower learns of the commit in a message of its own.
+    assert cluster.nodes[follower].status().commit == cluster.nodes[leader].status().commit
+    assert cluster.memory_files[follower].calls.count(sync) == before + 20
+
+
+async def test_an_orderly_stop_keeps_the_commit_that_no_write_carried(cluster):
+    await cluster.start()
+    leader = await cluster.leader()
+    await cluster.put(leader, "one")
+    commit = cluster.nodes[leader].status().commit
+    await cluster.stop()
+    await cluster.start(leader)
+    assert cluster.nodes[leader].status().commit == commit
+    await cluster.until(lambda: cluster.scribes[leader].words == ["one"], "it applies alone")
+
+
+async def test_questions_of_two_lives_of_a_master_can_not_be_mistaken(cluster):
+    await cluster.start("m1")
+    first = cluster.nodes["m1"]._readers._next_context
+    await cluster.stop("m1")
+    await cluster.start("m1")
+    assert abs(cluster.nodes["m1"]._readers._next_context - first) > 1000
 
 
 def _segment(cluster, member) -> str:

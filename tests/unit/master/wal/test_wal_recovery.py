@@ -194,6 +194,20 @@ def test_damage_in_an_earlier_segment_is_never_torn(bench):
             bench.open(cut)
 
 
+def test_a_lost_sector_before_a_later_batch_is_never_torn(bench):
+    """It was synced before the later batch was written: the disk lost what was acknowledged."""
+    wal, _ = bench.open()
+    wal.append([WalBatch(bench.entries(1, 40, size_bytes=100))])
+    wal.append([WalBatch(bench.entries(41, 41))])
+    wal.close()
+    (segment,) = bench.segments()
+    for sector in range(1, 7):
+        damaged = bench.files.twin()
+        damaged.overwrite(segment, sector * 512, bytes(512))
+        with pytest.raises(WalCorrupt, match="before the batch at"):
+            bench.open(damaged)
+
+
 def test_a_missing_segment_is_noticed(bench):
     wal, _ = bench.open()
     for start in range(1, 400, 5):
