@@ -27,6 +27,7 @@ from essaim_master.raft.messages import (
     Message,
     MessageType,
     Ready,
+    Role,
 )
 from essaim_shared.ids import MemberId
 
@@ -138,8 +139,11 @@ class Script:
         """campaign 1: tick until it campaigns by itself."""
         core = self.machines[arguments[0]].core
         before = self.describe_role(arguments[0])
-        for _ in range(core._member.election_timeout - core._member.election_elapsed):
+        was_following = core.role is Role.FOLLOWER
+        for _ in range(self.machines[arguments[0]].config.election_ticks_min):
             core.tick()
+            if was_following and core.role is not Role.FOLLOWER:
+                break
         self.say_change(arguments[0], before)
 
     def do_silence(self, arguments: list[str], options: dict[str, str]) -> None:
@@ -287,7 +291,7 @@ class Script:
     def do_log(self, arguments: list[str], options: dict[str, str]) -> None:
         """log [1…]: the log in memory, as term/index."""
         for name in arguments or self.machines:
-            log = self.machines[name].core._member.log
+            log = self.machines[name].core.log
             entries = log.slice(1, log.last_index, 1 << 30)
             self.say(f"{name}: {describe_entries(entries)} commit {log.commit}")
 

@@ -317,7 +317,13 @@ class RaftCore:
     def commit(self) -> int:
         return self._member.log.commit
 
+    @property
+    def log(self) -> RaftLog:
+        """The entries held here, to look at: for tools and tests, never to be changed by them."""
+        return self._member.log
+
     def status(self) -> RaftStatus:
+        """A picture of this moment."""
         member, log = self._member, self._member.log
         progress = {
             name: FollowerStatus(one.match, one.next, one.state, one.is_active)

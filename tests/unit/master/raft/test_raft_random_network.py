@@ -257,14 +257,14 @@ class Story:
             assert core.term not in self.leaders, f"two leaders in term {core.term}"
             self.leaders[core.term] = name
             self.check_leader_is_complete(core)
-        log = core._member.log
+        log = core.log
         if log.commit > len(self.committed):
             news = log.slice(len(self.committed) + 1, log.commit, 1 << 40)
             self.committed += news
         self.check_committed_is_durable()
 
     def check_leader_is_complete(self, core: RaftCore) -> None:
-        log = core._member.log
+        log = core.log
         for entry in self.committed:
             assert log.term_at(entry.index) == entry.term, f"leader lacks committed {entry}"
 
