@@ -24,7 +24,8 @@ from essaim_shared.errors import NoLeader, Unavailable
 
 WAIT_DEFAULT_S = 30.0
 WAIT_MAX_S = 60.0
-WAITERS_MAX = 1000
+WAITERS_MAX = 600
+"""Below `server.CONNECTIONS_MAX`: those who wait leave room for those who ask."""
 REVISION_MAX = float(2**63)
 
 

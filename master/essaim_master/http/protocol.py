@@ -3,15 +3,17 @@
 import asyncio
 import socket
 import struct
-from typing import Any
 
 import msgspec
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 HEADER_BYTES_MAX = 64 * 1024
 """Of a request's line and headers; filters travel in the line."""
-HEADER_TIMEOUT_S = 10.0
-"""From a connection's or a request's first byte to the end of its headers."""
+REQUEST_TIMEOUT_S = 30.0
+"""From a connection's start or a request's first byte to the last byte of the request: whoever is
+slower holds a place that others need."""
 
 PEER_EXTENSION = "essaim.peer"
 """Where a request's `Peer` stands in the ASGI scope's extensions."""
@@ -33,48 +35,56 @@ class Peer(msgspec.Struct, frozen=True):
 class PeerProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, config: uvicorn.Config, server_state: ServerState, request_timeout_s: float
+    ) -> None:
+        super().__init__(config, server_state, {})
+        self._request_timeout_s = request_timeout_s
         self._peer = Peer()
+        self._in_headers = True
         self._header_bytes = 0
-        self._header_deadline: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = _peer_of(transport)
-        self._expect_headers()
+        self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_done()
+        self._end_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._header_deadline is None or self.transport.is_closing():
+        if not self._in_headers or self.transport.is_closing():
             return
         self._header_bytes += len(data)
         if self._header_bytes > HEADER_BYTES_MAX:
-            self._headers_done()
             self.send_400_response(f"Request headers are over {HEADER_BYTES_MAX} bytes.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {PEER_EXTENSION: self._peer}  # type: ignore[dict-item]
-        self._expect_headers()
+        self._expect_request()
 
     def on_headers_complete(self) -> None:
-        self._headers_done()
+        self._in_headers = False
         super().on_headers_complete()
 
-    def _expect_headers(self) -> None:
-        self._header_bytes = 0
-        if self._header_deadline is None:
-            self._header_deadline = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+    def on_message_complete(self) -> None:
+        self._end_deadline()
+        super().on_message_complete()
 
-    def _headers_done(self) -> None:
-        if self._header_deadline is not None:
-            self._header_deadline.cancel()
-            self._header_deadline = None
+    def _expect_request(self) -> None:
+        self._in_headers = True
+        self._header_bytes = 0
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._request_timeout_s, self.transport.close)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def _peer_of(transport: asyncio.Transport) -> Peer:

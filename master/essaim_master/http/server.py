@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from essaim_master.http.app import App
-from essaim_master.http.protocol import PeerProtocol
+from essaim_master.http.protocol import REQUEST_TIMEOUT_S, PeerProtocol
 from essaim_shared.errors import BrokenInvariant, ConfigError
 
 LAB_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
@@ -43,12 +43,14 @@ class HttpServer:
         socket_path: Path | None = None,
         listen: str | None = None,
         networks: Iterable[str] = LAB_NETWORKS,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         """`listen` is `ADDRESS:PORT`; `on_broken` ends the process: the web server itself
         would only log a broken invariant and go on."""
         self._app = app
         self._socket_path = socket_path
         self._listen = None if listen is None else _checked_listen_address(listen, networks)
+        self._request_timeout_s = request_timeout_s
         self._state = ServerState()
         self._servers: list[asyncio.Server] = []
         self._bound_inode: int | None = None
@@ -123,7 +125,7 @@ class HttpServer:
         self._remove_socket()
 
     def _new_protocol(self) -> PeerProtocol:
-        return PeerProtocol(config=self._config, server_state=self._state, app_state={})
+        return PeerProtocol(self._config, self._state, self._request_timeout_s)
 
     def _remove_socket(self) -> None:
         """Unless another master has put its own there."""

@@ -241,6 +241,31 @@ async def test_a_client_that_goes_away_in_its_body_harms_nobody(world, start, ca
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "unfinished",
+    [
+        b"",
+        b"GET /_ping HT",
+        b"GET /_ping HTTP/1.1\r\nHost:",
+        b"POST /services/create HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    ],
+)
+async def test_a_request_that_never_ends_loses_its_connection(world, start, unfinished) -> None:
+    server = await start(world.app, listen="127.0.0.1:0", request_timeout_s=0.02)
+    assert await exchange(unfinished, port=server.tcp_port) == b""
+
+
+async def test_a_slow_answer_is_not_a_slow_request(echo, start) -> None:
+    server = await start(echo, listen="127.0.0.1:0", request_timeout_s=0.5)
+    echo.gate.clear()
+    asking = asyncio.create_task(exchange(GET, port=server.tcp_port))
+    await echo.entered.wait()
+    # A second client is cut off meanwhile: so the time of the first is up as well.
+    assert await exchange(b"GET", port=server.tcp_port) == b""
+    echo.gate.set()
+    assert (await asking).endswith(b"here")
+
+
 async def test_a_broken_invariant_is_reported_to_the_process(echo, start) -> None:
     broken = []
     server = await start(echo, on_broken=broken.append, listen="127.0.0.1:0")
