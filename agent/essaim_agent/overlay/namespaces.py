@@ -6,6 +6,7 @@ veth pair is made from within: a crash at any moment leaves either a complete na
 nothing, since an unpinned namespace dies with the thread and takes both ends of the pair along.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay import rtnetlink as rt
-from essaim_agent.overlay.netlink import Channel, Kernel, check, write_sysctl
+from essaim_agent.overlay.netlink import Channel, Kernel, check, settle, write_sysctl
 from essaim_agent.overlay.sysctls import DEFAULT_SYSCTLS
 from essaim_agent.overlay.tables import (
     bridge_name,
@@ -78,31 +79,36 @@ class Namespaces:
             rt.set_port(name, bridge, port_alias(task_id, a.network_id))
             for name, bridge, a in zip(names, bridges, attachments, strict=True)
         ]
-        self._prepare_mount_point(path)
         try:
             _system_call("new network namespace", _libc.unshare(_CLONE_NEWNET))
             write_sysctls(DEFAULT_SYSCTLS)
-            self._furnish(attachments, networks, names)
-            check(self._kernel.channel.send(joins), f"join {', '.join(names)} to its bridge")
+            with contextlib.closing(Channel()) as inside:
+                check(
+                    inside.send(self._furniture(attachments, networks, names)),
+                    "furnish a namespace",
+                )
+                check(self._kernel.channel.send(joins), f"join {', '.join(names)} to its bridge")
+                ends = [(inside, f"eth{i}") for i in range(len(names))]
+                settle([*ends, *((self._kernel.channel, name) for name in names)])
             write_sysctls(sysctls)
+            self._prepare_mount_point(path)
             _system_call(
                 f"mount {path}",
                 _libc.mount(b"/proc/thread-self/ns/net", bytes(path), b"none", _MS_BIND, None),
             )
         except NetworkError:
-            path.unlink(missing_ok=True)
             self.delete_ports(names)
             raise
         finally:
             self._return_home()
         return names
 
-    def _furnish(
+    def _furniture(
         self,
         attachments: Sequence[Attachment],
         networks: Mapping[NetworkId, NodeNetwork],
         names: Sequence[str],
-    ) -> None:
+    ) -> list[bytes]:
         requests = [rt.link_up(_LOOPBACK_INDEX)]
         for i, attachment in enumerate(attachments):
             network = networks[attachment.network_id]
@@ -115,13 +121,10 @@ class Namespaces:
         # After the addresses: a gateway must be on a connected subnet.
         gateway = networks[attachments[0].network_id].gateway
         requests.append(rt.default_route(_FIRST_INDEX, gateway))
-        channel = Channel()
-        try:
-            check(channel.send(requests), "furnish a task's network namespace")
-        finally:
-            channel.close()
+        return requests
 
     def _prepare_mount_point(self, path: Path) -> None:
+        """An empty file, or the one of an attempt that was killed just here."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))

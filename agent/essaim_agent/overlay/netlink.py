@@ -5,6 +5,7 @@ bridges and VXLAN devices, a few in the life of a network; entries, ports and du
 there are hundreds, are batches of our own (`rtnetlink`) on one socket that stays open.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -58,6 +59,9 @@ buffer, of which an unprivileged process gets 208 KiB (net.core.rmem_max)."""
 ANSWER_TIMEOUT_S = 20
 """The kernel answers at once unless its network lock is held, by a mass removal for example."""
 
+SETTLE_ROUND_S = 0.005
+SETTLE_ROUNDS_MAX = 1000
+
 _ABSENT = frozenset((errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL))
 
 
@@ -98,6 +102,18 @@ class Channel:
                     outcome[sequence - first] = rt.error_number(payload)
         return [outcome[i] for i in range(len(requests))]
 
+    def get(self, request: bytes) -> bytes:
+        """The payload of the one answer. Raises NetworkError."""
+        first = self._sequence
+        self._sequence += 1
+        self._socket.send(rt.number_requests([request], first))
+        while True:
+            for kind, sequence, payload in rt.messages(self._receive()):
+                if sequence == first and kind == rt.NLMSG_ERROR:
+                    raise NetworkError(f"netlink: {os.strerror(rt.error_number(payload))}")
+                if sequence == first:
+                    return payload
+
     def dump(self, request: bytes) -> list[bytes]:
         """The payloads of a dump. One that the tables changed under is taken as it came: the
         next change announces itself."""
@@ -129,15 +145,49 @@ def check(outcome: Sequence[int], doing: str, allowed: frozenset[int] = frozense
             raise NetworkError(f"{doing}: {os.strerror(number)}")
 
 
-def open_notifications() -> socket.socket:
-    """A non-blocking socket that becomes readable when a device or a table entry changes."""
+def open_notifications(*groups: int) -> socket.socket:
+    """A non-blocking socket that becomes readable when something of these groups changes."""
     listener = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
     listener.bind((0, 0))
-    for group in (rt.RTNLGRP_LINK, rt.RTNLGRP_NEIGH):
+    for group in groups:
         listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     return listener
+
+
+def settle(ends: Sequence[tuple[Channel, str]]) -> None:
+    """Return once these devices really pass packets.
+
+    A device that was set up before its peer has no transmit queue until the kernel's link watch
+    comes by (net/core/link_watch.c), some milliseconds later, at times a second: until then what
+    it should send is dropped without a word, a container's first ARP request for example. Asking
+    a kernel from 6.9 on for the link does that work at once; on others the notification of it is
+    waited for. Raises NetworkError.
+    """
+    waiting = _not_operational(ends)
+    if not waiting:
+        return
+    with open_notifications(rt.RTNLGRP_LINK) as listener:
+        listener.setblocking(True)
+        listener.settimeout(SETTLE_ROUND_S)
+        for _ in range(SETTLE_ROUNDS_MAX):
+            waiting = _not_operational(waiting)
+            if not waiting:
+                return
+            # Of several devices some may be in another namespace, hence the short time-out.
+            with contextlib.suppress(TimeoutError):
+                listener.recv(RECEIVE_BYTES)
+    names = ", ".join(name for _, name in waiting)
+    raise NetworkError(f"{names}: no carrier after {SETTLE_ROUNDS_MAX * SETTLE_ROUND_S:g} s")
+
+
+def _not_operational(ends: Sequence[tuple[Channel, str]]) -> list[tuple[Channel, str]]:
+    return [
+        (channel, name)
+        for channel, name in ends
+        if not rt.is_operational(channel.get(rt.get_link(name)))
+    ]
 
 
 class Kernel:
@@ -332,6 +382,8 @@ class Kernel:
             doing,
             lambda: self._devices.brport("set", index=index, learning=0, neigh_suppress=1),
         )
+        # The bridge has a carrier from its first port on.
+        settle([(self.channel, vxlan.bridge)])
 
 
 def entry_of(row: rt.NeighbourRow, device: str) -> Entry | None:

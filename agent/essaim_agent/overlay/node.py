@@ -173,8 +173,9 @@ class OverlayNode:
     def attached(self) -> frozenset[TaskId]:
         return frozenset(t for t in self._ports if is_namespace(self._namespaces.path(t)))
 
-    def ports(self) -> dict[TaskId, tuple[str, ...]]:
-        return {task_id: tuple(names) for task_id, names in self._ports.items()}
+    def ports(self, task_id: TaskId) -> Sequence[str] | None:
+        """Any thread may ask. None for a task without a namespace."""
+        return self._ports.get(task_id)
 
 
 def _subnets(tables: Tables) -> list[str]:

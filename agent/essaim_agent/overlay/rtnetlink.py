@@ -35,6 +35,7 @@ FLOOD_MAC = "00:00:00:00:00:00"
 RTNLGRP_LINK, RTNLGRP_NEIGH = 1, 3
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_OPERSTATE, _IF_OPER_UP = 16, 6
 _IFLA_GROUP = 27
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 20, 26, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_DATA = 1, 2, 5
@@ -267,6 +268,21 @@ def put_neighbour(index: int, address: str, mac: str) -> bytes:
 
 def delete_neighbour(index: int, address: str) -> bytes:
     return _entry(RTM_DELNEIGH, 0, socket.AF_INET, index, 0, 0, "", address)
+
+
+def get_link(name: str) -> bytes:
+    return message(
+        RTM_GETLINK,
+        0,
+        _IFINFOMSG.pack(0, 0, 0, 0, 0)
+        + _text(_IFLA_IFNAME, name)
+        + _number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS),
+    )
+
+
+def is_operational(payload: bytes) -> bool:
+    """Of a link message: IF_OPER_UP (RFC 2863), which says more than IFF_UP and a carrier."""
+    return attributes(payload, 16).get(_IFLA_OPERSTATE) == bytes([_IF_OPER_UP])
 
 
 def dump_links() -> bytes:

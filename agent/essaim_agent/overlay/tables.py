@@ -13,6 +13,7 @@ nothing is learned, so nothing is forgotten, aged or poisoned.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -129,14 +130,22 @@ def prefix_length(subnet: str) -> str:
     return subnet.rpartition("/")[2]
 
 
-def entries_of(endpoint: Endpoint) -> tuple[Entry, Entry, Entry]:
-    """The three entries of a remote address."""
+ENDPOINTS_REMEMBERED_MAX = 16_384
+
+
+@lru_cache(maxsize=ENDPOINTS_REMEMBERED_MAX)
+def entries_of(endpoint: Endpoint) -> tuple[Entry, Entry, Entry, Entry]:
+    """The three entries of a remote address, and the flood entry of its node.
+
+    Remembered, for sets of thousands come again with one endpoint more.
+    """
     mac = mac_of(endpoint.address)
     vxlan = vxlan_name(endpoint.network_id)
     return (
         Forward(vxlan, mac, endpoint.node_address),
         PortMac(vxlan, mac),
         Neighbour(bridge_name(endpoint.network_id), endpoint.address, mac),
+        Forward(vxlan, FLOOD_MAC, endpoint.node_address),
     )
 
 
@@ -173,6 +182,4 @@ def wanted_tables(
     for endpoint in place.values():
         if endpoint.network_id in by_id and endpoint.node_address != local:
             entries.update(entries_of(endpoint))
-            vxlan = vxlan_name(endpoint.network_id)
-            entries.add(Forward(vxlan, FLOOD_MAC, endpoint.node_address))
     return Tables(bridges=bridges, vxlans=vxlans, entries=frozenset(entries))

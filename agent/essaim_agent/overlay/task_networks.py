@@ -23,7 +23,7 @@ from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
 from essaim_agent.overlay.netlink import RECEIVE_BYTES, entry_of, open_notifications
 from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import Operation, contradicts, link_contradicts
-from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables, port_name
+from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables
 from essaim_shared.clock import Clock
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.log import fields
@@ -66,7 +66,6 @@ class OverlayNetworks:
         self._listener: socket.socket | None = None
         self._watch: asyncio.Task[None] | None = None
         self._notified = asyncio.Event()
-        self._ports: dict[TaskId, tuple[str, ...]] = {}
         self._leaving: deque[TaskId] = deque()
         self._counters: dict[str, InterfaceCounters] = {}
         self._counters_read_s = float("-inf")
@@ -82,7 +81,6 @@ class OverlayNetworks:
         loop = asyncio.get_running_loop()
         node, listener = await loop.run_in_executor(self._thread, self._open)
         self._node, self._listener = node, listener
-        self._ports = node.ports()
         loop.add_reader(listener, self._hear)
         self._watch = asyncio.create_task(self._keep_checking(), name="overlay check")
 
@@ -90,9 +88,14 @@ class OverlayNetworks:
         if self._thread_initializer is not None:
             self._thread_initializer()
         node = OverlayNode(self._address, self._udp_port, self._namespace_directory)
-        listener = open_notifications()
+        listener = open_notifications(rt.RTNLGRP_LINK, rt.RTNLGRP_NEIGH)
         self._counters_path = f"/proc/self/task/{threading.get_native_id()}/net/dev"
-        node.start()
+        try:
+            node.start()
+        except NetworkError:
+            listener.close()
+            node.close()
+            raise
         return node, listener
 
     async def close(self) -> None:
@@ -116,12 +119,9 @@ class OverlayNetworks:
     async def attach(
         self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
     ) -> str:
-        path = await self._run(lambda node: node.attach(task_id, attachments, sysctls))
-        self._ports[task_id] = tuple(port_name(task_id, a.network_id) for a in attachments)
-        return path
+        return await self._run(lambda node: node.attach(task_id, attachments, sysctls))
 
     async def detach(self, task_id: TaskId) -> None:
-        self._ports.pop(task_id, None)
         self._leaving.append(task_id)
         await self._run(self._detach_leaving)
 
@@ -140,7 +140,7 @@ class OverlayNetworks:
         return await self._run(OverlayNode.attached)
 
     def counters(self, task_id: TaskId) -> InterfaceCounters | None:
-        names = self._ports.get(task_id)
+        names = self._node.ports(task_id) if self._node is not None else None
         if names is None:
             return None
         now_s = self._clock.monotonic_s()

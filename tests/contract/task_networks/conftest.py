@@ -11,7 +11,7 @@ import ctypes
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,13 +88,22 @@ class Lab:
         finally:
             os.close(descriptor)
 
-    def networks(self, host: str, clock: Clock) -> OverlayNetworks:
+    def networks(
+        self, host: str, clock: Clock, before: Callable[[], None] | None = None
+    ) -> OverlayNetworks:
+        """The overlay of a host; `before` runs on its thread first."""
+
+        def initialize() -> None:
+            self.enter(host)
+            if before is not None:
+                before()
+
         return OverlayNetworks(
             UNDERLAY[host],
             clock,
             udp_port=UDP_PORT,
             namespace_directory=self.directory / host,
-            thread_initializer=lambda: self.enter(host),
+            thread_initializer=initialize,
         )
 
     async def ping(self, namespace: str, address: str, count: int = 1) -> bool:

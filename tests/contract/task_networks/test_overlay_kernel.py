@@ -5,6 +5,7 @@ Hosts start as bare machines do: ip_forward=0, FORWARD policy DROP, bridged fram
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -337,6 +338,35 @@ async def test_a_mount_point_left_by_a_crash_is_used_again(site: Site) -> None:
     assert await site.a.attach(TWO, on("10.244.0.20"), {}) == str(path)
     assert is_namespace(path)
     assert await site.reaches("10.244.0.20")
+
+
+async def test_a_namespace_of_somebody_else_at_the_path_is_not_touched(site: Site) -> None:
+    path = Path(site.path).with_name(namespace_name(TWO))
+    path.touch()
+    site.on_a("mount", "--bind", f"/run/netns/{site.lab.name('outside')}", str(path))
+    before = site.on_a("ip", "-o", "link")
+    with pytest.raises(NetworkError, match="somebody else"):
+        await site.a.attach(TWO, on("10.244.0.20"), {})
+    assert is_namespace(path)
+    assert await site.a.attached() == {ONE}
+    assert site.on_a("ip", "-o", "link") == before
+
+
+async def test_a_node_that_may_not_forward_says_so_at_the_start(lab: Any) -> None:
+    networks = lab.networks("a", SystemClock(), before=make_sysctls_read_only)
+    with pytest.raises(NetworkError, match=r"sysctl net\.ipv4\.ip_forward=1: Read-only"):
+        await networks.start()
+    await networks.close()
+
+
+def make_sysctls_read_only() -> None:
+    """For the calling thread alone: its own mount namespace, as in an unprivileged container."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_mounts, bind, remount, read_only, private = 0x20000, 0x1000, 0x20, 0x1, 0x44000
+    assert libc.unshare(0x200 | new_mounts) == 0  # CLONE_FS: threads share their root otherwise
+    assert libc.mount(b"none", b"/", None, private, None) == 0
+    assert libc.mount(b"/proc/sys", b"/proc/sys", None, bind, None) == 0
+    assert libc.mount(None, b"/proc/sys", None, bind | remount | read_only, None) == 0
 
 
 async def test_a_port_left_without_its_namespace_is_replaced(site: Site) -> None:

@@ -1,0 +1,188 @@
+"""The shim under a real Docker Engine, in a lab host where the overlay is at work."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from essaim_agent import shim
+from essaim_agent.overlay.task_networks import OverlayNetworks
+from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.objects import Attachment
+
+pytestmark = pytest.mark.lab
+
+RED = NetworkId("red")
+ONE, TWO = TaskId("task-one"), TaskId("task-two")
+ONE_RED, TWO_RED = "10.244.0.11", "10.244.0.12"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+
+
+class Engine:
+    """A dockerd in lab host `a`, with the shim registered in a configuration file of its own."""
+
+    def __init__(self, lab: Any, directory: Path) -> None:
+        self.lab = lab
+        self.run_dir = directory / "run"
+        self.data = directory / "data"
+        self.state = Path("/run") / f"{lab.prefix}-engine"  # socket paths are short
+        self.socket = self.state / "docker.sock"
+        self.config = directory / "daemon.json"
+        self.log = directory / "dockerd.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.state.mkdir()
+        self.config.write_text('{"live-restore": false}')
+        installed = shim.install(self.run_dir / "bin", self.run_dir)
+        assert shim.register(installed, self.config)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    "nsenter",
+                    f"--net=/run/netns/{self.lab.name('a')}",
+                    "dockerd",
+                    f"--config-file={self.config}",
+                    f"--data-root={self.data}",
+                    f"--exec-root={self.state / 'exec'}",
+                    f"--pidfile={self.state / 'pid'}",
+                    f"--host=unix://{self.socket}",
+                    f"--cgroup-parent=/{self.lab.prefix}",
+                    "--userland-proxy=false",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+
+    def docker(self, *words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["docker", f"--host=unix://{self.socket}", *words],
+            input=given,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ok(self, *words: str, given: bytes = b"") -> str:
+        completed = self.docker(*words, given=given)
+        assert completed.returncode == 0, completed.stderr.decode()
+        return completed.stdout.decode().strip()
+
+    def is_ready(self) -> bool:
+        return self.socket.exists() and self.docker("version").returncode == 0
+
+    def create(self, name: str) -> str:
+        """As the agent does it: on the host's network, by name of the runtime."""
+        options = ["--network=host", "--runtime=essaim", f"--name={name}", f"--hostname={name}"]
+        return self.ok("create", *options, "image", "/busybox", "sleep", "60")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(STOP_TIMEOUT_S)
+        # A dead dockerd leaves this mounted, which would keep the whole lab host alive.
+        subprocess.run(["umount", "-l", self.state / "exec/netns/default"], check=False)
+        shutil.rmtree(self.state, ignore_errors=True)
+        for controller in Path("/sys/fs/cgroup").glob(f"*/{self.lab.prefix}"):
+            if not controller.is_symlink() and not controller.parent.is_symlink():
+                controller.rmdir()
+
+
+@pytest.fixture
+async def engine(lab: Any, tmp_path: Path) -> AsyncIterator[Engine]:
+    made = Engine(lab, tmp_path)
+    try:
+        made.start()
+        assert await wait_until(made.is_ready, SystemClock(), START_TIMEOUT_S), made.log.read_text()
+        busybox = shutil.which("busybox")
+        assert busybox is not None
+        archive = subprocess.run(
+            ["tar", "-C", str(Path(busybox).parent), "-c", "busybox"],
+            capture_output=True,
+            check=True,
+        )
+        made.ok("import", "-", "image", given=archive.stdout)
+        yield made
+        for container in made.ok("ps", "-aq").split():
+            made.ok("rm", "-f", container)
+    finally:
+        made.stop()
+
+
+def red(gateway: str) -> dict[NetworkId, NodeNetwork]:
+    network = NodeNetwork(
+        network_id=RED,
+        name="red",
+        vni=70_001,
+        subnet="10.244.0.0/20",
+        mtu=1350,
+        gateway=gateway,
+    )
+    return {RED: network}
+
+
+@pytest.fixture
+async def path(lab: Any) -> AsyncIterator[str]:
+    """Of the prepared namespace of task ONE on host a; TWO waits on b."""
+    a: OverlayNetworks = lab.networks("a", SystemClock())
+    b: OverlayNetworks = lab.networks("b", SystemClock())
+    await a.start()
+    await b.start()
+    try:
+        to_b = Endpoint(network_id=RED, address=TWO_RED, node_address=lab.underlay["b"])
+        to_a = Endpoint(network_id=RED, address=ONE_RED, node_address=lab.underlay["a"])
+        await a.want(red("10.244.0.1"), frozenset({to_b}))
+        await b.want(red("10.244.0.2"), frozenset({to_a}))
+        await b.attach(TWO, [Attachment(network_id=RED, address=TWO_RED)], {})
+        yield await a.attach(ONE, [Attachment(network_id=RED, address=ONE_RED)], {})
+    finally:
+        await a.close()
+        await b.close()
+
+
+def test_a_container_starts_in_its_prepared_namespace_and_reaches_the_other_host(
+    engine: Engine, path: str, lab: Any
+) -> None:
+    container = engine.create("web")
+    shim.link_namespace(engine.run_dir, container, path)
+    engine.ok("start", container)
+
+    shown = engine.ok("exec", "web", "/busybox", "ip", "address")
+    assert f"inet {ONE_RED}/20" in shown
+    assert "under0" not in shown, "nothing of the host's network is seen"
+    assert "1 packets received" in engine.ok(
+        "exec", "web", "/busybox", "ping", "-c1", "-W2", TWO_RED
+    )
+    assert "1 packets received" in engine.ok(
+        "exec", "web", "/busybox", "ping", "-c1", "-W2", lab.outside
+    )
+    assert engine.ok("exec", "web", "/busybox", "hostname") == "web"
+
+    engine.ok("restart", "-t", "0", container)
+    assert f"inet {ONE_RED}/20" in engine.ok("exec", "web", "/busybox", "ip", "address")
+
+
+def test_a_container_without_a_prepared_namespace_is_refused_with_the_reason(
+    engine: Engine,
+) -> None:
+    container = engine.create("stray")
+    completed = engine.docker("start", container)
+    assert completed.returncode != 0
+    assert f"no network namespace is prepared for container {container}" in (
+        completed.stderr.decode()
+    )
+    [state] = json.loads(engine.ok("inspect", container))
+    assert state["State"]["Running"] is False
+
+
+def test_the_ordinary_runtime_is_left_alone(engine: Engine) -> None:
+    output = engine.ok("run", "--rm", "--network=none", "image", "/busybox", "ip", "link")
+    assert "eth0" not in output
