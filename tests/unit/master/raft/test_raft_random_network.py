@@ -114,9 +114,14 @@ class Story:
         self.reads_served = 0
         self.lines: deque[str] = deque(maxlen=STORY_LINES)
 
-        ticks_min, ticks_max = rng.choice([(6, 12), (2, 5), (2, 4)])
         self.machines: dict[MemberId, Machine] = {}
-        for name in (*voters, *learners):
+        self.add_machines((*voters, *learners))
+
+    def add_machines(self, names: tuple[MemberId, ...]) -> None:
+        """All with the same election timeouts; each with bounds of its own."""
+        rng = self.rng
+        ticks_min, ticks_max = rng.choice([(6, 12), (2, 5), (2, 4)])
+        for name in names:
             config = RaftConfig(
                 name,
                 election_ticks_min=ticks_min,
