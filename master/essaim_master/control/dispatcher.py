@@ -46,7 +46,8 @@ REPORTS_WAITING_MAX: Final = 20_000
 REGISTRATIONS_PER_BATCH: Final = 64
 REPORTS_PER_BATCH: Final = 256
 NODES_PER_TURN: Final = 16
-"""So many nodes are sent their assignments before the event loop gets a turn."""
+"""So many nodes are sent differences before the event loop gets a turn; a full set, which may be
+large, takes a turn of its own."""
 
 UNKNOWN_SESSION: Final = encode(Refused(reason="unknown session", register_again=True))
 
@@ -254,7 +255,7 @@ class Dispatcher:
                     await self._send(session, self._book.full_set(node_id), full=True)
                 elif node_id not in self._wants_full:
                     await self._send(session, differences[node_id], full=False)
-                if number % NODES_PER_TURN == NODES_PER_TURN - 1:
+                if node_id in wants_full or number % NODES_PER_TURN == NODES_PER_TURN - 1:
                     await self._clock.sleep(0)
 
     async def _send(self, session: Session, difference: Difference, full: bool) -> None:

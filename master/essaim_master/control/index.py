@@ -45,6 +45,8 @@ class _Share(msgspec.Struct, frozen=True):
     node_id: NodeId | None
     """Set while the task may use something of the node: assigned and not ended."""
     is_wanted: bool
+    is_leaving: bool
+    """It is to be removed, so it does not occupy its slot."""
     nano_cpus: int
     memory_bytes: int
     networks: tuple[NetworkId, ...]
@@ -56,7 +58,11 @@ class ControlIndex:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._shares: dict[TaskId, _Share] = {}
-        self.slots: dict[ServiceId, dict[int, dict[TaskId, None]]] = {}
+        self.slots: dict[ServiceId, dict[int, dict[TaskId, Task]]] = {}
+        """All tasks of each slot, as they stand in the state."""
+        self.occupied: dict[ServiceId, dict[int, int]] = {}
+        """For each slot how many of its tasks are not to be removed; slots without any are left
+        out."""
         self.loads: dict[NodeId, NodeLoad] = {}
         self.pending: dict[GroupKey, dict[TaskId, None]] = {}
         """Tasks without a node that are to run, oldest first."""
@@ -70,6 +76,8 @@ class ControlIndex:
         before = self._shares.get(task_id)
         after = self._share_of(task_id)
         if before == after:
+            if after is not None:
+                self._keep_task(task_id)
             return ()
         left: tuple[GatewayKey, ...] = ()
         if before is not None:
@@ -86,11 +94,14 @@ class ControlIndex:
 
     def slot_tasks(self, service_id: ServiceId, slot: int) -> list[Task]:
         """Of one slot, oldest first."""
-        tasks = self._state.tasks
-        found = [tasks[task_id] for task_id in self.slots.get(service_id, {}).get(slot, ())]
+        found = list(self.slots.get(service_id, {}).get(slot, {}).values())
         if len(found) > 1:
             found.sort(key=_age)
         return found
+
+    def _keep_task(self, task_id: TaskId) -> None:
+        task = self._state.tasks[task_id]
+        self.slots.setdefault(task.service_id, {}).setdefault(task.slot, {})[task_id] = task
 
     def _share_of(self, task_id: TaskId) -> _Share | None:
         task = self._state.tasks.get(task_id)
@@ -108,14 +119,17 @@ class ControlIndex:
             pending=(task.service_id, task.spec_version) if is_pending else None,
             node_id=task.node_id if holds else None,
             is_wanted=is_wanted,
+            is_leaving=task.desired_state is TaskState.REMOVE,
             nano_cpus=0 if reservations is None else reservations.nano_cpus,
             memory_bytes=0 if reservations is None else reservations.memory_bytes,
             networks=tuple(attachment.network_id for attachment in task.attachments),
         )
 
     def _add(self, task_id: TaskId, share: _Share) -> None:
-        slots = self.slots.setdefault(share.service_id, {})
-        slots.setdefault(share.slot, {})[task_id] = None
+        self._keep_task(task_id)
+        if not share.is_leaving:
+            occupied = self.occupied.setdefault(share.service_id, {})
+            occupied[share.slot] = occupied.get(share.slot, 0) + 1
         if share.pending is not None:
             self.pending.setdefault(share.pending, {})[task_id] = None
         if share.node_id is None:
@@ -140,6 +154,13 @@ class ControlIndex:
             del slots[share.slot]
             if not slots:
                 del self.slots[share.service_id]
+        if not share.is_leaving:
+            occupied = self.occupied[share.service_id]
+            occupied[share.slot] -= 1
+            if not occupied[share.slot]:
+                del occupied[share.slot]
+                if not occupied:
+                    del self.occupied[share.service_id]
         if share.pending is not None:
             group = self.pending[share.pending]
             del group[task_id]

@@ -15,7 +15,7 @@ are replaced at once: that costs no availability, and it is how a broken templat
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -44,6 +44,8 @@ class Progress(Enum):
     """Tasks of an older template remain: look again when one of the service's tasks runs."""
     INTERRUPTED = "interrupted"
     """The slice is full: look again after it is written."""
+    FILLING = "filling"
+    """The slice is full, and all that is left is to make tasks: `fill_service` goes on."""
 
 
 @dataclass(slots=True)
@@ -100,8 +102,8 @@ def reconcile_service(
         if effects.is_full:
             return Progress.INTERRUPTED
         _maintain(state, service, slot, effects)
-    if not _fill(service, slots, effects):
-        return Progress.INTERRUPTED
+    if not _fill(service, {slot.number for slot in slots}, effects):
+        return Progress.FILLING
     return _update(service, slots, effects)
 
 
@@ -217,10 +219,18 @@ def _is_alive(state: ClusterState, task: Task) -> bool:
     return not state.observed(task.id).is_terminal
 
 
-def _fill(service: Service, slots: list[Slot], effects: Effects) -> bool:
+def fill_service(
+    state: ClusterState, index: ControlIndex, service_id: ServiceId, effects: Effects
+) -> bool:
+    """Go on making the tasks of a large service without looking at those that exist; what
+    happens to them meanwhile comes up slot by slot. False when the slice is full again."""
+    service = state.services.get(service_id)
+    return service is None or _fill(service, index.occupied.get(service_id, {}), effects)
+
+
+def _fill(service: Service, taken: Collection[int], effects: Effects) -> bool:
     """Occupy the lowest free numbers until there are enough slots; False when interrupted."""
-    missing = service.spec.replicas - len(slots)
-    taken = {slot.number for slot in slots}
+    missing = service.spec.replicas - len(taken)
     number = 0
     while missing > 0:
         if effects.is_full:

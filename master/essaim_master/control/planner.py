@@ -13,7 +13,12 @@ import msgspec
 from essaim_master.control.allocator import AddressPool, Cursors, Grant
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import GroupKey
-from essaim_master.control.orchestrator import Progress, reconcile_service, reconcile_slot
+from essaim_master.control.orchestrator import (
+    Progress,
+    fill_service,
+    reconcile_service,
+    reconcile_slot,
+)
 from essaim_master.control.scheduler.filters import Candidate, demand_of
 from essaim_master.control.scheduler.scheduler import candidates_of, place
 from essaim_master.control.worklist import Worklist
@@ -52,23 +57,38 @@ def plan_slice(
 
 
 def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> None:
+    """Decide for whole services first, then for single slots. The state does not move during a
+    slice, so no slot may be looked at twice: it would be given two tasks."""
+    looked_at = set()
     for service_id in list(worklist.services):
         if effects.is_full:
             break
+        looked_at.add(service_id)
         del worklist.services[service_id]
+        worklist.filling.pop(service_id, None)
         worklist.updating.discard(service_id)
         progress = reconcile_service(state, worklist.index, service_id, effects)
+        # What is not done goes to the end, behind those that still wait.
         if progress is Progress.INTERRUPTED:
-            worklist.services[service_id] = None  # at the end, behind those that still wait
+            worklist.services[service_id] = None
+        elif progress is Progress.FILLING:
+            worklist.filling[service_id] = None
         elif progress is Progress.UPDATING:
             worklist.updating.add(service_id)
-        for number in worklist.index.slots.get(service_id, ()):
-            worklist.slots.pop((service_id, number), None)
+    for service_id in list(worklist.filling):
+        if effects.is_full:
+            break
+        if service_id not in worklist.services:
+            del worklist.filling[service_id]
+            if fill_service(state, worklist.index, service_id, effects):
+                worklist.services[service_id] = None  # it may have to be updated as well
+            else:
+                worklist.filling[service_id] = None
     for service_id, number in list(worklist.slots):
         if effects.is_full:
             break
         del worklist.slots[service_id, number]
-        if service_id not in worklist.services:
+        if service_id not in looked_at:
             reconcile_slot(state, worklist.index, service_id, number, effects)
 
 

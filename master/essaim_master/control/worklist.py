@@ -25,6 +25,8 @@ class Worklist:
         self._state = state
         self.index = ControlIndex(state)
         self.services: dict[ServiceId, None] = {}
+        self.filling: dict[ServiceId, None] = {}
+        """Services that were looked at and only lack further tasks."""
         self.slots: dict[SlotKey, None] = {}
         self.groups: dict[GroupKey, None] = {}
         """Groups with tasks that wait for a node and may now get one."""
@@ -39,7 +41,12 @@ class Worklist:
 
     def __bool__(self) -> bool:
         return bool(
-            self.services or self.slots or self.groups or self.gateways or self.orphaned_statuses
+            self.services
+            or self.filling
+            or self.slots
+            or self.groups
+            or self.gateways
+            or self.orphaned_statuses
         )
 
     def add_everything(self) -> None:
