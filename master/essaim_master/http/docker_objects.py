@@ -39,9 +39,12 @@ class ManagerStatus(msgspec.Struct, frozen=True):
     leads: bool
     address: str
     """`HOST:PORT` of the master's Raft listener."""
+    is_reachable: bool = True
+    """Judged by the node beside it, which every master knows; the leader answers for itself."""
 
     def docker_object(self) -> DockerObject:
-        status: DockerObject = {"Reachability": "reachable", "Addr": self.address}
+        reachability = "reachable" if self.is_reachable else "unreachable"
+        status: DockerObject = {"Reachability": reachability, "Addr": self.address}
         if self.leads:
             status["Leader"] = True
         return status
@@ -232,7 +235,9 @@ def manager_statuses(
         if len(here) > 1:
             here = [member for member in here if member.id == status.description.hostname]
         if here:
-            found[node_id] = ManagerStatus(here[0].id == leadership.leader, here[0].raft)
+            leads = here[0].id == leadership.leader
+            is_reachable = leads or status.state != "down"
+            found[node_id] = ManagerStatus(leads, here[0].raft, is_reachable)
     return found
 
 

@@ -160,11 +160,12 @@ class SystemRoutes:
         """`NodeID` is the node on this master's host: docker marks it in `node ls`."""
         cluster = self._api.cluster
         managers = self._api.manager_statuses()
-        own = next(member for member in cluster.members if member.id == cluster.member_id)
+        # A master that stands by is not among the members, and its address not known here.
+        own = next((m.raft for m in cluster.members if m.id == cluster.member_id), "")
         node_ids = {manager.address: node_id for node_id, manager in managers.items()}
         swarm: dict[str, Any] = {
-            "NodeID": node_ids.get(own.raft, NodeId("")),
-            "NodeAddr": host_of(own.raft),
+            "NodeID": node_ids.get(own, NodeId("")),
+            "NodeAddr": host_of(own),
             "LocalNodeState": "active",
             "ControlAvailable": True,
             "Error": "",
@@ -175,9 +176,7 @@ class SystemRoutes:
             "Nodes": len(self._api.state.nodes),
             "Managers": len(cluster.members),
         }
-        docker = self._cluster()
-        if docker is not None:
-            swarm["Cluster"] = docker
+        swarm["Cluster"] = self._cluster() or {"ID": ""}
         return swarm
 
     def _cluster(self) -> dict[str, Any] | None:

@@ -262,6 +262,14 @@ class World:
 
 
 @pytest.fixture
+async def new_world():
+    """A master before any leader wrote anything."""
+    made = World()
+    yield made
+    made.app.close()
+
+
+@pytest.fixture
 async def world():
     made = World()
     await made.found()

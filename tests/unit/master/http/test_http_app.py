@@ -108,6 +108,20 @@ async def test_info_names_the_node_on_this_masters_host(world) -> None:
     assert swarm["Cluster"]["ID"] == "lab"
 
 
+async def test_before_the_first_leader_the_cluster_has_no_name_yet(new_world) -> None:
+    assert (await new_world.get("/info")).json["Swarm"]["Cluster"] == {"ID": ""}
+    answer = await new_world.get("/swarm")
+    assert answer.status == 503
+    assert "no leader yet" in answer.message
+    assert (await new_world.get("/networks")).json == []
+
+
+async def test_a_master_that_stands_by_answers_too(new_world) -> None:
+    new_world.cluster.members = new_world.cluster.members[1:]
+    swarm = (await new_world.get("/info")).json["Swarm"]
+    assert (swarm["NodeID"], swarm["NodeAddr"], swarm["Managers"]) == ("", "", 2)
+
+
 async def test_swarm_and_networks_have_dockers_shape(world) -> None:
     swarm = (await world.get("/swarm")).json
     assert (swarm["ID"], swarm["Spec"]["Name"]) == ("lab", "default")

@@ -51,6 +51,14 @@ async def test_the_leader_moves_in_the_list_when_leadership_does(world) -> None:
     assert "Leader" not in (await world.get("/nodes")).json[0]["ManagerStatus"]
 
 
+async def test_a_master_on_a_host_that_is_down_counts_as_unreachable(world) -> None:
+    await world.add_node(1, state="down")
+    await world.add_node(2, state="down")
+    shown = {node["Description"]["Hostname"]: node for node in (await world.get("/nodes")).json}
+    assert shown["h1"]["ManagerStatus"]["Reachability"] == "reachable"
+    assert shown["h2"]["ManagerStatus"]["Reachability"] == "unreachable"
+
+
 async def test_a_state_change_shows_at_once(world) -> None:
     node = await world.add_node(1)
     assert (await world.get("/nodes")).json[0]["Status"]["State"] == "ready"
