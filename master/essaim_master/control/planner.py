@@ -26,11 +26,15 @@ from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.ids import NetworkId, NodeId, TaskId
+from essaim_shared.limits import BUS_MESSAGE_BYTES_MAX
 from essaim_shared.objects import Attachment, Gateway, Network, Task, TaskStatus
 from essaim_shared.task_state import TaskState
 
 SLICE_EFFECTS_MAX = 250
 """Tasks made, changed or deleted in one slice: about 15 ms of Python."""
+
+TASK_BYTES_MAX = BUS_MESSAGE_BYTES_MAX // 2
+"""A larger task could not be sent to its agent: it stays pending and says so."""
 
 PENDING_MESSAGE = "pending task scheduling"
 ASSIGNED_MESSAGE = "scheduler assigned task to node"
@@ -92,6 +96,9 @@ def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> N
             reconcile_slot(state, worklist.index, service_id, number, effects)
 
 
+_encoder = msgspec.msgpack.Encoder()
+
+
 class _Placer:
     """Gives nodes and addresses to the tasks of one slice."""
 
@@ -143,6 +150,11 @@ class _Placer:
     def _place_group(self, key: GroupKey, tasks: list[Task], room: int) -> bool:
         """Place the group's tasks, at most `room` of those that wait; False when some of them
         were not looked at."""
+        size_bytes = len(_encoder.encode(tasks[0]))
+        if size_bytes > TASK_BYTES_MAX:
+            return self._leave_pending(
+                tasks, f"a task of {size_bytes} bytes is over the bus' limit of {TASK_BYTES_MAX}"
+            )
         try:
             demand = demand_of(key[0], tasks[0].spec)
         except InvalidRequest as refusal:

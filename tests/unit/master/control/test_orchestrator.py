@@ -349,3 +349,27 @@ def test_two_services_share_the_slices(make_world):
     world.slice()
     world.slice()
     assert len(world.tasks(small)) == 1, "a small service does not wait for a large one"
+
+
+def test_progress_of_tasks_is_no_work(world):
+    web = world.create(replicas=3)
+    world.settle()
+    for state in (TaskState.ACCEPTED, TaskState.PREPARING, TaskState.STARTING, TaskState.RUNNING):
+        for task in world.tasks(web):
+            world.report(task.id, state)
+            assert not world.worklist
+
+
+def test_status_that_outlived_its_task_is_forgotten(world):
+    web = world.create()
+    world.converge()
+    (task,) = world.tasks(web)
+    world.remove(web)
+    world.converge()
+    world.report(task.id, TaskState.SHUTDOWN)  # was under way when the task was deleted
+    world.settle()
+    assert not world.state.task_status
+    world.report(task.id, TaskState.SHUTDOWN)
+    world.elect()
+    world.settle()
+    assert not world.state.task_status

@@ -4,7 +4,7 @@ import pytest
 
 from essaim_master.control.scheduler.constraints import parse_constraints
 from essaim_shared.errors import InvalidRequest
-from essaim_shared.spec import Placement, Platform
+from essaim_shared.spec import ContainerSpec, Placement, Platform
 from essaim_shared.task_state import TaskState
 
 GIB = 1024**3
@@ -235,3 +235,14 @@ def test_many_waiting_tasks_are_explained_in_bounded_slices(make_world):
     assert max(sizes) <= 20 * 4
     assert len([t for t in world.tasks(web) if t.node_id == "n9"]) == 253
     assert reasons(world, web) == {"no free address on network default (10.1.0.0/24)"}
+
+
+def test_task_too_large_for_the_bus_stays_pending(world):
+    web = world.create()
+    world.update(web, container=ContainerSpec(image="img", env=("X=" + "x" * 600_000,)))
+    world.settle()
+    (reason,) = reasons(world, web)
+    assert reason.endswith("bytes is over the bus' limit of 524288")
+    world.update(web, container=ContainerSpec(image="img"))
+    world.converge()
+    assert len(world.running(web)) == 1
