@@ -38,7 +38,7 @@ from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
 from essaim_shared.objects import Task
 
-THREADS: Final = 12
+THREADS: Final = 16
 PULLS_MAX: Final = 2
 """Pulls under way; they have threads of their own, so that none keeps a start waiting."""
 CALL_TIMEOUT_S: Final = 60

@@ -50,10 +50,10 @@ def extra_hosts(container: ContainerSpec, hostname: str, address: str) -> list[s
     host's own /etc/hosts into a container on the host's network that has none of its own."""
     entries = [f"{hostname}:{address}"] if address else []
     for line in container.hosts:
-        host_address, *names = line.split()
-        if not names:
+        words = line.split()
+        if len(words) < 2:
             raise ExecutorError(f"invalid host entry {line!r}: want ADDRESS NAME")
-        entries.extend(f"{name}:{host_address}" for name in names)
+        entries.extend(f"{name}:{words[0]}" for name in words[1:])
     return entries
 
 

@@ -91,8 +91,9 @@ class Reporter:
     def use_session(self, session: str | None) -> None:
         """Report in this session from now on; None: hold everything back."""
         self._session = session
-        self._hurry.set()
-        self._work.set()
+        if self._pending:
+            self._hurry.set()
+            self._work.set()
 
     async def run(self) -> None:
         while True:

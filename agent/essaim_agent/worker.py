@@ -29,14 +29,22 @@ from essaim_shared.task_state import TaskState
 
 _log = logging.getLogger(__name__)
 
-ENGINE_CALLS_MAX = 12
-"""Calls under way at the engine. More starts at a time only make each slower (2 cores: no gain
-past 8), and a lonely call waits behind them."""
+ENGINE_CALLS_PER_CPU = 2
+ENGINE_CALLS_MIN = 4
+ENGINE_CALLS_MAX = 16
+"""Starts and removals under way at the engine. A start is mostly the CPU time of runc and the
+engine: more of them at a time than the CPUs can carry finish no sooner, but all later."""
 ENGINE_RETRY_FIRST_S = 0.1
 ENGINE_RETRY_MOST_S = 2.0
 NETWORKS_RETRY_FIRST_S = 0.5
 NETWORKS_RETRY_MOST_S = 10.0
 SWEEP_ATTEMPTS_MAX = 5
+
+
+def engine_calls_max(nano_cpus: int) -> int:
+    """How many starts and removals at a time suit a node with these processors."""
+    wanted = ENGINE_CALLS_PER_CPU * nano_cpus // 1_000_000_000
+    return min(ENGINE_CALLS_MAX, max(ENGINE_CALLS_MIN, wanted))
 
 
 class Worker:
@@ -55,7 +63,7 @@ class Worker:
         self.networks = networks
         self.clock = clock
         self.rng = rng
-        self.engine_calls = asyncio.Semaphore(ENGINE_CALLS_MAX)
+        self.engine_calls = asyncio.Semaphore(ENGINE_CALLS_MIN)
         self._journal = journal
         self._reporter = reporter
         self.resources: NodeResources | None = None
@@ -92,12 +100,12 @@ class Worker:
             self.managers[entry.task.id] = TaskManager(
                 self, entry.task, entry.status, self._tables_applied
             )
-        await self._meet_engine()
+        resources = await self._meet_engine()
+        self.engine_calls = asyncio.Semaphore(engine_calls_max(resources.nano_cpus))
         for manager in self.managers.values():
             # What was not acknowledged before the restart is told again; the rest is no news.
             self._reporter.put(manager.task.id, manager.status, urgent=False)
-        assert self.resources is not None
-        return self.resources
+        return resources
 
     async def run(self) -> None:
         try:
@@ -258,12 +266,12 @@ class Worker:
             await self.clock.sleep(ENGINE_RETRY_FIRST_S)
             await self._meet_engine()
 
-    async def _meet_engine(self) -> None:
+    async def _meet_engine(self) -> NodeResources:
         """Wait for the engine, and hold what it has against what is assigned."""
         attempt = 0
         while True:
             try:
-                self.resources = await self.executor.open()
+                resources = await self.executor.open()
                 self._looks += 1
                 look = self._looks
                 for manager in self.managers.values():
@@ -278,7 +286,9 @@ class Worker:
                     backoff_s(attempt, self.rng, ENGINE_RETRY_FIRST_S, ENGINE_RETRY_MOST_S)
                 )
         self._hold_against(found, await self.networks.attached(), look)
+        self.resources = resources
         self._engine_present.set()
+        return resources
 
     def _hold_against(
         self, found: dict[TaskId, FoundContainer], attached: Iterable[TaskId], look: int

@@ -1,0 +1,168 @@
+"""The container that Docker is asked for."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from essaim_agent.docker_options import (
+    create_body,
+    extra_hosts,
+    grace_s,
+    refusal_of,
+    task_id_of,
+)
+from essaim_agent.executor import ExecutorError
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.objects import Attachment, Task
+from essaim_shared.spec import ContainerSpec, DnsConfig, Limits, Resources, TaskSpec
+from essaim_shared.task_state import TaskState
+
+TASK_ID = TaskId("0123456789abcdefghijklmno")
+
+
+def make_task(container: ContainerSpec, limits: Limits | None = None) -> Task:
+    return Task(
+        id=TASK_ID,
+        service_id=ServiceId("service"),
+        service_name="web",
+        slot=3,
+        spec=TaskSpec(container=container, resources=Resources(limits=limits)),
+        spec_version=1,
+        node_id=NodeId("node"),
+        desired_state=TaskState.RUNNING,
+        attachments=(Attachment(network_id=NetworkId("n"), address="10.1.0.5"),),
+        created_ns=1,
+        updated_ns=1,
+    )
+
+
+def body_of(container: ContainerSpec, limits: Limits | None = None) -> dict[str, Any]:
+    return create_body(make_task(container, limits), "lab", True, "")
+
+
+def test_dockers_network_stands_aside_for_the_prepared_namespace() -> None:
+    host = body_of(ContainerSpec(image="busybox"))["HostConfig"]
+    assert (host["NetworkMode"], host["Runtime"]) == ("host", "essaim")
+
+
+def test_a_task_without_a_namespace_never_lands_on_the_hosts_network() -> None:
+    host = create_body(make_task(ContainerSpec(image="busybox")), "lab", False, "")["HostConfig"]
+    assert host["NetworkMode"] == "none"
+    assert "Runtime" not in host
+
+
+def test_docker_never_restarts_a_task() -> None:
+    host = body_of(ContainerSpec(image="busybox"))["HostConfig"]
+    assert host["RestartPolicy"] == {"Name": "no"}
+
+
+def test_containers_carry_the_labels_that_tools_of_swarm_look_for() -> None:
+    labels = body_of(ContainerSpec(image="busybox", labels={"mine": "1"}))["Labels"]
+    assert labels == {
+        "mine": "1",
+        "com.docker.swarm.service.id": "service",
+        "com.docker.swarm.service.name": "web",
+        "com.docker.swarm.task": "",
+        "com.docker.swarm.task.id": TASK_ID,
+        "com.docker.swarm.task.name": f"web.3.{TASK_ID}",
+        "com.docker.swarm.node.id": "node",
+        "io.essaim.cluster": "lab",
+        "io.essaim.task": TASK_ID,
+    }
+    assert task_id_of(labels) == TASK_ID
+
+
+def test_a_user_cannot_forge_the_labels_by_which_containers_are_found() -> None:
+    labels = body_of(ContainerSpec(image="busybox", labels={"io.essaim.task": "other"}))["Labels"]
+    assert task_id_of(labels) == TASK_ID
+
+
+def test_command_replaces_the_entry_point_and_args_the_command() -> None:
+    bare = body_of(ContainerSpec(image="busybox"))
+    assert "Entrypoint" not in bare
+    assert "Cmd" not in bare
+    full = body_of(ContainerSpec(image="busybox", command=("a", "b"), args=("c",)))
+    assert (full["Entrypoint"], full["Cmd"]) == (["a", "b"], ["c"])
+
+
+def test_the_hosts_name_never_leaks_into_a_container() -> None:
+    assert body_of(ContainerSpec(image="busybox"))["Hostname"] == TASK_ID[:12]
+    named = body_of(ContainerSpec(image="busybox", hostname="db", hosts=("192.0.2.1 a b",)))
+    assert named["Hostname"] == "db"
+    assert named["HostConfig"]["ExtraHosts"] == ["db:10.1.0.5", "a:192.0.2.1", "b:192.0.2.1"]
+
+
+def test_a_host_entry_without_a_name_is_refused() -> None:
+    with pytest.raises(ExecutorError, match=r"192\.0\.2\.1"):
+        extra_hosts(ContainerSpec(image="busybox", hosts=("192.0.2.1",)), "h", "")
+
+
+def test_an_empty_host_entry_is_refused() -> None:
+    with pytest.raises(ExecutorError, match="invalid host entry"):
+        extra_hosts(ContainerSpec(image="busybox", hosts=("  ",)), "h", "")
+
+
+def test_net_sysctls_belong_to_the_namespace_and_the_others_to_docker() -> None:
+    container = ContainerSpec(
+        image="busybox", sysctls={"net.core.somaxconn": "1", "kernel.msgmax": "2"}
+    )
+    assert body_of(container)["HostConfig"]["Sysctls"] == {"kernel.msgmax": "2"}
+
+
+def test_limits_and_rights_are_passed_on() -> None:
+    host = body_of(
+        ContainerSpec(
+            image="busybox",
+            read_only=True,
+            init=True,
+            capability_add=("NET_ADMIN",),
+            capability_drop=("ALL",),
+            oom_score_adj=7,
+            dns_config=DnsConfig(
+                nameservers=("192.0.2.53",), search=("lan",), options=("ndots:1",)
+            ),
+        ),
+        Limits(nano_cpus=500_000_000, memory_bytes=64 * 2**20, pids=99),
+    )["HostConfig"]
+    wanted = {
+        "ReadonlyRootfs": True,
+        "Init": True,
+        "CapAdd": ["NET_ADMIN"],
+        "CapDrop": ["ALL"],
+        "OomScoreAdj": 7,
+        "Dns": ["192.0.2.53"],
+        "DnsSearch": ["lan"],
+        "DnsOptions": ["ndots:1"],
+        "NanoCpus": 500_000_000,
+        "Memory": 64 * 2**20,
+        "PidsLimit": 99,
+    }
+    assert {name: host[name] for name in wanted} == wanted
+
+
+def test_the_stop_signal_is_the_specs_then_the_images_then_sigterm() -> None:
+    plain = make_task(ContainerSpec(image="busybox"))
+    own = make_task(ContainerSpec(image="busybox", stop_signal="SIGINT"))
+    assert create_body(own, "lab", True, "SIGQUIT")["StopSignal"] == "SIGINT"
+    assert create_body(plain, "lab", True, "SIGQUIT")["StopSignal"] == "SIGQUIT"
+    assert create_body(plain, "lab", True, "")["StopSignal"] == "SIGTERM"
+
+
+def test_no_grace_and_the_default_grace_are_different_things() -> None:
+    container = ContainerSpec(image="busybox")
+    assert grace_s(container) == 10.0
+    assert grace_s(msgspec.structs.replace(container, stop_grace_period=0)) == 0.0
+
+
+def test_engines_that_cannot_join_namespaces_are_refused_with_the_reason() -> None:
+    usable = {"SecurityOptions": ["name=seccomp,profile=default"], "Runtimes": {"essaim": {}}}
+    assert refusal_of(usable, needs_runtime=True) is None
+    rootless = {**usable, "SecurityOptions": ["name=rootless"]}
+    assert "rootless" in str(refusal_of(rootless, needs_runtime=True))
+    remapped = {**usable, "SecurityOptions": ["name=userns"]}
+    assert "userns-remap" in str(refusal_of(remapped, needs_runtime=True))
+    unregistered = {**usable, "Runtimes": {"runc": {}}}
+    assert "daemon.json" in str(refusal_of(unregistered, needs_runtime=True))
+    assert refusal_of(unregistered, needs_runtime=False) is None
+    assert refusal_of({"SecurityOptions": None, "Runtimes": None}, needs_runtime=False) is None
