@@ -21,6 +21,8 @@ WAIT_MAX_S = 180.0
 PLAIN_CALLS_AT_ONCE = 12
 IMAGE = "essaim/web:1"
 COMMAND = ["sleep", "86400"]
+CONTAINER = {"Image": IMAGE, "Args": COMMAND, "StopSignal": "SIGKILL"}
+"""What is removed is killed: a grace period would be measured instead of the peers."""
 LABEL = "bench.plain"
 
 
@@ -65,7 +67,7 @@ class SwarmLike(abc.ABC):
     def create(self, api: EngineApi, name: str, replicas: int) -> str:
         spec = {
             "Name": name,
-            "TaskTemplate": {"ContainerSpec": {"Image": IMAGE, "Args": COMMAND}},
+            "TaskTemplate": {"ContainerSpec": CONTAINER},
             "Mode": {"Replicated": {"Replicas": replicas}},
             "EndpointSpec": {"Mode": "dnsrr"},
         }

@@ -6,7 +6,6 @@ asked to answer when its state has changed.
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,6 +14,7 @@ import click
 
 from essaim_cli.client import Client
 from essaim_cli.errors import CommandFailed
+from essaim_cli.pace import now_s, pause
 from essaim_cli.progress import MONITOR_DEFAULT_NS, Progress, measure
 
 POLL_S = 0.2
@@ -30,7 +30,7 @@ def wait_converged(client: Client, service_id: str, timeout_s: float | None, qui
     Raises CommandFailed at the time-out, with the reason of the first task that does not run.
     Interrupted, it says that the work goes on, and returns.
     """
-    started_s = _now_s()
+    started_s = now_s()
     deadline_s = math.inf if timeout_s is None else started_s + timeout_s
     with _display(quiet) as show:
         try:
@@ -49,24 +49,24 @@ def _follow(client: Client, service_id: str, deadline_s: float, show: Show) -> N
     while True:
         service = client.get(f"/services/{service_id}")
         progress = measure(service, _tasks(client, service_id), _down_nodes(client))
-        now_s = _now_s()
+        at_s = now_s()
         if not progress.is_converged:
             note = "" if stable_since_s is None else "verify: Detected task failure"
             stable_since_s = None
-            if now_s >= deadline_s:
+            if at_s >= deadline_s:
                 raise _timed_out(progress, service_id)
             show(note, progress)
             revision = _changed(client, revision)
             continue
         if stable_since_s is None:
-            stable_since_s = now_s
-        left_s = stable_since_s + _monitor_s(service) - now_s
+            stable_since_s = at_s
+        left_s = stable_since_s + _monitor_s(service) - at_s
         if left_s <= 0:
             show(f"verify: Service {service_id} converged", progress)
             return
         whole_s = math.ceil(left_s)
         show(f"verify: Waiting {whole_s} seconds to verify that tasks are stable...", progress)
-        time.sleep(min(POLL_S, left_s))  # noqa: TID251 - a person watches this countdown
+        pause(min(POLL_S, left_s))
 
 
 def _tasks(client: Client, service_id: str) -> list[Any]:
@@ -98,10 +98,6 @@ def _timed_out(progress: Progress, service_id: str) -> CommandFailed:
         f"timed out with {progress.running} out of {progress.wanted} tasks running{reason}. "
         f"The service stays as asked; see: essaim service ps {service_id}"
     )
-
-
-def _now_s() -> float:
-    return time.monotonic()  # noqa: TID251 - the command line has no decisions to replay
 
 
 def _display(quiet: bool) -> AbstractContextManager[Show]:

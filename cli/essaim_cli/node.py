@@ -1,6 +1,5 @@
 """`essaim node …`."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -8,6 +7,7 @@ import click
 from essaim_cli.client import Client, client_of
 from essaim_cli.errors import ApiError, CommandFailed
 from essaim_cli.formatting import natural_key, render_list
+from essaim_cli.pace import utc_now
 from essaim_cli.pretty import pretty_node
 from essaim_cli.service import list_options, node_names, parse_filters, show_objects
 from essaim_cli.service_spec import key_values
@@ -100,8 +100,7 @@ def ps(
         services = client.get("/services") if not no_resolve else []
         names = {item["ID"]: item["Spec"]["Name"] for item in services}
         hosts = {} if no_resolve else node_names(client)
-        now = datetime.now(UTC)  # noqa: TID251 - ages are shown to a person
-        rows = task_rows(tasks, names, hosts, now, no_trunc or quiet)
+        rows = task_rows(tasks, names, hosts, utc_now(), no_trunc or quiet)
         if text := render_list(rows, TASK_COLUMNS, template or output, quiet):
             click.echo(text)
     _raise(failures)

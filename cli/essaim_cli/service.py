@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -11,6 +10,7 @@ from essaim_cli.client import Client, Filters, client_of
 from essaim_cli.converge import wait_converged
 from essaim_cli.errors import ApiError, CommandFailed, usage
 from essaim_cli.formatting import natural_key, render_list, render_template, short_id
+from essaim_cli.pace import utc_now
 from essaim_cli.pretty import pretty_service
 from essaim_cli.service_spec import CREATE_OPTIONS, DURATION, key_values, service_spec
 from essaim_cli.task_view import TASK_COLUMNS, task_rows
@@ -140,8 +140,7 @@ def ps(
         tasks = client.get("/tasks", filters=query)
         names = {item["ID"]: item["Spec"]["Name"] for item in wanted}
         nodes = {} if no_resolve else node_names(client)
-        now = datetime.now(UTC)  # noqa: TID251 - ages are shown to a person
-        rows = task_rows(tasks, {} if no_resolve else names, nodes, now, no_trunc or quiet)
+        rows = task_rows(tasks, {} if no_resolve else names, nodes, utc_now(), no_trunc or quiet)
         _print(render_list(rows, TASK_COLUMNS, template or output, quiet))
     _raise(failures)
 

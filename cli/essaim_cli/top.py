@@ -1,7 +1,6 @@
 """`essaim top`: what nodes and tasks use, drawn again as new figures come."""
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 
 from essaim_cli.client import Client, client_of
 from essaim_cli.formatting import natural_key, short_id, table
+from essaim_cli.pace import pause
 from essaim_cli.service import node_names
 from essaim_cli.units import human_size
 
@@ -119,6 +119,6 @@ def _show(picture: Callable[[], str], once: bool) -> None:
         try:
             while True:
                 live.update(Text(picture()), refresh=True)
-                time.sleep(REFRESH_S)  # noqa: TID251 - the pace of a screen
+                pause(REFRESH_S)
         except KeyboardInterrupt:
             return

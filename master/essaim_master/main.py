@@ -11,7 +11,6 @@ import os
 import random
 import signal
 from pathlib import Path
-from typing import NoReturn
 
 from essaim_master.config import MasterConfig, split_address
 from essaim_master.control.figures_cache import FiguresCache
@@ -21,6 +20,7 @@ from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.server import HttpServer
 from essaim_master.kv.store import KeyValueStore
+from essaim_master.process_end import end_process
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
@@ -37,21 +37,11 @@ from essaim_shared.log import fields
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
 
-EXIT_FATAL = 70
-"""EX_SOFTWARE of sysexits.h. The supervisor starts the master again; the log is its truth."""
-
 GC_THRESHOLD = 50_000
 """Allocations between collections: most of what a master allocates is freed by reference counts,
 and a collection over the whole state would be a pause."""
 
 _log = logging.getLogger(__name__)
-
-
-def fatal(error: BaseException) -> NoReturn:
-    """End the process at once: after a failed sync or a broken invariant nothing it could still
-    say would be true. Called from any thread."""
-    _log.critical("the master ends: %s", error, exc_info=error)
-    os._exit(EXIT_FATAL)
 
 
 async def run_master(config: MasterConfig) -> None:
@@ -85,7 +75,7 @@ async def run_master(config: MasterConfig) -> None:
         ),
     )
     app = App(Api(cluster, clock, rng, figures, read_host_facts()))
-    http = HttpServer(app, fatal, Path(config.socket), config.http_listen)
+    http = HttpServer(app, end_process, Path(config.socket), config.http_listen)
 
     leading = loop.create_task(leader.run(), name="leader")
     leading.add_done_callback(_on_loops_ended)
@@ -136,13 +126,13 @@ def _raft_node(
         store,
         clock,
         rng,
-        fatal,
+        end_process,
     )
 
 
 def _on_loops_ended(leading: asyncio.Task[None]) -> None:
     """The control loops run as long as the master; a master without them is worse than none."""
-    fatal(leading.exception() or BrokenInvariant("the control loops returned"))
+    end_process(leading.exception() or BrokenInvariant("the control loops returned"))
 
 
 def _on_loose_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -150,5 +140,5 @@ def _on_loose_exception(loop: asyncio.AbstractEventLoop, context: dict[str, obje
     go on with a dead control loop."""
     error = context.get("exception")
     if isinstance(error, Exception) and not isinstance(error, OSError):
-        fatal(error)
+        end_process(error)
     loop.default_exception_handler(context)
