@@ -75,10 +75,10 @@ class Namespaces:
         path = self.path(task_id)
         bridges = [self._kernel.index(bridge_name(a.network_id)) for a in attachments]
         names = [port_name(task_id, a.network_id) for a in attachments]
-        joins = [
-            rt.set_port(name, bridge, port_alias(task_id, a.network_id))
-            for name, bridge, a in zip(names, bridges, attachments, strict=True)
-        ]
+        joins: list[bytes] = []
+        for name, bridge, attachment in zip(names, bridges, attachments, strict=True):
+            joins.append(rt.describe_port(name, port_alias(task_id, attachment.network_id)))
+            joins.append(rt.set_port(name, bridge))
         try:
             _system_call("new network namespace", _libc.unshare(_CLONE_NEWNET))
             write_sysctls(DEFAULT_SYSCTLS)

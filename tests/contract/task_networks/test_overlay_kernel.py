@@ -145,6 +145,11 @@ async def test_the_namespace_is_as_docker_would_have_made_it(site: Site) -> None
     assert site.inside("cat", f"{sysctl}/ping_group_range").split() == ["0", "2147483647"]
 
 
+async def test_the_overlay_has_no_ipv6_addresses_that_nobody_gave(site: Site) -> None:
+    for device in (BRIDGE, VXLAN, PORT):
+        assert "inet6" not in site.on_a("ip", "address", "show", device), device
+
+
 async def test_sysctls_of_the_user_are_set_inside_only(site: Site) -> None:
     name = "/proc/sys/net/ipv4/tcp_syn_retries"
     before = site.on_a("cat", name)
