@@ -124,8 +124,7 @@ async def _run(config: AgentConfig) -> None:
     async with AsyncExitStack() as ends:
         data = DataDirectory(Path(config.data_dir))
         ends.callback(data.close)
-        node_id = data.node_id(rng)
-        highest_term = HighestTerm(data.path)
+        node_id, highest_term = data.node_id(rng), HighestTerm(data.path)
         journal = Journal(data.path, clock)
         engine = make_engine(config, clock)
         ends.push_async_callback(engine.executor.close)
