@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from essaim_agent.config import AgentConfig
 
+from essaim_agent.config import AgentConfig
 from essaim_cli.lab import config_files
 from essaim_cli.lab.errors import LabError
 from essaim_cli.lab.state import Roots, master_sockets, read_state, recorded_labs, write_state
