@@ -25,7 +25,12 @@ _START = """#!/bin/sh
 # Serves one page: this container's hostname. PORT is 80 unless the environment says otherwise.
 mkdir -p /tmp/www
 hostname > /tmp/www/index.html
-exec httpd -f -p "${PORT:-80}" -h /tmp/www
+# The first process of a container is not ended by signals that it does not handle, and httpd
+# handles none: without this, each stop would take the whole grace period.
+trap 'kill "$server"; exit 0' TERM INT
+httpd -f -p "${PORT:-80}" -h /tmp/www &
+server=$!
+wait "$server"
 """
 
 
