@@ -1,4 +1,4 @@
-"""The file operations that the write-ahead log needs, and their form on a Linux file system.
+"""The file operations that the log and its snapshots need, and their form on a Linux file system.
 
 `memory_files` is the twin for tests, with crashes and faults. All of them raise OSError.
 """
@@ -21,7 +21,7 @@ LOCK_FILE = "wal.lock"
 
 
 class LogFile(Protocol):
-    """An open segment."""
+    """An open segment or snapshot."""
 
     def write_at(self, buffers: Sequence[bytes], offset: int) -> None:
         """Write all buffers one after another from `offset` on, or raise."""
@@ -42,6 +42,12 @@ class LogFiles(Protocol):
     def names(self) -> list[str]: ...
 
     def read(self, name: str) -> bytes: ...
+
+    def size_bytes(self, name: str) -> int: ...
+
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """Up to `size_bytes` from `offset` on; fewer only at the end of the file."""
+        ...
 
     def create(self, name: str, size_bytes: int) -> LogFile:
         """A new file, filled with zeros and synced. Replaces a file of that name."""
@@ -103,6 +109,14 @@ class DiskLogFiles:
 
     def read(self, name: str) -> bytes:
         return (self._directory / name).read_bytes()
+
+    def size_bytes(self, name: str) -> int:
+        return (self._directory / name).stat().st_size
+
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        with (self._directory / name).open("rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(size_bytes)
 
     def create(self, name: str, size_bytes: int) -> LogFile:
         path = self._directory / name

@@ -80,6 +80,12 @@ class MemoryLogFiles:
     def read(self, name: str) -> bytes:
         return bytes(self._files[name].seen)
 
+    def size_bytes(self, name: str) -> int:
+        return len(self._files[name].seen)
+
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        return bytes(self._files[name].seen[offset : offset + size_bytes])
+
     def create(self, name: str, size_bytes: int) -> LogFile:
         self._call("create", name)
         content = _Content(name, bytearray(size_bytes))
