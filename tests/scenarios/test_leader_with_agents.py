@@ -1,0 +1,385 @@
+"""The real leader and real agents together, on a bus, engines and an overlay in memory.
+
+What is checked at the end of each story: every replica runs once, every running task reaches
+every other by its address, no container was started twice, and nothing is left over.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from essaim_agent.fake_executor import FakeEngine, FakeExecutor
+from essaim_agent.fake_network import FakeFabric, FakeNetworks
+from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
+from essaim_agent.reporter import Reporter
+from essaim_agent.session import Session
+from essaim_agent.worker import Worker
+from essaim_master.control.leader import ControlSettings, Leader
+from essaim_master.state.cluster import LocalCluster, Member
+from essaim_master.state.writes import Writes
+from essaim_shared.clock import ManualClock
+from essaim_shared.ids import MemberId, NodeId, ServiceId
+from essaim_shared.memory_transport import MemoryBus
+from essaim_shared.objects import NodeDescription, Service, Task
+from essaim_shared.spec import (
+    ContainerSpec,
+    ReplicatedMode,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
+from essaim_shared.subjects import Subjects
+from essaim_shared.task_state import TaskState
+
+SEED = 20_261
+SUBJECTS = Subjects("test")
+STEP_S = 0.05
+PATIENCE_S = 40.0
+"""Of the moved clock."""
+
+
+class Agent:
+    """One agent process; its engine, its disk and its kernel outlive it."""
+
+    def __init__(self, lab: "Lab", name: str) -> None:
+        self.name = name
+        self.address = f"192.0.2.{name.removeprefix('h')}"
+        self.engine = lab.engines.setdefault(name, FakeEngine())
+        rng = random.Random(f"{SEED} {name}")
+        self._data = DataDirectory(lab.directory / name)
+        term = HighestTerm(self._data.path)
+        self._transport = lab.bus.client(name)
+        self._journal = Journal(self._data.path, lab.clock)
+        self._executor = FakeExecutor(self.engine, lab.clock, uses_namespaces=True)
+        self._networks = FakeNetworks(lab.fabric, self.address)
+        node_id = NodeId(name)
+        self._reporter = Reporter(
+            self._transport, SUBJECTS.status, node_id, lab.clock, rng, term.admits
+        )
+        self._worker = Worker(
+            self._executor, self._networks, self._journal, self._reporter, lab.clock, rng
+        )
+        self._session = Session(
+            transport=self._transport,
+            subjects=SUBJECTS,
+            node_id=node_id,
+            description=self._describe,
+            sink=self._worker,
+            reporter=self._reporter,
+            highest_term=term,
+            last_heard=LastHeard(self._data.path),
+            clock=lab.clock,
+            rng=rng,
+        )
+        self.running: asyncio.Task[None] | None = None
+
+    def _describe(self) -> NodeDescription:
+        return NodeDescription(
+            hostname=self.name,
+            address=self.address,
+            architecture="x86_64",
+            nano_cpus=4 * 10**9,
+            memory_bytes=8 * 2**30,
+            engine_version="fake",
+            instance=self.name,
+        )
+
+    async def start(self) -> None:
+        await self._worker.start()
+        self.running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for part in (self._worker, self._journal, self._reporter, self._session):
+                group.create_task(part.run())
+
+    async def kill(self) -> None:
+        """As kill -9: the journal is not written on the way out."""
+        if self.running is None:
+            return
+        self.running.cancel()
+        await asyncio.wait({self.running})
+        if not self.running.cancelled():
+            self.running.result()
+        self.running = None
+        await self._transport.close()
+        await self._networks.close()
+        await self._executor.close()
+        self._data.close()
+
+
+class Lab:
+    """Hosts h1 … hN, and one master on a host of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        print(f"seed {SEED}")
+        self.directory = directory
+        self.clock = ManualClock()
+        self.bus = MemoryBus(self.clock, random.Random(SEED))
+        self.fabric = FakeFabric()
+        self.engines: dict[str, FakeEngine] = {}
+        self.agents: dict[str, Agent] = {}
+        self.cluster = LocalCluster(self.clock, Member(MemberId("m1"), "", ""))
+        self.state = self.cluster.state
+        leader = Leader(
+            self.cluster,
+            self.bus.client("master"),
+            self.clock,
+            random.Random(SEED),
+            ControlSettings(cluster_id="test", subnet="10.1.0.0/24", vni=7, mtu=1450),
+        )
+        self._leading = asyncio.create_task(leader.run())
+
+    async def start(self, hosts: int = 3) -> None:
+        for number in range(1, hosts + 1):
+            await self.start_agent(f"h{number}")
+        await self.until(lambda: len(self.state.node_status) == hosts)
+
+    async def start_agent(self, name: str) -> None:
+        (self.directory / name).mkdir(exist_ok=True)
+        self.agents[name] = Agent(self, name)
+        await self.agents[name].start()
+
+    async def close(self) -> None:
+        for agent in self.agents.values():
+            await agent.kill()
+        self._leading.cancel()
+        await asyncio.wait({self._leading})
+        await self.bus.close()
+
+    async def run(self, seconds: float) -> None:
+        end_s = self.clock.monotonic_s() + seconds
+        while self.clock.monotonic_s() < end_s:
+            await self.clock.advance(STEP_S)
+            for task in (self._leading, *(a.running for a in self.agents.values())):
+                if task is not None and task.done():
+                    task.result()
+
+    async def until(self, condition: Callable[[], object]) -> float:
+        """Let time pass until the condition holds; how long it took."""
+        started_s = self.clock.monotonic_s()
+        while not condition():
+            assert self.clock.monotonic_s() - started_s < PATIENCE_S, f"it did not come ({SEED=})"
+            await self.run(STEP_S)
+        return self.clock.monotonic_s() - started_s
+
+    async def write(self, writes: Writes) -> None:
+        for transaction in writes.transactions():
+            await self.cluster.commit(transaction, 1.0)
+
+    async def create(self, replicas: int, name: str = "web") -> ServiceId:
+        spec = ServiceSpec(
+            name=name,
+            task=TaskSpec(container=ContainerSpec(image="img")),
+            mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
+        )
+        service = Service(id=ServiceId(name), spec=spec, created_ns=1, updated_ns=1)
+        writes = Writes()
+        writes.put(service)
+        writes.claim_name(service)
+        await self.write(writes)
+        return service.id
+
+    async def scale(self, service_id: ServiceId, replicas: int) -> None:
+        service = self.state.services[service_id]
+        mode = ServiceMode(replicated=ReplicatedMode(replicas=replicas))
+        spec = msgspec.structs.replace(service.spec, mode=mode)
+        writes = Writes()
+        writes.put(msgspec.structs.replace(service, spec=spec))
+        await self.write(writes)
+
+    async def remove(self, service_id: ServiceId) -> None:
+        writes = Writes()
+        writes.delete_service(self.state.services[service_id])
+        await self.write(writes)
+
+    def running(self, service_id: ServiceId) -> list[Task]:
+        """What the state says."""
+        return [
+            task
+            for task in self.state.tasks_of_service(service_id).values()
+            if self.state.observed(task.id) is TaskState.RUNNING
+            and task.desired_state is TaskState.RUNNING
+        ]
+
+    def containers(self) -> set[str]:
+        """What the engines say."""
+        return {
+            task_id
+            for engine in self.engines.values()
+            for task_id, container in engine.containers.items()
+            if container.running
+        }
+
+    def is_in_order(self, *service_ids: ServiceId) -> bool:
+        wanted: set[str] = set()
+        for service_id in service_ids:
+            running = self.running(service_id)
+            if len(running) != self.state.services[service_id].spec.replicas:
+                return False
+            wanted |= {task.id for task in running}
+        return self.containers() == wanted
+
+    def check(self, *service_ids: ServiceId) -> None:
+        """The story's end."""
+        assert self.is_in_order(*service_ids)
+        tasks = [task for service_id in service_ids for task in self.running(service_id)]
+        for task in tasks:
+            assert task.node_id is not None
+            source = self.agents[task.node_id].address
+            for other in tasks:
+                target = other.attachments[0].address
+                assert self.fabric.reaches(source, task.id, target), f"{task.name} → {other.name}"
+        for engine in self.engines.values():
+            assert all(count == 1 for count in engine.starts.values())
+        for agent in self.agents.values():
+            namespaces = set(self.fabric.kernel(agent.address).namespaces)
+            assert namespaces == {task.id for task in tasks if task.node_id == agent.name}
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    made = Lab(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_create_scale_and_remove(lab: Lab) -> None:
+    web = await lab.create(3)
+    await lab.until(lambda: lab.is_in_order(web))
+    lab.check(web)
+    await lab.scale(web, 12)
+    await lab.until(lambda: lab.is_in_order(web))
+    lab.check(web)
+    await lab.scale(web, 2)
+    await lab.until(lambda: lab.is_in_order(web))
+    await lab.until(lambda: len(lab.state.tasks) == 2)
+    lab.check(web)
+    await lab.remove(web)
+    await lab.until(lambda: not lab.state.tasks and not lab.state.gateways)
+    await lab.run(2)
+    assert not lab.containers()
+    for agent in lab.agents.values():
+        kernel = lab.fabric.kernel(agent.address)
+        assert not kernel.namespaces
+        assert not kernel.networks
+
+
+async def test_cut_off_host_and_its_return(lab: Lab) -> None:
+    web = await lab.create(9)
+    await lab.until(lambda: lab.is_in_order(web))
+    lab.bus.cut_client("h3")
+    took_s = await lab.until(
+        lambda: len(lab.running(web)) == 9 and {t.node_id for t in lab.running(web)} == {"h1", "h2"}
+    )
+    assert took_s <= 5.5
+    assert len(lab.containers()) == 12, "the cut-off host keeps its tasks"
+    lab.bus.heal_client("h3")
+    await lab.until(lambda: lab.is_in_order(web))
+    await lab.run(2)
+    lab.check(web)
+
+
+async def test_killed_agent_adopts_its_containers(lab: Lab) -> None:
+    web = await lab.create(6)
+    await lab.until(lambda: lab.is_in_order(web))
+    before = dict(lab.state.tasks)
+    await lab.agents["h1"].kill()
+    await lab.run(1)
+    await lab.start_agent("h1")
+    await lab.run(10)
+    assert dict(lab.state.tasks) == before
+    lab.check(web)
+
+
+async def test_task_that_ended_while_its_agent_was_dead_is_replaced(lab: Lab) -> None:
+    web = await lab.create(3)
+    await lab.until(lambda: lab.is_in_order(web))
+    await lab.agents["h1"].kill()
+    (task,) = [task for task in lab.running(web) if task.node_id == "h1"]
+    lab.engines["h1"].exit(task.id, 1)
+    await lab.start_agent("h1")
+    await lab.until(lambda: task not in lab.running(web) and lab.is_in_order(web))
+    lab.check(web)
+    assert lab.state.observed(task.id) is TaskState.FAILED
+
+
+async def test_change_of_leader_in_the_middle_of_everything(lab: Lab) -> None:
+    web = await lab.create(30)
+    await lab.clock.advance(0)
+    lab.cluster.lead(False, 1)
+    await lab.run(1)
+    lab.cluster.lead(True, 2)
+    await lab.until(lambda: lab.is_in_order(web))
+    await lab.scale(web, 7)
+    lab.cluster.lead(False, 2)
+    lab.cluster.lead(True, 3)
+    await lab.until(lambda: lab.is_in_order(web))
+    await lab.until(lambda: len(lab.state.tasks) == 7)
+    await lab.run(3)
+    lab.check(web)
+
+
+async def test_lossy_bus(lab: Lab) -> None:
+    lab.bus.loss = 0.03
+    lab.bus.delay_s = (0.001, 0.02)
+    web = await lab.create(12)
+    api = await lab.create(5, name="api")
+    await lab.run(10)
+    await lab.scale(web, 4)
+    await lab.run(10)
+    lab.bus.loss = 0.0
+    await lab.until(lambda: lab.is_in_order(web, api))
+    await lab.run(5)
+    lab.check(web, api)
+
+
+async def test_everything_is_killed_and_starts_again(lab: Lab) -> None:
+    web = await lab.create(9)
+    await lab.until(lambda: lab.is_in_order(web))
+    before = dict(lab.state.tasks)
+    lab.cluster.lead(False, 1)
+    for agent in lab.agents.values():
+        await agent.kill()
+    await lab.run(60)
+    lab.cluster.lead(True, 2)
+    await lab.run(10)  # the masters are back long before the agents
+    for name in ("h1", "h2", "h3"):
+        await lab.start_agent(name)
+    await lab.run(10)
+    assert dict(lab.state.tasks) == before
+    lab.check(web)
+
+
+async def test_drained_host_is_emptied(lab: Lab) -> None:
+    web = await lab.create(9)
+    await lab.until(lambda: lab.is_in_order(web))
+    node = lab.state.nodes[NodeId("h2")]
+    spec = msgspec.structs.replace(node.spec, availability="drain")
+    writes = Writes()
+    writes.put(msgspec.structs.replace(node, spec=spec))
+    await lab.write(writes)
+    await lab.until(lambda: {task.node_id for task in lab.running(web)} == {"h1", "h3"})
+    await lab.until(lambda: lab.is_in_order(web))
+    await lab.run(2)
+    lab.check(web)
+    assert not lab.fabric.kernel(lab.agents["h2"].address).networks
+
+
+async def test_crashing_task_backs_off_and_recovers(lab: Lab) -> None:
+    web = await lab.create(1)
+    for failures in (1, 2):
+        await lab.until(lambda: lab.is_in_order(web))
+        (task,) = lab.running(web)
+        assert task.failures == failures - 1
+        assert task.node_id is not None
+        lab.engines[task.node_id].exit(task.id, 3)
+        await lab.until(lambda: not lab.running(web))
+        took_s = await lab.until(lambda: lab.is_in_order(web))
+        assert 5 * failures - 0.5 <= took_s <= 5 * failures + 0.5
+    lab.check(web)
