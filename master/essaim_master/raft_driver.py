@@ -28,6 +28,7 @@ from essaim_master.raft_waiters import Proposals, Readers, Transfers
 from essaim_master.wal.files import LogFiles
 from essaim_master.wal.log import SEGMENT_BYTES, Wal
 from essaim_master.wal.records import Identity, WalBatch
+from essaim_master.wal.recovery import Recovered
 from essaim_master.wal.writer import Fatal, LogWriter, StartWriter, WalWriter
 from essaim_shared.clock import Clock
 from essaim_shared.errors import InvalidRequest, MalformedMessage, Unavailable
@@ -54,6 +55,7 @@ DISK_STALL_S = 1.0
 TRANSFER_TIMEOUT_S = 3.0
 
 LeadershipCallback = Callable[[bool, int], None]
+OpenLog = Callable[[LogFiles, Identity, int], tuple[Wal, Recovered]]
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class RaftNode:
         fatal: Fatal,
         segment_bytes: int = SEGMENT_BYTES,
         start_writer: StartWriter = WalWriter,
+        open_log: OpenLog = Wal.open,
     ) -> None:
         """`fatal` ends the process: it is called when the disk fails or an invariant is broken,
         from any thread, and nothing is sent or acknowledged after it."""
@@ -103,6 +106,7 @@ class RaftNode:
         self._fatal = fatal
         self._segment_bytes = segment_bytes
         self._start_writer = start_writer
+        self._open_log = open_log
 
         self._inbox: deque[Message] = deque()
         self._foreign: deque[bytes] = deque()
@@ -140,7 +144,7 @@ class RaftNode:
         """
         self._config.validate()
         wal, recovered = await asyncio.to_thread(
-            Wal.open, self._files, self._identity, self._segment_bytes
+            self._open_log, self._files, self._identity, self._segment_bytes
         )
         self._loop = asyncio.get_running_loop()
         self._core = RaftCore(

@@ -9,7 +9,7 @@ is full there is a whole segment of room left, and an alarm in the log.
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from essaim_master.raft.messages import HardState
 from essaim_master.wal.errors import WalCorrupt
@@ -41,7 +41,11 @@ class Wal:
     """Not for several threads at once. Every OSError is final: the caller ends the process."""
 
     def __init__(
-        self, files: LogFiles, identity: Identity, segment_bytes: int = SEGMENT_BYTES
+        self,
+        files: LogFiles,
+        identity: Identity,
+        segment_bytes: int = SEGMENT_BYTES,
+        preparer: Executor | None = None,
     ) -> None:
         """Use `Wal.open`."""
         self._files = files
@@ -49,7 +53,7 @@ class Wal:
         self._segment_bytes = segment_bytes
         self._hard_state = HardState()
         self._last_index = 0
-        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="wal-spare")
+        self._preparer = preparer or ThreadPoolExecutor(1, thread_name_prefix="wal-spare")
         self._spare: Future[LogFile] | None = None
         self._is_spare_new = False
         """Its making was ordered, and how that ended was not looked at yet."""
@@ -65,14 +69,21 @@ class Wal:
 
     @classmethod
     def open(
-        cls, files: LogFiles, identity: Identity, segment_bytes: int = SEGMENT_BYTES
+        cls,
+        files: LogFiles,
+        identity: Identity,
+        segment_bytes: int = SEGMENT_BYTES,
+        preparer: Executor | None = None,
     ) -> tuple["Wal", Recovered]:
         """Open the log of `identity`, or begin it in an empty directory.
+
+        `preparer` makes the spare segments; by default a thread of the log's own (a simulator
+        brings one without). It is shut down with the log.
 
         Raises WalCorrupt, ForeignWal, ConfigError (the directory is in use) and OSError.
         """
         files.lock()
-        wal = cls(files, identity, segment_bytes)
+        wal = cls(files, identity, segment_bytes, preparer)
         is_open = False
         try:
             recovered = wal._recover()
