@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 from essaim_cli.errors import usage
+from essaim_cli.lab.state import roots
 
-LABS_DIR = Path("/run/essaim-lab")
 LOCAL_SOCKET = Path("/run/essaim/master.sock")
 PROBE_TIMEOUT_S = 1.0
 
@@ -27,8 +27,9 @@ def parse_host(url: str) -> tuple[str, str | tuple[str, int]]:
 
 
 def find_host() -> str:
-    """The URL of the first master found on this machine."""
-    for description in sorted(LABS_DIR.glob("*/lab.json")):
+    """The URL of the first master found on this machine; of several labs, the one called lab."""
+    found = roots().run.glob("*/lab.json")
+    for description in sorted(found, key=lambda path: (path.parent.name != "lab", path)):
         for master in _masters(description):
             if _answers(master):
                 return f"unix://{master}"
