@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,9 @@ def main() -> None:
     except EssaimError as error:
         print(f"essaim-agent: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
+    # A pull in a thread cannot be cancelled, and the interpreter would wait for it for minutes.
+    logging.shutdown()
+    os._exit(0)
 
 
 if __name__ == "__main__":

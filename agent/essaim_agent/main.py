@@ -32,7 +32,7 @@ from essaim_agent.session_machine import State
 from essaim_agent.worker import Worker
 from essaim_shared import __version__, notify
 from essaim_shared.clock import Clock, SystemClock
-from essaim_shared.errors import ConfigError
+from essaim_shared.errors import ConfigError, EssaimError
 from essaim_shared.ids import TaskId
 from essaim_shared.log import fields
 from essaim_shared.loop_lag import LoopLag
@@ -109,13 +109,28 @@ async def run_agent(config: AgentConfig) -> None:
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if running.done():
-        running.result()
+        _raise_outcome(running)
     notify.notify(os.environ, notify.STOPPING)
     running.cancel()
     await asyncio.wait({running})
     if not running.cancelled():
         running.result()
     _log.info("ended; containers keep running")
+
+
+def _raise_outcome(running: "asyncio.Task[None]") -> None:
+    """An error that has a meaning comes out alone, so that it is told in one line; anything else
+    is a broken assumption and comes with all it brought along."""
+    try:
+        running.result()
+    except BaseExceptionGroup as group:
+        meant, rest = group.split(EssaimError)
+        if meant is None or rest is not None:
+            raise
+        error: BaseException = meant
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 async def _run(config: AgentConfig) -> None:

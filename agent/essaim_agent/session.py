@@ -35,6 +35,7 @@ from essaim_shared.messages import (
 )
 from essaim_shared.objects import NodeDescription
 from essaim_shared.subjects import Subjects
+from essaim_shared.task_state import DESIRED_STATES
 from essaim_shared.transport import (
     BusDisconnected,
     Delivery,
@@ -56,6 +57,18 @@ SYNC_GRACE_S = 0.1
 HEARTBEAT_PERIOD_MIN_S = 0.1
 EARLY_ORDERS_MAX = 64
 """Orders kept that overtook the answer to the registration; 16 MiB of chunks."""
+
+
+def check_orders(message: Assignments) -> None:
+    """Raises MalformedMessage for tasks that no master sends: an id becomes a file name here, and
+    a desired state outside of the known ones has no meaning."""
+    for task in message.tasks:
+        if not (task.id.isascii() and task.id.isalnum()):
+            raise MalformedMessage(f"{task.id[:80]!r} is no task id")
+        if task.desired_state not in DESIRED_STATES:
+            raise MalformedMessage(
+                f"task {task.id} is wanted {task.desired_state.name}, which nobody can make true"
+            )
 
 
 class AssignmentSink(Protocol):
@@ -313,6 +326,7 @@ class Session:
     async def _on_assignments(self, delivery: Delivery) -> None:
         try:
             message = decode(delivery.payload, Assignments)
+            check_orders(message)
         except MalformedMessage as error:
             self._malformed(error)
             return

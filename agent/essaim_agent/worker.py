@@ -13,7 +13,13 @@ import logging
 import random
 from collections.abc import Iterable, Sequence
 
-from essaim_agent.executor import Executor, FoundContainer, NodeResources, Temporary
+from essaim_agent.executor import (
+    Executor,
+    ExecutorError,
+    FoundContainer,
+    NodeResources,
+    Temporary,
+)
 from essaim_agent.journal import Journal, Journaled, JournaledTask
 from essaim_agent.network import NetworkError, TaskNetworks
 from essaim_agent.reporter import Reporter
@@ -276,7 +282,7 @@ class Worker:
                 look = self._looks
                 for manager in self.managers.values():
                     manager.engine_seen = 0 if manager.engine_calls_under_way else look
-                found = {container.task_id: container for container in await self.executor.found()}
+                found = await self._look_at_engine()
                 break
             except Temporary as error:
                 attempt += 1
@@ -289,6 +295,13 @@ class Worker:
         self.resources = resources
         self._engine_present.set()
         return resources
+
+    async def _look_at_engine(self) -> dict[TaskId, FoundContainer]:
+        """Raises Temporary: an engine that was opened and cannot list is not quite there yet."""
+        try:
+            return {container.task_id: container for container in await self.executor.found()}
+        except ExecutorError as error:
+            raise Temporary(str(error)) from error
 
     def _hold_against(
         self, found: dict[TaskId, FoundContainer], attached: Iterable[TaskId], look: int
@@ -318,7 +331,7 @@ class Worker:
                     await self.executor.remove(task_id)
                     await self.networks.detach(task_id)
                     break
-                except (Temporary, NetworkError) as error:
+                except (ExecutorError, NetworkError) as error:
                     _log.warning("sweep failed %s", fields(task=task_id, reason=str(error)))
                     await self.clock.sleep(
                         backoff_s(attempt, self.rng, ENGINE_RETRY_FIRST_S, ENGINE_RETRY_MOST_S)

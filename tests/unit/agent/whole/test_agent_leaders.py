@@ -131,6 +131,15 @@ async def test_malformed_frames_are_counted_and_change_nothing(bench: Any) -> No
         b"\xff" * 100,
         encode(StatusAck(term=5)),
         encode(Assignments(term=5, sequence=99, full=True, chunk=3, chunks=2)),
+        encode(Assignments(term=5, sequence=99, full=True, tasks=(bench.make_task("../../x"),))),
+        encode(
+            Assignments(
+                term=5,
+                sequence=99,
+                full=True,
+                tasks=(bench.make_task("b", TaskState.PENDING),),
+            )
+        ),
     )
     for frame in frames:
         await bench.leader.publish_bytes(frame)
