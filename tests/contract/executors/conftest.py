@@ -313,15 +313,28 @@ class LabEngine:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if str(self.directory).encode() in process.read_bytes():
                     os.kill(int(process.parent.name), signal.SIGKILL)
+        self._empty_cgroups()
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in reversed([path for path in mounts if path.startswith(str(self.directory))]):
             subprocess.run(["umount", "--lazy", mount], check=False)
         for namespace in (f"{self.name}-task", self.name):
             subprocess.run(["ip", "netns", "delete", namespace], check=False)
-        for controller in Path("/sys/fs/cgroup").glob(f"**/{self.name}"):
-            with contextlib.suppress(OSError):
-                controller.rmdir()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _empty_cgroups(self) -> None:
+        """Containers outlive an engine that was killed, and their shims too."""
+        groups = [
+            group
+            for top in Path("/sys/fs/cgroup").glob(f"*/{self.name}")
+            for group in (*top.glob("*/"), top)
+        ]
+        for group in groups:
+            for pid in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for group in groups:
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 @pytest.fixture(scope="module")
