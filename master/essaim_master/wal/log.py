@@ -4,14 +4,21 @@ A segment is made as `.tmp`, filled with zeros and synced; when it is needed its
 (segment start, hard state, batch end) is written and synced, then it gets its real name, then
 the directory is synced. Only then entries go into it. A spare is always prepared in the
 background, so that neither the zeros nor a full disk stand in the way of a write: when the disk
-is full there is a whole segment of room left, and an alarm in the log.
+is full there is a whole segment of room left, and an alarm.
+
+Once a snapshot is recorded, segments that it makes superfluous are removed, oldest first, each
+removal durable before the next one, so that those which are left always follow one another. The
+log keeps what follows the snapshot *before* the newest, in case that one turns out damaged.
 """
 
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-from essaim_master.raft.messages import HardState
+import msgspec
+
+from essaim_master.raft.messages import HardState, SnapshotMetadata
+from essaim_master.snapshot.files import SnapshotFiles
 from essaim_master.wal.errors import WalCorrupt
 from essaim_master.wal.files import LogFile, LogFiles
 from essaim_master.wal.records import (
@@ -19,12 +26,14 @@ from essaim_master.wal.records import (
     BatchEncoder,
     Identity,
     SegmentStart,
+    SnapshotRecord,
     WalBatch,
 )
 from essaim_master.wal.recovery import (
     Recovered,
     SegmentName,
     Tail,
+    choose_snapshot,
     parse_segment_name,
     recover,
 )
@@ -33,6 +42,9 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 SPARE_FILE = "spare.tmp"
 SPARE_ATTEMPT_EVERY_BATCHES = 1024
 """After a failure to prepare the spare (a full disk) it is tried again after so many batches."""
+
+SNAPSHOTS_KEPT = 2
+
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +65,12 @@ class Wal:
         self._segment_bytes = segment_bytes
         self._hard_state = HardState()
         self._last_index = 0
+        self._snapshots: tuple[SnapshotMetadata, ...] = ()
+        """The newest ones recorded; each segment repeats them at its beginning."""
+        self._segments: list[SegmentName] = []
+        """Those on disk, oldest first; the last is the current one."""
+        self._format_version = FORMAT_VERSION
+        """Of the current segment."""
         self._preparer = preparer or ThreadPoolExecutor(1, thread_name_prefix="wal-spare")
         self._spare: Future[LogFile] | None = None
         self._is_spare_new = False
@@ -99,19 +117,40 @@ class Wal:
             raise OSError("the write-ahead log is closed")
         # The encoder must know where the batch starts before the segment is chosen by its size.
         encoder = self._encode(batches)
-        if self._offset + encoder.size_bytes > self._segment_bytes and not self._is_fresh():
+        is_full = self._offset + encoder.size_bytes > self._segment_bytes
+        if (is_full and not self._is_fresh()) or self._format_version != FORMAT_VERSION:
             self._begin_segment(self._first_index(batches))
             encoder = self._encode(batches)
         self._file.write_at(encoder.buffers, self._offset)
         self._file.sync_data()
         self._offset += encoder.size_bytes
         self._checksum = encoder.checksum
+        can_remove = False
         for batch in batches:
+            if batch.snapshot is not None:
+                can_remove |= self._note_snapshot(batch.snapshot)
             if batch.entries:
                 self._last_index = batch.entries[-1].index
             if batch.hard_state is not None:
                 self._hard_state = batch.hard_state
+        if can_remove:
+            self._remove_covered_segments()
         self._keep_spare()
+
+    @property
+    def identity(self) -> Identity:
+        """Whose log this is, with the incarnation that it was found or begun with."""
+        return self._identity
+
+    @property
+    def snapshots(self) -> tuple[SnapshotMetadata, ...]:
+        """Those whose files must be kept, oldest first."""
+        return self._snapshots
+
+    @property
+    def size_bytes(self) -> int:
+        """What the segments take on the disk, the spare not counted."""
+        return len(self._segments) * self._segment_bytes
 
     def close(self) -> None:
         """Close the files. What was appended is durable already."""
@@ -145,15 +184,20 @@ class Wal:
             return Recovered(HardState(), [], None)
         names.sort()
         segments = ((name, self._files.read(str(name))) for name in names)
-        recovered, tail = recover(segments, names[-1], self._identity)
+        replayed, tail = recover(segments, names[-1], self._identity)
+        recovered = choose_snapshot(replayed, SnapshotFiles(self._files).is_intact, names[0])
         self._file = self._files.open(str(tail.segment))
         if tail.torn_bytes:
             self._cut_torn(tail)
+        self._identity = msgspec.structs.replace(self._identity, incarnation=replayed.incarnation)
+        self._format_version = replayed.format_version
+        self._snapshots = _newest(replayed.snapshots, recovered.snapshot)
+        self._segments = names
         self._segment = tail.segment
         self._offset = tail.offset
         self._checksum = tail.checksum
         self._hard_state = recovered.hard_state
-        self._last_index = len(recovered.entries)
+        self._last_index = replayed.base + len(replayed.entries)
         self._keep_spare()
         return recovered
 
@@ -187,6 +231,8 @@ class Wal:
         encoder.add_segment_start(
             SegmentStart(FORMAT_VERSION, self._identity, sequence, self._checksum)
         )
+        for snapshot in self._snapshots:
+            encoder.add(WalBatch(snapshot=SnapshotRecord(snapshot)))
         encoder.add(WalBatch(hard_state=self._hard_state))
         encoder.finish()
         file.write_at(encoder.buffers, 0)
@@ -197,12 +243,34 @@ class Wal:
             self._file.close()
         self._file = file
         self._segment = name
+        self._segments.append(name)
+        self._format_version = FORMAT_VERSION
         self._offset = self._first_batch_bytes = encoder.size_bytes
         self._checksum = encoder.checksum
 
     def _first_index(self, batches: Sequence[WalBatch]) -> int:
         indexes = [batch.entries[0].index for batch in batches if batch.entries]
         return min([self._last_index + 1, *indexes])
+
+    def _note_snapshot(self, record: SnapshotRecord) -> bool:
+        """Whether segments may have become superfluous."""
+        if record.resets_log:
+            self._snapshots = (record.metadata,)
+            self._last_index = record.metadata.index
+            return True
+        if record.metadata not in self._snapshots:
+            self._snapshots = (*self._snapshots, record.metadata)[-SNAPSHOTS_KEPT:]
+        return len(self._snapshots) == SNAPSHOTS_KEPT
+
+    def _remove_covered_segments(self) -> None:
+        """Remove the segments that hold nothing behind the oldest snapshot that is kept."""
+        first_needed = self._snapshots[0].index + 1
+        while len(self._segments) > 1 and self._segments[1].first_index <= first_needed:
+            covered = str(self._segments.pop(0))
+            if f"{covered}.broken" in self._files.names():
+                self._files.remove(f"{covered}.broken")
+            self._files.remove(covered)
+            self._files.sync_directory()
 
     def _take_spare(self) -> LogFile:
         """The spare segment, made now if there is none. Raises OSError (a full disk)."""
@@ -244,3 +312,13 @@ class Wal:
             error,
             max(0, self._segment_bytes - self._offset),
         )
+
+
+def _newest(
+    recorded: Sequence[SnapshotMetadata], chosen: SnapshotMetadata | None
+) -> tuple[SnapshotMetadata, ...]:
+    """What counts as kept after a start: newer ones than the chosen one were damaged."""
+    if chosen is None:
+        return ()
+    usable = [one for one in recorded if one.index <= chosen.index]
+    return tuple(usable[-SNAPSHOTS_KEPT:])

@@ -28,10 +28,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from essaim_master.raft.messages import Configuration, Entry, HardState
+from essaim_master.raft.messages import Configuration, Entry, HardState, SnapshotMetadata
 from essaim_shared.ids import MemberId
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 added SNAPSHOT records, the incarnation, and logs whose oldest segments are gone."""
+OLDEST_FORMAT_VERSION = FORMAT_VERSION - 1
+"""Read, so that a master can be brought to the next version with its disk; never written."""
 ALIGNMENT_BYTES = 8
 CODEC_MSGPACK = 0
 
@@ -53,6 +56,8 @@ class RecordType(IntEnum):
     ENTRIES = 3
     """Consecutive entries; the first one replaces what the log held from its index on."""
     BATCH_END = 4
+    SNAPSHOT = 5
+    """A snapshot is durable in a file of its own: a SnapshotRecord."""
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -62,6 +67,10 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     member_id: MemberId
     first_configuration: Configuration
     """The voters of the static list with which the cluster was formed."""
+    incarnation: str = ""
+    """Names the life of the cluster since its last restore from a backup or recovery of its
+    quorum; empty before the first. Masters of another life are not listened to. The log alone
+    knows it: see `recovery.Replayed.incarnation`."""
 
 
 class SegmentStart(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +79,12 @@ class SegmentStart(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     previous_checksum: int
     """Last checksum of the segment before; 0 in the first segment."""
+
+
+class SnapshotRecord(msgspec.Struct, frozen=True, array_like=True):
+    metadata: SnapshotMetadata
+    resets_log: bool = False
+    """It came from the leader: what the log held is void, and goes on after the snapshot."""
 
 
 class BatchEnd(NamedTuple):
@@ -92,16 +107,19 @@ class WalBatch(msgspec.Struct, frozen=True):
 
     entries: Sequence[Entry] = ()
     hard_state: HardState | None = None
+    snapshot: SnapshotRecord | None = None
+    """Written before the entries: they follow it where it resets the log."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_segment_start = msgspec.msgpack.Decoder(SegmentStart).decode
 _decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
 _decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
+_decode_snapshot = msgspec.msgpack.Decoder(SnapshotRecord).decode
 
 
 def encode_record(
-    record_type: RecordType, payload: bytes, previous_checksum: int
+    record_type: int, payload: bytes, previous_checksum: int
 ) -> tuple[bytes, bytes, int]:
     """Header, padding and checksum of a record. The payload is not copied: the caller writes
     header, payload and padding one after another."""
@@ -126,6 +144,8 @@ class BatchEncoder:
         self._add(RecordType.SEGMENT_START, _encode(start))
 
     def add(self, batch: WalBatch) -> None:
+        if batch.snapshot is not None:
+            self._add(RecordType.SNAPSHOT, _encode(batch.snapshot))
         # Entries first: a recovered commit index never passes the recovered entries.
         if batch.entries:
             self._add(RecordType.ENTRIES, _encode(batch.entries))
@@ -194,7 +214,7 @@ def _batch_end_at(data: memoryview, offset: int) -> BatchEnd | None:
 
 
 def decode_segment_start(payload: memoryview) -> SegmentStart:
-    """Raises msgspec.ValidationError or msgspec.DecodeError, as the two below do."""
+    """Raises msgspec.ValidationError or msgspec.DecodeError, as the three below do."""
     return _decode_segment_start(payload)
 
 
@@ -204,6 +224,10 @@ def decode_hard_state(payload: memoryview) -> HardState:
 
 def decode_entries(payload: memoryview) -> list[Entry]:
     return _decode_entries(payload)
+
+
+def decode_snapshot(payload: memoryview) -> SnapshotRecord:
+    return _decode_snapshot(payload)
 
 
 def decode_batch_end(payload: memoryview) -> BatchEnd | None:

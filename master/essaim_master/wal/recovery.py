@@ -11,6 +11,9 @@ The question at the first unreadable byte is: torn, or damaged? The rules, in or
    A torn batch end is cut short with zeros; a flipped bit in the middle is not.
 
 Torn bytes were never acknowledged to anybody and are cut away. Damage raises WalCorrupt.
+
+The log may begin in the midst of history: segments that a snapshot covers are removed, oldest
+first. Then `choose_snapshot` finds the newest intact one that the log reaches back to.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,13 +27,16 @@ from essaim_master.wal.records import (
     BATCH_END_RECORD_BYTES,
     CODEC_MSGPACK,
     FORMAT_VERSION,
+    OLDEST_FORMAT_VERSION,
     Identity,
     Record,
     RecordType,
+    SnapshotRecord,
     decode_batch_end,
     decode_entries,
     decode_hard_state,
     decode_segment_start,
+    decode_snapshot,
     expected_batch_end,
     find_batch_end,
     read_record,
@@ -50,7 +56,22 @@ class Recovered(NamedTuple):
 
     hard_state: HardState
     entries: list[Entry]
+    """All that follow the snapshot, or all there ever were."""
     snapshot: SnapshotMetadata | None
+
+
+class Replayed(NamedTuple):
+    """What the segments say, before a snapshot is chosen."""
+
+    hard_state: HardState
+    entries: list[Entry]
+    base: int
+    """Index of the entry before the first of `entries`; 0 if the log reaches to the beginning."""
+    snapshots: tuple[SnapshotMetadata, ...]
+    """Of which the log knows that they were made, oldest first. Their files may be gone."""
+    format_version: int
+    """Of the last segment."""
+    incarnation: str
 
 
 class SegmentName(NamedTuple):
@@ -85,15 +106,56 @@ def parse_segment_name(name: str) -> SegmentName | None:
 
 def recover(
     segments: Iterable[tuple[SegmentName, bytes]], last: SegmentName, identity: Identity
-) -> tuple[Recovered, Tail]:
-    """Replay the segments in order. Raises WalCorrupt and ForeignWal."""
+) -> tuple[Replayed, Tail]:
+    """Replay the segments in order. Raises WalCorrupt and ForeignWal.
+
+    The incarnation is told, not checked: nobody but the log knows it.
+    """
     replay = _Replay(identity)
     tail = None
     for name, data in segments:
         tail = _Reader(name, data, replay, is_last=name == last).read()
     if tail is None:
         raise WalCorrupt(str(last), 0, "there is no such segment")
-    return Recovered(replay.hard_state, replay.entries, None), tail
+    return replay.result(), tail
+
+
+def choose_snapshot(
+    replayed: Replayed, is_intact: Callable[[SnapshotMetadata], bool], where: SegmentName
+) -> Recovered:
+    """Join the log to the newest intact snapshot that it reaches back to.
+
+    A damaged one falls back to the one before, or to the log alone where it is whole. Raises
+    WalCorrupt when entries between the two are missing.
+    """
+    chosen = next((one for one in reversed(replayed.snapshots) if is_intact(one)), None)
+    reached = 0 if chosen is None else chosen.index
+    if reached < replayed.base:
+        raise WalCorrupt(
+            str(where),
+            0,
+            f"entries {reached + 1} to {replayed.base} are missing: their segments are gone, and "
+            "no intact snapshot holds them",
+        )
+    hard_state, entries = replayed.hard_state, replayed.entries
+    if chosen is None:
+        return Recovered(hard_state, entries, None)
+    position = chosen.index - replayed.base
+    if position > len(entries) or chosen.index > hard_state.commit:
+        raise WalCorrupt(
+            str(where),
+            0,
+            f"the snapshot of entry {chosen.index} is past the log, which ends at entry "
+            f"{replayed.base + len(entries)} and is committed up to {hard_state.commit}",
+        )
+    if position > 0 and entries[position - 1].term != chosen.term:
+        raise WalCorrupt(
+            str(where),
+            0,
+            f"the snapshot of entry {chosen.index} is of term {chosen.term}, the log has that "
+            f"entry from term {entries[position - 1].term}",
+        )
+    return Recovered(hard_state, entries[position:], chosen)
 
 
 class _Replay:
@@ -103,8 +165,26 @@ class _Replay:
         self.identity = identity
         self.hard_state = HardState()
         self.entries: list[Entry] = []
+        self.base = 0
+        self.snapshots: dict[SnapshotMetadata, None] = {}
         self.sequence: int | None = None
         self.checksum = 0
+        self.format_version = FORMAT_VERSION
+        self.incarnation = ""
+
+    def result(self) -> Replayed:
+        return Replayed(
+            self.hard_state,
+            self.entries,
+            self.base,
+            tuple(sorted(self.snapshots, key=lambda one: one.index)),
+            self.format_version,
+            self.incarnation,
+        )
+
+    @property
+    def last_index(self) -> int:
+        return self.base + len(self.entries)
 
     def add_entries(self, added: list[Entry]) -> str | None:
         """Append, replacing what was there from the first index on. Returns what is wrong."""
@@ -115,20 +195,37 @@ class _Replay:
             if entry.index != first_index + position:
                 return f"entry {entry.index} stands where {first_index + position} should"
         kept = first_index - 1
-        if not 0 <= kept <= len(self.entries):
-            return f"entry {first_index} does not follow entry {len(self.entries)}"
+        if not 0 <= kept <= self.last_index:
+            return f"entry {first_index} does not follow entry {self.last_index}"
         if kept < self.hard_state.commit:
             return f"entry {first_index} replaces committed entry {self.hard_state.commit}"
-        del self.entries[kept:]
+        if kept < self.base:
+            # A new leader replaced a tail that began in a segment which is gone by now.
+            self.base = kept
+        del self.entries[kept - self.base :]
         self.entries += added
+        return None
+
+    def add_snapshot(self, record: SnapshotRecord) -> str | None:
+        snapshot = record.metadata
+        if record.resets_log:
+            if snapshot.index < self.hard_state.commit:
+                return (
+                    f"the snapshot of entry {snapshot.index} takes back committed entry "
+                    f"{self.hard_state.commit}"
+                )
+            self.entries = []
+            self.base = snapshot.index
+            self.snapshots.clear()
+        self.snapshots[snapshot] = None
         return None
 
     def set_hard_state(self, state: HardState) -> str | None:
         before = self.hard_state
         if state.term < before.term or state.commit < before.commit:
             return f"hard state goes back from {before} to {state}"
-        if state.commit > len(self.entries):
-            return f"commit {state.commit} is past the last entry {len(self.entries)}"
+        if state.commit > self.last_index:
+            return f"commit {state.commit} is past the last entry {self.last_index}"
         self.hard_state = state
         return None
 
@@ -175,18 +272,21 @@ class _Reader:
         if record is None or record.type != RecordType.SEGMENT_START:
             raise self._corrupt(0, "the segment does not begin with a segment start")
         start = self._decode(0, decode_segment_start, record)
-        if start.format_version != FORMAT_VERSION:
+        if not OLDEST_FORMAT_VERSION <= start.format_version <= FORMAT_VERSION:
             raise ForeignWal(
-                f"write-ahead log {self._name} has format {start.format_version}, "
-                f"this version reads {FORMAT_VERSION}: start the version that wrote it"
+                f"write-ahead log {self._name} has format {start.format_version}, this version "
+                f"reads {OLDEST_FORMAT_VERSION} and {FORMAT_VERSION}: start the version that "
+                "wrote it"
             )
         _check_identity(start.identity, self._replay.identity)
         replay = self._replay
+        replay.format_version = start.format_version
+        replay.incarnation = start.identity.incarnation
         if start.sequence != self._name.sequence:
             raise self._corrupt(0, f"it was written as segment {start.sequence}")
         if replay.sequence is None:
-            if start.previous_checksum != 0:
-                raise self._corrupt(0, "the segments before it are missing")
+            # Those before it may be gone because a snapshot covers them: `choose_snapshot` asks.
+            replay.base = self._name.first_index - 1
         elif start.sequence != replay.sequence + 1:
             raise self._corrupt(0, f"it follows segment {replay.sequence}: one is missing")
         elif start.previous_checksum != replay.checksum:
@@ -207,6 +307,8 @@ class _Reader:
             problem = self._replay.add_entries(self._decode(offset, decode_entries, record))
         elif record.type == RecordType.HARD_STATE:
             problem = self._replay.set_hard_state(self._decode(offset, decode_hard_state, record))
+        elif record.type == RecordType.SNAPSHOT:
+            problem = self._replay.add_snapshot(self._decode(offset, decode_snapshot, record))
         elif record.type == RecordType.SEGMENT_START and offset == 0:
             problem = None
         else:
