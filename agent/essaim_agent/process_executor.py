@@ -38,7 +38,7 @@ from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
-from essaim_shared.spec import ContainerSpec
+from essaim_shared.spec import ContainerSpec, DnsConfig, Limits
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ def start_time_of(stat_line: str) -> tuple[int, int]:
 def command_of(container: ContainerSpec) -> tuple[str, ...]:
     """The command line of a task. Raises ExecutorError for what a process cannot have."""
     for field, words in _REFUSED:
-        if getattr(container, field):
+        # `docker` sends an empty DNSConfig with every service: nothing was asked for.
+        if getattr(container, field) not in (None, (), {}, "", False, DnsConfig()):
             raise ExecutorError(f"a task on the process executor cannot {words}")
     signal_number(container.stop_signal)
     command = (*container.command, *container.args)
@@ -122,6 +123,11 @@ class ProcessExecutor:
     async def prepare(self, task: Task) -> None:
         """There is no image: its name is not looked at."""
         command_of(task.spec.container)
+        resources = task.spec.resources
+        if resources is not None and resources.limits not in (None, Limits()):
+            raise ExecutorError(
+                "a task on the process executor cannot be limited: it has no cgroup"
+            )
 
     async def start(self, task: Task, namespace: str | None) -> RunningContainer:
         directory = self._directory / task.id

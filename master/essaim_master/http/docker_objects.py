@@ -123,10 +123,14 @@ def task_object(
 
 def _task_status_object(task: Task, status: TaskStatus | None) -> DockerObject:
     if status is None:
+        # A task that was placed is given no status of its own, to save a round of Raft: it is
+        # assigned since it was last written (docs/adr/0011).
+        is_assigned = task.node_id is not None
+        state = TaskState.ASSIGNED if is_assigned else TaskState.NEW
         return {
-            "Timestamp": rfc3339(task.created_ns),
-            "State": TaskState.NEW.docker_name,
-            "Message": "created",
+            "Timestamp": rfc3339(task.updated_ns if is_assigned else task.created_ns),
+            "State": state.docker_name,
+            "Message": "scheduler assigned task to node" if is_assigned else "created",
             "PortStatus": {},
         }
     docker: DockerObject = {

@@ -17,7 +17,7 @@ from essaim_agent.process_executor import (
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.ids import ServiceId, TaskId
 from essaim_shared.objects import Task
-from essaim_shared.spec import ContainerSpec, TaskSpec
+from essaim_shared.spec import ContainerSpec, DnsConfig, TaskSpec
 from essaim_shared.task_state import TaskState
 
 PATIENCE_S = 20.0
@@ -152,3 +152,8 @@ async def test_a_stop_ends_the_children_of_the_task_too(tmp_path: Path) -> None:
     assert await wait_until(is_gone, clock, PATIENCE_S)
     await executor.remove(task.id)
     await executor.close()
+
+
+def test_an_empty_dns_config_as_docker_sends_it_asks_for_nothing() -> None:
+    container = ContainerSpec(image="any", command=("true",), dns_config=DnsConfig())
+    assert command_of(container) == ("true",)
