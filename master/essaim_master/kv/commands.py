@@ -1,8 +1,14 @@
 """Everything that may be written through Raft, and what comes back.
 
 There is one write: a transaction of etcd's form, `if all compares hold then these operations
-else those`. Put, delete and compare-and-swap are transactions of one operation.
+else those`. Put, delete and compare-and-swap are transactions of one operation, and so are
+granting a lease and compacting the history.
+
+These types are the format of the log: fields are only ever added, at the end and with a default,
+and a tag never changes its meaning, so that entries of every earlier build still decode.
 """
+
+from enum import IntEnum
 
 import msgspec
 
@@ -21,6 +27,10 @@ class ProposalId(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Put(msgspec.Struct, frozen=True, array_like=True, tag="put", gc=False):
     key: bytes
     value: bytes
+    lease: int = 0
+    """The key goes when this lease does; 0 for a key that stays."""
+    prev_kv: bool = False
+    """Answer with a WriteResult."""
 
 
 class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete", gc=False):
@@ -31,7 +41,45 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag="get", gc=False):
     key: bytes
 
 
-Operation = Put | Delete | Get
+class Range(msgspec.Struct, frozen=True, array_like=True, tag="range", gc=False):
+    """All keys in [start, end); an empty `end` means without end."""
+
+    start: bytes
+    end: bytes
+    limit: int = 0
+    """0: as many as one answer may hold."""
+
+
+class DeleteRange(msgspec.Struct, frozen=True, array_like=True, tag="delete_range", gc=False):
+    """Delete all keys in [start, end); an empty `end` means without end."""
+
+    start: bytes
+    end: bytes
+    prev_kv: bool = False
+
+
+class GrantLease(msgspec.Struct, frozen=True, array_like=True, tag="grant", gc=False):
+    lease: int
+    """Drawn by whoever proposes; not 0."""
+    ttl_s: int
+
+
+class RevokeLease(msgspec.Struct, frozen=True, array_like=True, tag="revoke", gc=False):
+    """End a lease and delete its keys. One that does not exist is no error: it has ended."""
+
+    lease: int
+    only_in_term: int = 0
+    """Nothing happens if the entry stands in another term: a leader's verdict that a lease
+    expired is void once it is no longer the leader. 0: a user's wish, valid in every term."""
+
+
+class Compact(msgspec.Struct, frozen=True, array_like=True, tag="compact", gc=False):
+    """Forget the history up to and with this revision."""
+
+    revision: int
+
+
+Operation = Put | Delete | Get | Range | DeleteRange | GrantLease | RevokeLease | Compact
 
 
 class CompareRevision(msgspec.Struct, frozen=True, array_like=True, tag="revision", gc=False):
@@ -48,7 +96,39 @@ class CompareValue(msgspec.Struct, frozen=True, array_like=True, tag="value", gc
     value: bytes
 
 
-Compare = CompareRevision | CompareValue
+class Relation(IntEnum):
+    EQUAL = 0
+    NOT_EQUAL = 1
+    LESS = 2
+    GREATER = 3
+
+
+class Attribute(IntEnum):
+    """Of a key; each is 0 for a key that does not exist."""
+
+    VERSION = 0
+    CREATED = 1
+    MODIFIED = 2
+    LEASE = 3
+
+
+class CompareAttribute(msgspec.Struct, frozen=True, array_like=True, tag="attribute", gc=False):
+    key: bytes
+    attribute: Attribute
+    relation: Relation
+    number: int
+
+
+class CompareBytes(msgspec.Struct, frozen=True, array_like=True, tag="bytes", gc=False):
+    """Compares the value byte by byte. A key that does not exist has none: whatever the
+    relation, it does not hold then (etcd, applyCompare)."""
+
+    key: bytes
+    relation: Relation
+    value: bytes
+
+
+Compare = CompareRevision | CompareValue | CompareAttribute | CompareBytes
 
 
 class Transaction(msgspec.Struct, frozen=True, array_like=True):
@@ -75,15 +155,49 @@ class KeyValue(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Revision of the last transaction that wrote it."""
     version: int
     """How often it was written since it was created."""
+    lease: int = 0
+    """The lease it goes with; 0 for none."""
+
+
+class RangeResult(msgspec.Struct, frozen=True, array_like=True, tag="range"):
+    found: tuple[KeyValue, ...]
+    count: int
+    """Keys in the whole range, also those beyond the limit."""
+
+
+class WriteResult(msgspec.Struct, frozen=True, array_like=True, tag="write"):
+    """Of a DeleteRange, and of a Put with `prev_kv`."""
+
+    count: int
+    """Keys that were deleted; 0 for a put."""
+    before: tuple[KeyValue, ...] = ()
+    """What was there, if `prev_kv` asked for it."""
+
+
+class Refusal(IntEnum):
+    """Why a transaction was not executed at all."""
+
+    NONE = 0
+    NO_SPACE = 1
+    LEASE_NOT_FOUND = 2
+    LEASE_EXISTS = 3
+    TOO_MANY_LEASES = 4
+    COMPACTED = 5
+    FUTURE_REVISION = 6
+    FORGOTTEN = 7
+    """A repeated proposal whose answer is no longer kept."""
 
 
 class TransactionResult(msgspec.Struct, frozen=True, array_like=True):
     succeeded: bool
-    """Whether the compares held."""
+    """Whether the compares held (and nothing refused the transaction)."""
     revision: int
     """The global revision after the transaction (unchanged if nothing was written)."""
     values: tuple[KeyValue | None, ...] = ()
     """One for each Get, in order."""
+    results: tuple[RangeResult | WriteResult, ...] = ()
+    """One for each Range, DeleteRange and Put with `prev_kv`, in order."""
+    refusal: Refusal = Refusal.NONE
 
 
 class AppliedProposal(msgspec.Struct, frozen=True):
@@ -115,3 +229,9 @@ def encode_command(command: Command) -> bytes:
 def decode_command(data: bytes) -> Command:
     """Raises msgspec.ValidationError: bytes in the log that no master wrote are a broken log."""
     return _decoder.decode(data)
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key after all that begin with `prefix`; empty when there is none."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes((trimmed[-1] + 1,)) if trimmed else b""

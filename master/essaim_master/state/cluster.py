@@ -17,6 +17,7 @@ from essaim_master.kv.commands import (
     TransactionResult,
     encode_command,
 )
+from essaim_master.kv.errors import check_executed
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.clock import Clock
@@ -57,7 +58,8 @@ class Cluster(Protocol):
         """Replicate and apply a transaction once, whatever is lost on the way.
 
         Raises NoLeader (it was not tried), OutcomeUnknown (it may have happened), InvalidRequest
-        (over the limits).
+        (over the limits), and `kv.errors` for what the store refuses: only what users may ask for
+        (their keys, leases, compacting) can be refused.
         """
         ...
 
@@ -92,7 +94,9 @@ class LocalCluster:
         proposal = ProposalId(self.member_id, next(self._sequence))
         command = encode_command(Command(proposal, self._clock.wall_ns(), transaction))
         self._index += 1
-        return self.store.apply(self._index, self._term, command).result
+        result = self.store.apply(self._index, self._term, command).result
+        check_executed(result)
+        return result
 
     async def read_barrier(self, timeout_s: float) -> None:
         self._require_quorum()

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from essaim_master.kv.store import Event, KeyValueStore
+from essaim_master.kv.history import Event
+from essaim_master.kv.store import KeyValueStore
 from essaim_master.state import keys
 from essaim_master.state.keys import Kind
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
@@ -73,6 +74,11 @@ class ClusterState:
             for found in store.range(kind.value):
                 self._absorb(Event(found.key, None, found))
         store.watch(self._on_revision)
+
+    @property
+    def store(self) -> KeyValueStore:
+        """The map itself, for what concerns keys and not objects."""
+        return self._store
 
     @property
     def revision(self) -> int:

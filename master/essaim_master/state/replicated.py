@@ -10,6 +10,7 @@ from essaim_master.kv.commands import (
     TransactionResult,
     encode_command,
 )
+from essaim_master.kv.errors import check_executed
 from essaim_master.raft_driver import RaftNode
 from essaim_master.state.cluster import LeadershipCallback, LeadershipView, Member
 from essaim_master.state.cluster_state import ClusterState
@@ -46,6 +47,7 @@ class ReplicatedCluster:
         result = await self._node.propose(command, proposal, timeout_s)
         if not isinstance(result, TransactionResult):
             raise BrokenInvariant(f"proposal {proposal} was answered with a {type(result)}")
+        check_executed(result)
         return result
 
     async def read_barrier(self, timeout_s: float) -> None:

@@ -9,7 +9,6 @@ from essaim_master.kv.commands import (
     CompareRevision,
     CompareValue,
     Delete,
-    Operation,
     Put,
     Transaction,
 )
@@ -61,7 +60,7 @@ class Writes:
     """What one decision changes. A later write of a key replaces an earlier one."""
 
     def __init__(self) -> None:
-        self._operations: dict[bytes, Operation] = {}
+        self._operations: dict[bytes, Put | Delete] = {}
         self._compares: list[Compare] = []
 
     def __len__(self) -> int:
@@ -110,7 +109,7 @@ class Writes:
     def transactions(self) -> list[Transaction]:
         """The writes in order, cut at the limits; each part carries all compares."""
         parts: list[Transaction] = []
-        part: list[Operation] = []
+        part: list[Put | Delete] = []
         part_bytes = 0
         for operation in self._operations.values():
             size = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)

@@ -2,6 +2,7 @@
 
 import random
 
+from essaim_master.kv.answers import RESULTS_PER_CLIENT_MAX
 from essaim_master.kv.commands import (
     Command,
     CompareRevision,
@@ -14,7 +15,8 @@ from essaim_master.kv.commands import (
     TransactionResult,
     encode_command,
 )
-from essaim_master.kv.store import RESULTS_PER_CLIENT_MAX, Event, KeyValueStore
+from essaim_master.kv.history import Event
+from essaim_master.kv.store import KeyValueStore
 
 
 class Client:
@@ -92,7 +94,8 @@ def test_answers_of_a_client_are_bounded():
     client = Client(KeyValueStore())
     for _ in range(RESULTS_PER_CLIENT_MAX + 10):
         client.run(Put(b"a", b""))
-    assert sum(len(answers) for answers in client.store._answers.values()) == RESULTS_PER_CLIENT_MAX
+    ((_, _, answers),) = client.store._answers.freeze()
+    assert len(answers) == RESULTS_PER_CLIENT_MAX
 
 
 def test_a_watcher_gets_each_revision_whole_and_in_order():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from essaim_master.kv.answers import RESULTS_PER_CLIENT_MAX
 from essaim_master.kv.commands import (
     Command,
     Get,
@@ -19,7 +20,7 @@ from essaim_master.kv.commands import (
     TransactionResult,
     encode_command,
 )
-from essaim_master.kv.store import RESULTS_PER_CLIENT_MAX, KeyValueStore
+from essaim_master.kv.store import KeyValueStore
 from essaim_master.process_end import EXIT_STATUS_FATAL
 from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration, Entry, EntryKind
