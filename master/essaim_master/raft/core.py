@@ -8,13 +8,23 @@ are the calls of the outside world, the rule of terms, and the table of who hand
 import random
 from collections.abc import Callable, Sequence
 
-from essaim_master.raft import elections, quorum, reading, replication
+from essaim_master.raft import (
+    configurations,
+    elections,
+    membership,
+    quorum,
+    reading,
+    replication,
+    snapshots,
+)
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.log import RaftLog
 from essaim_master.raft.member import Member
+from essaim_master.raft.membership import ConfigurationChange
 from essaim_master.raft.messages import (
     Configuration,
     Entry,
+    EntryKind,
     HardState,
     Message,
     MessageType,
@@ -40,6 +50,11 @@ def _on_heartbeat_request(member: Member, message: Message) -> None:
     replication.on_heartbeat_request(member, message)
 
 
+def _on_snapshot_request(member: Member, message: Message) -> None:
+    member.heard_leader(message.sender)
+    snapshots.on_snapshot_request(member, message)
+
+
 def _on_heartbeat_response(member: Member, message: Message) -> None:
     replication.on_heartbeat_response(member, message)
     reading.answer_confirmed(member)
@@ -55,6 +70,7 @@ _NOT_LEADING: dict[MessageType, Handler] = {
     **_EVERY_ROLE,
     MessageType.APPEND_REQUEST: _on_append_request,
     MessageType.HEARTBEAT_REQUEST: _on_heartbeat_request,
+    MessageType.SNAPSHOT_REQUEST: _on_snapshot_request,
     MessageType.READ_INDEX_REQUEST: reading.refuse_read_index_request,
     MessageType.READ_INDEX_RESPONSE: reading.on_read_index_response,
 }
@@ -108,17 +124,17 @@ class RaftCore:
     ) -> None:
         """Start from what the disk holds; everything given counts as durable.
 
-        `configuration` is the one in effect at `applied`. Raises ConfigError for numbers that
-        cannot work, BrokenInvariant for a log whose committed end is missing.
+        `configuration` is the one before the first entry: of the founders, or without voters for
+        who joins later. With a `snapshot` it is not looked at. `entries` may begin before the end
+        of the snapshot; see `recovered_log` for which of them count. Raises ConfigError for
+        numbers that cannot work, BrokenInvariant for a log whose committed end is missing.
         """
         config.validate()
-        if snapshot is None:
-            log = RaftLog(entries)
-        else:
-            log = RaftLog(entries, snapshot.index, snapshot.term)
+        log = snapshots.recovered_log(configuration, entries, snapshot)
+        if snapshot is not None:
             applied = max(applied, snapshot.index)
         log.restore_marks(hard_state.commit, applied)
-        self._member = Member(config, rng, hard_state, configuration, log)
+        self._member = Member(config, rng, hard_state, log, snapshot)
         self._saved = HardState(hard_state.term, hard_state.vote, log.commit)
         """The hard state as last handed out."""
 
@@ -206,6 +222,52 @@ class RaftCore:
         """
         elections.transfer_leadership(self._member, to)
 
+    def propose_configuration(self, change: ConfigurationChange) -> int:
+        """Append one change of the members (`membership`), in effect here at once; its index.
+
+        Raises NotLeader, ProposalDropped (not now: no entry of this term is committed yet, or the
+        change before is not applied) or MembershipRefused (not as things are: no member of that
+        name, a learner that lacks entries, a majority that would not answer).
+        """
+        index = membership.propose(self._member, change)
+        replication.advance_commit(self._member)  # Fewer voters may agree on more.
+        return index
+
+    # Snapshots
+
+    def compacted(self, snapshot: SnapshotMetadata, first_kept_index: int) -> None:
+        """The driver's own snapshot is durable: forget the entries before `first_kept_index`.
+
+        It must be of applied entries, and `first_kept_index` at most one above its index; some
+        entries kept before it spare slow followers the snapshot.
+        """
+        snapshots.compacted(self._member, snapshot, first_kept_index)
+
+    def needs_snapshot(self, snapshot: SnapshotMetadata) -> bool:
+        """Whether `install_snapshot` would take it: a stream that it would not may be refused."""
+        return snapshots.needs(self._member, snapshot)
+
+    def install_snapshot(self, snapshot: SnapshotMetadata) -> bool:
+        """A whole snapshot from elsewhere is durable here; False: it is not needed (any more).
+
+        If True, log, configuration, commit and applied begin anew at its index, and so must the
+        driver before it takes the next Ready: what it holds of committed entries and of the log
+        on disk is void, the state machine is the snapshot's. The next entries follow its index,
+        and the answer to the leader comes with the next Ready.
+        """
+        return snapshots.install(self._member, snapshot)
+
+    def report_snapshot(self, member: MemberId, ok: bool) -> None:
+        """The stream that `Ready.snapshot_to_send` asked for ended. Without this report the
+        member is sent no entries for the rest of the term."""
+        snapshots.report(self._member, member, ok=ok)
+
+    def configuration_at(self, index: int) -> Configuration:
+        """In effect at `index`, for the metadata of a snapshot; not below the last snapshot."""
+        return self._member.log.configurations.at(index)
+
+    # The disk and the links
+
     def persisted(self, term: int, index: int) -> None:
         """A Ready is on disk: pass its `persist_term` and `persist_index`, in the order of Readies.
 
@@ -267,6 +329,7 @@ class RaftCore:
         member.outbox_now, member.outbox_after_sync = [], []
         if member.durable_term < member.term:
             now, after_sync = (), now + after_sync  # Rule 4: the term first, then its messages.
+        snapshot_to_send, member.snapshots_to_send = tuple(member.snapshots_to_send), []
         reads, member.reads = tuple(member.reads), []
         reads_refused, member.reads_refused = tuple(member.reads_refused), []
         return Ready(
@@ -278,6 +341,7 @@ class RaftCore:
             committed=log.take_committed(member.config.committed_bytes_per_ready_max),
             reads=reads,
             reads_refused=reads_refused,
+            snapshot_to_send=snapshot_to_send,
             persist_term=member.term,
             persist_index=log.last_index,
         )
@@ -293,6 +357,8 @@ class RaftCore:
             replication.send_heartbeats(member)
         if member.is_append_due:
             replication.send_due(member)
+        if member.change_index is not None and member.change_index <= member.log.commit:
+            membership.settle(member)
 
     # What is the case
 
@@ -368,3 +434,6 @@ def _check(member: Member, message: Message) -> None:
             f"{message.type.name} from {message.sender} in term {message.term}: entries"
             f" {first.index}..{last.index} do not follow entry {message.index}"
         )
+    for entry in entries:
+        if entry.kind is EntryKind.CONFIGURATION:
+            configurations.decode(entry.data)

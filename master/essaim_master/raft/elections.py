@@ -31,9 +31,8 @@ def tick_leader(member: Member) -> None:
 def _has_active_quorum(member: Member) -> bool:
     active = {member.id}
     for follower, progress in member.progress.items():
-        if progress.is_active:
+        if progress.count_activity():
             active.add(follower)
-        progress.is_active = False
     return quorum.has_quorum(member.configuration, active)
 
 

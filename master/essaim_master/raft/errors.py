@@ -5,7 +5,8 @@
     │   └── NotLeader        ask the member named in `leader`, or wait for an election
     └── ProposalDropped      nothing was appended; the same proposal may succeed later
     InvalidRequest
-    └── TransferRefused      the member named cannot become the leader
+    ├── TransferRefused      the member named cannot become the leader
+    └── MembershipRefused    the members cannot be changed in this way, as they are now
 
 `MalformedMessage` of the shared tree is raised by `step` for a datagram that no correct member
 sends; the caller drops it, says so in its log, and closes the link it came by.
@@ -34,3 +35,7 @@ class ProposalDropped(Unavailable):
 
 class TransferRefused(InvalidRequest):
     """Leadership cannot go to the member named, and why."""
+
+
+class MembershipRefused(InvalidRequest):
+    """The members cannot be changed like this, and why; nothing was appended."""

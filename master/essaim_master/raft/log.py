@@ -14,15 +14,19 @@ Four marks, and what they promise:
 * `commit` may be ahead of `handed_out`: others may hold an entry safely before this disk does.
 
 Entries below `first_index` were compacted away; index and term of the last such one are kept.
+The log also knows which configuration is in effect, since that is a matter of its entries.
 Sizes are kept as running totals, so that a cut by bytes is a binary search and not a walk.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from essaim_master.raft.messages import Entry, EntryKind
+from essaim_master.raft.configurations import Configurations
+from essaim_master.raft.messages import Configuration, Entry, SnapshotMetadata
 from essaim_shared.errors import BrokenInvariant
 
+NO_CONFIGURATION = Configuration(())
+"""Of a member that joins: it learns from the log who else there is."""
 ENTRY_OVERHEAD_BYTES = 16
 """What term, index and kind add to an entry's data on the wire and on disk, rounded up."""
 
@@ -33,14 +37,20 @@ def entry_bytes(entry: Entry) -> int:
 
 class RaftLog:
     def __init__(
-        self, entries: Sequence[Entry], compacted_index: int = 0, compacted_term: int = 0
+        self,
+        entries: Sequence[Entry],
+        compacted_index: int = 0,
+        compacted_term: int = 0,
+        configuration: Configuration = NO_CONFIGURATION,
     ) -> None:
-        """Take what the disk holds. `compacted_*` name the last entry that a snapshot covers."""
+        """Take what the disk holds. `compacted_*` name the last entry that is not held any more,
+        `configuration` is the one in effect there."""
         self._offset = compacted_index
         self._compacted_term = compacted_term
         self._entries: list[Entry] = []
         self._bytes_through: list[int] = [0]
-        """`[i]`: total size of the first i entries held. One longer than `_entries`."""
+        """`[i] - [0]`: total size of the first i entries held. One longer than `_entries`."""
+        self.configurations = Configurations(compacted_index, configuration)
         self.commit = compacted_index
         self.applying = compacted_index
         self.applied = compacted_index
@@ -114,6 +124,7 @@ class RaftLog:
         for entry in entries:
             total += len(entry.data) + ENTRY_OVERHEAD_BYTES
             add_total(total)
+        self.configurations.appended(entries)
 
     def try_append(
         self, previous_index: int, previous_term: int, entries: Sequence[Entry]
@@ -142,6 +153,33 @@ class RaftLog:
         del self._entries[position:]
         del self._bytes_through[position + 1 :]
         self.handed_out = min(self.handed_out, index - 1)
+        self.configurations.truncated_from(index)
+
+    # Compaction
+
+    def compact(self, first_kept_index: int, snapshot_index: int) -> None:
+        """Forget the entries before `first_kept_index`, which a snapshot covers."""
+        count = first_kept_index - 1 - self._offset
+        if count > 0:
+            if first_kept_index - 1 > self.applied:
+                raise BrokenInvariant(
+                    f"entries up to {first_kept_index - 1} dropped, {self.applied} applied"
+                )
+            self._compacted_term = self._entries[count - 1].term
+            del self._entries[:count]
+            del self._bytes_through[:count]
+            self._offset += count
+        self.configurations.compacted(snapshot_index)
+
+    def reset(self, snapshot: SnapshotMetadata) -> None:
+        """Begin anew behind a snapshot from elsewhere; whatever was held is void."""
+        if snapshot.index <= self.commit:
+            raise BrokenInvariant(f"snapshot at {snapshot.index} would go back from {self.commit}")
+        self._offset, self._compacted_term = snapshot.index, snapshot.term
+        self._entries = []
+        self._bytes_through = [0]
+        self.commit = self.applying = self.applied = self.handed_out = snapshot.index
+        self.configurations.reset(snapshot.index, snapshot.configuration)
 
     def find_conflict_by_term(self, index: int, term: int) -> tuple[int, int]:
         """The last (index, term) at or below `index` whose term does not exceed `term`.
@@ -201,8 +239,3 @@ class RaftLog:
                 f"applied {applied} at start, snapshot {self._offset}, commit {self.commit}"
             )
         self.applying = self.applied = applied
-
-    def has_unapplied_configuration(self) -> bool:
-        """Whether a committed change of the configuration has not taken effect here yet."""
-        start, end = self.applied - self._offset, self.commit - self._offset
-        return any(entry.kind is EntryKind.CONFIGURATION for entry in self._entries[start:end])

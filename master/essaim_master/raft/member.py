@@ -15,7 +15,6 @@ from essaim_master.raft import quorum
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.log import RaftLog
 from essaim_master.raft.messages import (
-    Configuration,
     Entry,
     HardState,
     Message,
@@ -54,14 +53,17 @@ class Member:
         config: RaftConfig,
         rng: random.Random,
         hard_state: HardState,
-        configuration: Configuration,
         log: RaftLog,
+        snapshot: SnapshotMetadata | None = None,
     ) -> None:
         self.config = config
         self.rng = rng
         self.id = config.member_id
-        self.configuration = configuration
         self.log = log
+        self.configuration = log.configurations.latest.configuration
+        """The latest of the log, committed or not; see `adopt_configuration`."""
+        self.snapshot = snapshot
+        """The newest durable one of this member."""
 
         self.role = Role.FOLLOWER
         self.term = hard_state.term
@@ -82,7 +84,7 @@ class Member:
         self.votes: dict[MemberId, bool] = {}
         """Answers to the campaign under way, by sender: a doubled one counts once (rule 7)."""
         self.progress: dict[MemberId, Progress] = {}
-        """Leader only: one for each other member."""
+        """Leader only: one for each other member, and for those in `leaving`."""
         self.match: dict[MemberId, int] = {}
         """Leader only: durable index of each member; its own moves with `persisted` (rule 13).
         Agrees with `progress[...].match`."""
@@ -90,6 +92,11 @@ class Member:
         self.is_append_due = False
         """Leader only: some follower may have something to be sent."""
         self.is_heartbeat_due = False
+        self.snapshots_to_send: list[tuple[MemberId, SnapshotMetadata]] = []
+        self.change_index: int | None = None
+        """Leader only: the configuration that is to be committed, and settled then."""
+        self.leaving: tuple[MemberId, ...] = ()
+        """Leader only: who that change removes; it is still sent the log, and counts nowhere."""
 
         self.rounds = ReadRounds(self.id)
         self.forwarded = ForwardedReads()
@@ -101,11 +108,40 @@ class Member:
 
     @property
     def is_promotable(self) -> bool:
-        """Whether it may campaign: a voter whose configuration is in effect (rule 6)."""
-        return (
-            quorum.is_voter(self.configuration, self.id)
-            and not self.log.has_unapplied_configuration()
+        """Whether it may campaign: it votes, or would if the latest change were not committed.
+
+        Who is about to be removed may hold the only log that can still win, and must then lead
+        until the change is committed; its own vote does not count (dissertation 4.2.2).
+        """
+        if quorum.is_voter(self.configuration, self.id):
+            return True
+        configurations = self.log.configurations
+        return configurations.latest.index > self.log.commit and quorum.is_voter(
+            configurations.before_latest, self.id
         )
+
+    def adopt_configuration(self) -> None:
+        """The log's latest configuration may have changed: use it from now on."""
+        placed = self.log.configurations.latest
+        configuration = placed.configuration
+        if configuration is self.configuration:
+            return
+        before, self.configuration = self.configuration, configuration
+        if self.role is not Role.LEADER:
+            return
+        members = quorum.members(configuration)
+        for name in members:
+            if name != self.id and name not in self.progress:
+                self.progress[name] = self._new_progress()
+        self.leaving = tuple(
+            name for name in quorum.members(before) if name not in members and name != self.id
+        )
+        self.change_index = placed.index
+
+    def _new_progress(self) -> Progress:
+        config = self.config
+        window = Window(config.inflight_messages_max, config.inflight_bytes_max)
+        return Progress(self.log.last_index + 1, window)
 
     def draw_election_timeout(self) -> None:
         self.election_timeout = self.rng.randrange(
@@ -129,6 +165,8 @@ class Member:
             self.progress = {}
             self.match = {}
             self.is_append_due = self.is_heartbeat_due = False
+            self.change_index, self.leaving = None, ()
+            self.snapshots_to_send = []
         self.role = role
         self.transfer_target = None
         self.votes = {}
@@ -175,15 +213,13 @@ class Member:
         self.election_elapsed = 0
         self.heartbeat_elapsed = 0
         self.rounds = ReadRounds(self.id)
-        config = self.config
         self.progress = {
-            member: Progress(
-                self.log.last_index + 1,
-                Window(config.inflight_messages_max, config.inflight_bytes_max),
-            )
+            member: self._new_progress()
             for member in quorum.members(self.configuration)
             if member != self.id
         }
+        change_index = self.log.configurations.latest.index
+        self.change_index = change_index if change_index > self.log.commit else None
         # What this disk holds is not known until a write of this very term came back (rule 12).
         self.match = {self.id: 0}
         self.is_append_due = True

@@ -44,9 +44,12 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class SnapshotMetadata(msgspec.Struct, frozen=True, array_like=True):
+    """Names a snapshot: the state once the entry at (index, term) is applied."""
+
     index: int
     term: int
     configuration: Configuration
+    """In effect at `index`: `core.configuration_at(index)` when the snapshot was taken."""
 
 
 class MessageType(IntEnum):
@@ -64,6 +67,7 @@ class MessageType(IntEnum):
     TIMEOUT_NOW = 11
     """Leader transfer: campaign at once (dissertation 3.10)."""
     SNAPSHOT_REQUEST = 12
+    """The leader names the snapshot that it is about to stream (`snapshot`; no bytes of it)."""
     SNAPSHOT_RESPONSE = 13
 
 
@@ -125,6 +129,9 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     reads: tuple[ReadState, ...] = ()
     reads_refused: tuple[int, ...] = ()
     """Contexts of reads that were pending when leadership was lost, or had no leader: ask again."""
+    snapshot_to_send: tuple[tuple[MemberId, SnapshotMetadata], ...] = ()
+    """Stream the newest durable snapshot, which is at least this one, to these members; each ends
+    with one `core.report_snapshot`, however it ends."""
     persist_term: int = 0
     """With `persist_index`: what to hand to `core.persisted` once this Ready is on disk."""
     persist_index: int = 0

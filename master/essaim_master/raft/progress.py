@@ -86,6 +86,10 @@ class Progress:
         """The highest commit that an append told it; spares it a message that says nothing new."""
         self.is_active = False
         """It answered anything since the quorum was last counted."""
+        self.was_active = False
+        """It did so in the interval before that."""
+        self.snapshot_index = 0
+        """SNAPSHOT only: where the one on its way to it ends."""
         self.resumed_tick = 0
         """Tick at which the answer to a heartbeat last made an append due."""
 
@@ -105,8 +109,32 @@ class Progress:
         self._enter(ProgressState.REPLICATE)
         self.next = self.match + 1
 
-    def become_snapshot(self) -> None:
+    def become_snapshot(self, index: int) -> None:
+        """A snapshot that ends at `index` is sent; no entries until its end is reported."""
         self._enter(ProgressState.SNAPSHOT)
+        self.snapshot_index = index
+        self.is_append_due = False
+
+    def snapshot_ended(self, *, ok: bool) -> None:
+        """Probe: after a success where the snapshot ends, after a failure from the start again.
+        Not at once, or a failing stream would be tried at the speed of the network: an answer of
+        the follower, to the snapshot or to a heartbeat, sets it off."""
+        held = self.snapshot_index if ok else self.match
+        self._enter(ProgressState.PROBE)
+        self.next = max(self.match, held) + 1
+        self.commit_sent = 0
+        self.is_probe_sent = True
+
+    @property
+    def is_recently_active(self) -> bool:
+        """It answered lately, whenever the quorum was last counted."""
+        return self.is_active or self.was_active
+
+    def count_activity(self) -> bool:
+        """Whether it answered in the interval that ends now; a new one begins."""
+        was_active = self.was_active = self.is_active
+        self.is_active = False
+        return was_active
 
     @property
     def can_send_entries(self) -> bool:
@@ -124,8 +152,9 @@ class Progress:
             self.next += entry_count
             self.window.add(self.next - 1, size_bytes)
 
-    def acknowledge(self, index: int) -> bool:
-        """It holds everything up to `index`; True if that is news, False for an old answer."""
+    def acknowledge(self, index: int, first_index: int = 1) -> bool:
+        """It holds everything up to `index`; True if that is news, False for an old answer.
+        `first_index`: of the leader's log."""
         is_news = index > self.match
         if is_news:
             self.match = index
@@ -134,6 +163,9 @@ class Progress:
             self.window.free_to(index)
         elif self.state is ProgressState.PROBE and index == self.match:
             # Also for an answer that brings nothing new: the logs agree, which is what was asked.
+            self.become_replicate()
+        elif self.state is ProgressState.SNAPSHOT and self.match + 1 >= first_index:
+            # It has what the snapshot was for, whatever brought it.
             self.become_replicate()
         return is_news
 

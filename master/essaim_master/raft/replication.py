@@ -6,7 +6,7 @@ a turn, packs all of it into as few messages as the bounds allow.
 
 from collections.abc import Sequence
 
-from essaim_master.raft import quorum
+from essaim_master.raft import quorum, snapshots
 from essaim_master.raft.errors import NotLeader, ProposalDropped
 from essaim_master.raft.log import ENTRY_OVERHEAD_BYTES
 from essaim_master.raft.member import Member
@@ -64,21 +64,21 @@ def _send_due_to(member: Member, follower: MemberId, progress: Progress) -> None
     if progress.state is ProgressState.SNAPSHOT:
         return
     while progress.next <= log.last_index and progress.can_send_entries:
-        _send_append(member, follower, progress, log.last_index)
+        if not _send_append(member, follower, progress, log.last_index):
+            return
     if progress.is_append_due or progress.commit_sent < log.commit:
         # No entries: it tells the commit, and its answer shows whether the window was lost.
         _send_append(member, follower, progress, progress.next - 1)
 
 
-def _send_append(member: Member, follower: MemberId, progress: Progress, last: int) -> None:
+def _send_append(member: Member, follower: MemberId, progress: Progress, last: int) -> bool:
+    """Send one append; False if what the follower needs is not in the log any more."""
     log = member.log
     previous = progress.next - 1
     previous_term = log.term_at(previous)
     if previous_term is None:
-        raise BrokenInvariant(
-            f"{follower} needs entry {progress.next}, the log here starts at {log.first_index}"
-            " and snapshots are not sent yet"
-        )
+        snapshots.offer(member, follower, progress)
+        return False
     entries = log.slice(progress.next, last, member.config.append_bytes_max)
     size_bytes = log.size_bytes(progress.next, previous + len(entries))
     member.send(
@@ -90,6 +90,7 @@ def _send_append(member: Member, follower: MemberId, progress: Progress, last: i
         commit=log.commit,
     )
     progress.sent(len(entries), size_bytes, log.commit)
+    return True
 
 
 def send_heartbeats(member: Member) -> None:
@@ -122,7 +123,7 @@ def on_append_response(member: Member, message: Message) -> None:
             f"{message.sender} acknowledges entry {message.index} in term {message.term},"
             f" the log of its leader {member.id} ends at {member.log.last_index}"
         )
-    if progress.acknowledge(message.index):
+    if progress.acknowledge(message.index, member.log.first_index):
         member.match[message.sender] = progress.match
         advance_commit(member)
     log = member.log
@@ -188,6 +189,7 @@ def on_append_request(member: Member, message: Message) -> None:
         return
     last_known = log.try_append(message.index, message.log_term, message.entries)
     if last_known is not None:
+        member.adopt_configuration()
         log.commit_to(min(message.commit, last_known))
         member.send(MessageType.APPEND_RESPONSE, message.sender, index=last_known)
         return

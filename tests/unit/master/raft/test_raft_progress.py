@@ -130,7 +130,7 @@ def test_only_listed_transitions_exist():
     assert ProgressState.REPLICATE not in TRANSITIONS[ProgressState.REPLICATE]
     with pytest.raises(BrokenInvariant, match="replicate cannot become replicate"):
         one.become_replicate()
-    one.become_snapshot()
+    one.become_snapshot(10)
     assert not one.can_send_entries
     with pytest.raises(BrokenInvariant, match="snapshot cannot become snapshot"):
-        one.become_snapshot()
+        one.become_snapshot(10)

@@ -5,8 +5,16 @@ The rules are listed in the handbook, `essaim_master/raft/__init__.py`.
 
 import pytest
 
+from essaim_master.raft import configurations
 from essaim_master.raft.errors import ProposalDropped
-from essaim_master.raft.messages import Entry, EntryKind, Message, MessageType, Role
+from essaim_master.raft.messages import (
+    Configuration,
+    Entry,
+    EntryKind,
+    Message,
+    MessageType,
+    Role,
+)
 
 
 def no_op(term: int, index: int) -> Entry:
@@ -221,14 +229,36 @@ def test_rule_6_a_learner_does_not_campaign_and_does_not_count(core, leader):
     assert leading.commit == 0
 
 
-def test_rule_6_no_campaign_with_an_unapplied_configuration(core):
-    member = core()
-    change = Entry(1, 1, EntryKind.CONFIGURATION, b"")
-    member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=(change,), commit=1))
+def test_rule_6_a_configuration_counts_once_appended_and_until_truncated(core):
+    """A learner which the log promotes may campaign at once; not if that entry is replaced."""
+    member = core("d", ["a", "b", "c"], learners=["d"])
+    promotion = Entry(
+        1, 1, EntryKind.CONFIGURATION, configurations.encode(Configuration(("a", "b", "c", "d")))
+    )
+    member.step(Message(MessageType.APPEND_REQUEST, "b", "d", 1, entries=(promotion,)))
+    assert member.status().configuration.voters == ("a", "b", "c", "d")
+    other = Entry(2, 1, EntryKind.NORMAL, b"")
+    member.step(Message(MessageType.APPEND_REQUEST, "c", "d", 2, entries=(other,)))
+    assert member.status().configuration == Configuration(("a", "b", "c"), learners=("d",))
     for _ in range(20):
         member.tick()
     assert member.role is Role.FOLLOWER
-    member.ready()
-    member.applied_to(1)
-    member.tick()
-    assert member.role is Role.PRE_CANDIDATE
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_rule_6_who_is_being_removed_may_lead_until_that_is_committed(core, raft, is_committed):
+    """Its log may be the only one that can still win; its own vote does not count."""
+    member = core("a", ["a", "b"])
+    removal = Entry(1, 1, EntryKind.CONFIGURATION, configurations.encode(Configuration(("b",))))
+    commit = 1 if is_committed else 0
+    member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=(removal,), commit=commit))
+    raft.work(member)
+    for _ in range(20):
+        member.tick()
+    assert member.role is (Role.FOLLOWER if is_committed else Role.PRE_CANDIDATE)
+    if not is_committed:
+        request = raft.only(raft.messages_of(member), MessageType.PRE_VOTE_REQUEST)
+        member.step(Message(MessageType.PRE_VOTE_RESPONSE, "b", "a", request.term))
+        raft.work(member)
+        member.step(Message(MessageType.VOTE_RESPONSE, "b", "a", member.term))
+        assert member.is_leader
