@@ -24,6 +24,7 @@ from essaim_agent.figures_publisher import FiguresPublisher
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
 from essaim_agent.metrics.sampler import FiguresSampler
 from essaim_agent.metrics.server import MetricsServer
+from essaim_agent.metrics.session_exposition import render_session
 from essaim_agent.network import TaskNetworks
 from essaim_agent.no_network import NoNetworks
 from essaim_agent.reporter import Reporter
@@ -211,7 +212,10 @@ async def _serve_metrics(
     def trouble() -> str | None:
         return None if session.state is State.IN_SESSION else "no session with a leader"
 
-    server = MetricsServer(figures.page, trouble)
+    def page() -> str:
+        return figures.page() + render_session(session.malformed_count, session.deposed_count)
+
+    server = MetricsServer(page, trouble)
     host, port = split_address(config.metrics_listen)
     try:
         await server.open(host, port)
