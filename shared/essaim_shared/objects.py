@@ -150,3 +150,43 @@ class ClusterInfo(Stored, frozen=True, kw_only=True):
 
     id: str
     created_ns: int
+
+
+class ClusterMember(Stored, frozen=True, kw_only=True):
+    """`/members/ID`: a master that was ever a member. The first ones are written by the first
+    leader from the static list, later ones by the API. Whether it votes is not said here: that is
+    in Raft's own configuration."""
+
+    id: MemberId
+    raft: str
+    """`HOST:PORT`, as `http`."""
+    http: str
+    added_ns: int
+    removed_ns: int = 0
+    """Not 0: it was removed. The object stays, for the name must not come back with another disk
+    (a master that forgot its votes could vote twice)."""
+
+
+class MemberBuild(Stored, frozen=True, kw_only=True):
+    """`/member_builds/ID`, written by that master when it starts: what it understands."""
+
+    id: MemberId
+    version: int
+    """The newest cluster version that it speaks; it speaks the one before too."""
+    build: str = ""
+    """Version of the software, for people."""
+
+
+class ClusterVersion(Stored, frozen=True, kw_only=True):
+    """`/cluster/version`, written by the leader. Commands and fields of a newer version are not
+    written before all masters announce it; it never shrinks."""
+
+    version: int
+
+
+class HashCheck(Stored, frozen=True, kw_only=True):
+    """`/cluster/hash_check`, written by the leader now and then. Each master hashes its state at
+    the revision of this write: the log itself names the moment."""
+
+    member_id: MemberId
+    number: int

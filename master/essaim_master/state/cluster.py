@@ -26,7 +26,7 @@ from essaim_shared.ids import MemberId
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A master of the static first configuration; addresses are `HOST:PORT`."""
+    """Where a master is found; addresses are `HOST:PORT`."""
 
     id: MemberId
     raft: str
@@ -52,7 +52,11 @@ LeadershipCallback = Callable[[bool, int], None]
 class Cluster(Protocol):
     state: ClusterState
     member_id: MemberId
-    members: tuple[Member, ...]
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Voters and learners, as the state knows them; the static first ones until it does."""
+        ...
 
     async def commit(self, transaction: Transaction, timeout_s: float) -> TransactionResult:
         """Replicate and apply a transaction once, whatever is lost on the way.

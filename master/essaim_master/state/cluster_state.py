@@ -13,11 +13,15 @@ from essaim_master.kv.history import Event
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.state import keys
 from essaim_master.state.keys import Kind
-from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import (
     ClusterInfo,
+    ClusterMember,
+    ClusterVersion,
     Gateway,
+    HashCheck,
     LeaderEpoch,
+    MemberBuild,
     Network,
     NodeObject,
     NodeStatus,
@@ -38,13 +42,17 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.GATEWAY: msgspec.msgpack.Decoder(Gateway),
     Kind.LEADER: msgspec.msgpack.Decoder(LeaderEpoch),
     Kind.CLUSTER: msgspec.msgpack.Decoder(ClusterInfo),
+    Kind.MEMBER: msgspec.msgpack.Decoder(ClusterMember),
+    Kind.MEMBER_BUILD: msgspec.msgpack.Decoder(MemberBuild),
+    Kind.VERSION: msgspec.msgpack.Decoder(ClusterVersion),
+    Kind.HASH_CHECK: msgspec.msgpack.Decoder(HashCheck),
 }
 
 
 class Change(msgspec.Struct, frozen=True):
     kind: Kind
     id: str
-    """The object's id; `NETWORK/NODE` of a gateway; empty for the cluster's two."""
+    """The object's id; `NETWORK/NODE` of a gateway; empty for the cluster's own."""
     before: Stored | None
     after: Stored | None
 
@@ -121,6 +129,25 @@ class ClusterState:
     @property
     def cluster(self) -> ClusterInfo | None:
         return self._objects[Kind.CLUSTER].get("")
+
+    @property
+    def members(self) -> Mapping[MemberId, ClusterMember]:
+        """All that ever were, the removed ones too."""
+        return self._objects[Kind.MEMBER]  # type: ignore[return-value]
+
+    @property
+    def member_builds(self) -> Mapping[MemberId, MemberBuild]:
+        return self._objects[Kind.MEMBER_BUILD]  # type: ignore[return-value]
+
+    @property
+    def cluster_version(self) -> int:
+        """Of the commands and fields that may be written; 0 before the first leader wrote it."""
+        found = self._objects[Kind.VERSION].get("")
+        return 0 if found is None else found.version
+
+    @property
+    def hash_check(self) -> HashCheck | None:
+        return self._objects[Kind.HASH_CHECK].get("")
 
     def service_named(self, name: str) -> Service | None:
         service_id = self._service_ids.get(name)

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 
 
 class Kind(Enum):
@@ -16,12 +16,18 @@ class Kind(Enum):
     NODE_STATUS = b"/node_status/"
     NETWORK = b"/networks/"
     GATEWAY = b"/gateways/"
+    MEMBER = b"/members/"
+    MEMBER_BUILD = b"/member_builds/"
     LEADER = b"/cluster/leader"
     CLUSTER = b"/cluster/info"
+    VERSION = b"/cluster/version"
+    HASH_CHECK = b"/cluster/hash_check"
 
 
 LEADER_KEY = Kind.LEADER.value
 CLUSTER_KEY = Kind.CLUSTER.value
+VERSION_KEY = Kind.VERSION.value
+HASH_CHECK_KEY = Kind.HASH_CHECK.value
 
 
 def service_key(service_id: ServiceId) -> bytes:
@@ -57,12 +63,21 @@ def gateway_key(network_id: NetworkId, node_id: NodeId) -> bytes:
     return Kind.GATEWAY.value + f"{network_id}/{node_id}".encode()
 
 
+def member_key(member_id: MemberId) -> bytes:
+    return Kind.MEMBER.value + member_id.encode()
+
+
+def member_build_key(member_id: MemberId) -> bytes:
+    return Kind.MEMBER_BUILD.value + member_id.encode()
+
+
+_WHOLE_KEYS = frozenset(kind.value for kind in Kind if not kind.value.endswith(b"/"))
 _BY_FIRST_SEGMENT = {kind.value.split(b"/")[1]: kind for kind in Kind if kind.value.endswith(b"/")}
 
 
 def kind_of(key: bytes) -> Kind | None:
     """The kind of object under a key; None for a key of users (`/essaim kv`), which is not ours."""
-    if key in (LEADER_KEY, CLUSTER_KEY):
+    if key in _WHOLE_KEYS:
         return Kind(key)
     segments = key.split(b"/", 2)
     if len(segments) < 3 or segments[0]:

@@ -27,19 +27,28 @@ class ReplicatedCluster:
         node: RaftNode,
         state: ClusterState,
         member_id: MemberId,
-        members: tuple[Member, ...],
+        first_members: tuple[Member, ...],
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self.state = state
         self.member_id = member_id
-        self.members = members
+        self._first_members = first_members
         self._node = node
         self._clock = clock
         # A new client for each run: after a crash, sequences may begin anew without being taken
         # for repetitions.
         self._client_id = new_id(rng)
         self._sequence = itertools.count(1)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        present = tuple(
+            Member(one.id, one.raft, one.http)
+            for _, one in sorted(self.state.members.items())
+            if not one.removed_ns
+        )
+        return present or self._first_members
 
     async def commit(self, transaction: Transaction, timeout_s: float) -> TransactionResult:
         proposal = ProposalId(self._client_id, next(self._sequence))

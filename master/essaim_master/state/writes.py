@@ -17,8 +17,12 @@ from essaim_shared.ids import NetworkId, NodeId, TaskId
 from essaim_shared.limits import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
 from essaim_shared.objects import (
     ClusterInfo,
+    ClusterMember,
+    ClusterVersion,
     Gateway,
+    HashCheck,
     LeaderEpoch,
+    MemberBuild,
     Network,
     NodeObject,
     NodeStatus,
@@ -27,7 +31,19 @@ from essaim_shared.objects import (
     TaskStatus,
 )
 
-Addressed = Service | Task | NodeObject | Network | Gateway | LeaderEpoch | ClusterInfo
+Addressed = (
+    Service
+    | Task
+    | NodeObject
+    | Network
+    | Gateway
+    | LeaderEpoch
+    | ClusterInfo
+    | ClusterMember
+    | MemberBuild
+    | ClusterVersion
+    | HashCheck
+)
 """Objects that know their own key."""
 
 TRANSACTION_PAYLOAD_BYTES_MAX = TRANSACTION_BYTES_MAX // 2
@@ -52,6 +68,14 @@ def key_of(stored: Addressed) -> bytes:
             return keys.LEADER_KEY
         case ClusterInfo():
             return keys.CLUSTER_KEY
+        case ClusterMember():
+            return keys.member_key(stored.id)
+        case MemberBuild():
+            return keys.member_build_key(stored.id)
+        case ClusterVersion():
+            return keys.VERSION_KEY
+        case HashCheck():
+            return keys.HASH_CHECK_KEY
         case _:
             assert_never(stored)
 
