@@ -2,7 +2,7 @@
 
 A member uses a configuration from the moment it is appended. If the entry is truncated, the one
 before it is in effect again; so the ones after the last snapshot are kept, with their indexes.
-Why on append and not when applied: docs/adr/0012.
+Why on append and not when applied: docs/adr/0013.
 """
 
 from bisect import bisect_right

@@ -253,7 +253,7 @@ def test_rule_6_who_is_being_removed_may_lead_until_that_is_committed(core, raft
     commit = 1 if is_committed else 0
     member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=(removal,), commit=commit))
     raft.work(member)
-    for _ in range(20):
+    for _ in range(6):
         member.tick()
     assert member.role is (Role.FOLLOWER if is_committed else Role.PRE_CANDIDATE)
     if not is_committed:
