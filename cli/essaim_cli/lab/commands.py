@@ -61,8 +61,8 @@ def up(hosts: int, masters: int, executor: Literal["docker", "process", "auto"],
         else "on loopback, tasks as plain processes"
     )
     _say(
-        f"lab {name} is up after {took_s:.1f} s: {len(topology.hosts)} hosts ({where}), "
-        f"{len(topology.masters)} masters"
+        f"lab {name} is up after {took_s:.1f} s: {_count(len(topology.hosts), 'host')} ({where}), "
+        f"{_count(len(topology.masters), 'master')}"
     )
 
 
@@ -161,6 +161,10 @@ def start(name: str, host: str, parts: tuple[PartName, ...]) -> None:
 
 def _lab() -> Lab:
     return Lab(roots(), SystemClock(), _say)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _say(line: str) -> None:

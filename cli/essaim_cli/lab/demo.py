@@ -30,8 +30,16 @@ WEB_PORT = 80
 
 _RUNNING_TASKS = f'/tasks?filters={{"service":["{SERVICE}"],"desired-state":["running"]}}'
 
-_PROCESS_COMMAND = ("sh", "-c", 'exec busybox httpd -f -p "127.0.0.1:$PORT" -h /usr/share/doc')
-"""On loopback a replica is told its port; its page is the start of a directory we know is there."""
+CREATE_TIMEOUT = "60s"
+"""A service that cannot converge ends the demonstration with the reason, not with a wait."""
+
+_PROCESS_PAGE = "/GPL-3"
+_PROCESS_COMMAND = (
+    "sh",
+    "-c",
+    'exec busybox httpd -f -p "127.0.0.1:$PORT" -h /usr/share/common-licenses',
+)
+"""On loopback a replica is told its port. It serves texts that are on every Debian machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +60,8 @@ async def deploy(topology: Topology) -> None:
     found = await http_request(master, f"/services/{SERVICE}")
     if found is None or found[0] == 404:
         image = [WEB_IMAGE] if topology.executor == "docker" else ["process", *_PROCESS_COMMAND]
-        await _show_and_run(
-            master, ["service", "create", "--name", SERVICE, "--replicas", str(REPLICAS), *image]
-        )
+        replicas = ("--replicas", str(REPLICAS), "--timeout", CREATE_TIMEOUT)
+        await _show_and_run(master, ["service", "create", "--name", SERVICE, *replicas, *image])
     else:
         print(f"service {SERVICE} is there already", file=sys.stderr)
     await _show_and_run(master, ["service", "ps", SERVICE])
@@ -133,10 +140,10 @@ async def _fetch_over_overlay(host: Host, replica: Replica, reader: Replica) -> 
 
 
 async def _fetch_over_loopback(port: int) -> str:
-    answer = await http_request(("127.0.0.1", port), "/")
-    if answer is None:
-        raise LabError(f"nobody answers at 127.0.0.1:{port}")
-    return f"HTTP status {answer[0]}"
+    answer = await http_request(("127.0.0.1", port), _PROCESS_PAGE)
+    if answer is None or answer[0] != 200:
+        raise LabError(f"nobody serves a page at 127.0.0.1:{port}")
+    return answer[1].decode(errors="replace").strip().splitlines()[0].strip()
 
 
 def _port_of(host: Host, replica: Replica) -> int:
