@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from essaim_master.peer_transport import PeerReceiver
 from essaim_master.raft.messages import Message
+from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_shared.clock import Clock
 from essaim_shared.ids import MemberId
 
@@ -138,6 +139,20 @@ class MemoryPeerTransport:
         sender, kept = self._member_id, tuple(commands)
         self._network.deliver(sender, to, lambda receiver: receiver.proposals_arrived(sender, kept))
         return True
+
+    def send_chunk(self, to: MemberId, chunk: SnapshotChunk) -> bool:
+        if not self._network.can_reach(self._member_id, to):
+            return False
+        sender = self._member_id
+        self._network.deliver(sender, to, lambda receiver: receiver.chunk_arrived(sender, chunk))
+        return True
+
+    def answer_chunk(self, to: MemberId, answer: ChunkAnswer) -> None:
+        sender = self._member_id
+        if self._network.can_reach(sender, to):
+            self._network.deliver(
+                sender, to, lambda receiver: receiver.chunk_answered(sender, answer)
+            )
 
     async def close(self) -> None:
         self.receiver = None

@@ -13,11 +13,16 @@ from typing import NamedTuple
 import msgspec
 
 from essaim_master.raft.messages import Message
+from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import MemberId
 from essaim_shared.limits import TRANSACTION_BYTES_MAX
 
-PEER_PROTOCOL_VERSION = 1
+PEER_PROTOCOL_VERSION = 2
+"""2 added the snapshot stream. Masters of two versions that follow one another work together."""
+OLDEST_PEER_PROTOCOL_VERSION = PEER_PROTOCOL_VERSION - 1
+SNAPSHOT_PROTOCOL_VERSION = 2
+"""From here on a master takes chunks of snapshots."""
 
 FRAME_BYTES_MAX = 2 * TRANSACTION_BYTES_MAX
 """One append with the largest command fits, with room for what surrounds it."""
@@ -34,21 +39,47 @@ class FrameKind(IntEnum):
     GREETING_ANSWER = 2
     MESSAGE = 3
     PROPOSALS = 4
+    CHUNK = 5
+    CHUNK_ANSWER = 6
+
+
+class LinkPurpose(IntEnum):
+    """What a connection carries; a member opens one of each kind."""
+
+    MESSAGES = 0
+    SNAPSHOTS = 1
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True):
-    """The first frame of a connection, from the member that opened it."""
+    """The first frame of a connection, from the member that opened it.
 
-    protocol_version: int
+    The versions that it speaks are a range, of which the highest that both know is used: so a new
+    master finds an old one, and the old one it. Version 1 knew one number only, in the place of
+    `oldest_version`, and no purposes.
+    """
+
+    oldest_version: int
     cluster_id: str
     sender: MemberId
     receiver: MemberId
     """Whom the sender believes to have reached: a wrong address is noticed here."""
+    newest_version: int = 0
+    """0, from version 1: the same as the oldest."""
+    purpose: LinkPurpose = LinkPurpose.MESSAGES
+
+    @property
+    def common_version(self) -> int | None:
+        """The version to speak with the sender; None if there is none that both know."""
+        newest = min(self.newest_version or self.oldest_version, PEER_PROTOCOL_VERSION)
+        oldest = max(self.oldest_version, OLDEST_PEER_PROTOCOL_VERSION)
+        return newest if newest >= oldest else None
 
 
 class GreetingAnswer(msgspec.Struct, frozen=True, array_like=True):
     refusal: str | None
     """Why the connection is closed now; None if it is welcome."""
+    version: int = 1
+    """Which of the offered versions is spoken from now on."""
 
 
 class Frame(NamedTuple):
@@ -61,6 +92,8 @@ _decode_greeting = msgspec.msgpack.Decoder(Greeting).decode
 _decode_answer = msgspec.msgpack.Decoder(GreetingAnswer).decode
 _decode_message = msgspec.msgpack.Decoder(Message).decode
 _decode_proposals = msgspec.msgpack.Decoder(list[bytes]).decode
+_decode_chunk = msgspec.msgpack.Decoder(SnapshotChunk).decode
+_decode_chunk_answer = msgspec.msgpack.Decoder(ChunkAnswer).decode
 
 
 def _frame(kind: FrameKind, body: bytes) -> bytes:
@@ -93,6 +126,14 @@ def encode_proposals(commands: Sequence[bytes]) -> list[bytes]:
     return frames
 
 
+def encode_chunk(chunk: SnapshotChunk) -> bytes:
+    return _frame(FrameKind.CHUNK, _encode(chunk))
+
+
+def encode_chunk_answer(answer: ChunkAnswer) -> bytes:
+    return _frame(FrameKind.CHUNK_ANSWER, _encode(answer))
+
+
 class FrameReader:
     """Cuts the byte stream of one connection into frames."""
 
@@ -121,7 +162,7 @@ class FrameReader:
 
 
 def decode_greeting(frame: Frame) -> Greeting:
-    """Raises MalformedMessage, as the three below do."""
+    """Raises MalformedMessage, as all below do."""
     if frame.kind != FrameKind.GREETING:
         raise MalformedMessage(f"a frame of kind {frame.kind} before the greeting")
     try:
@@ -151,3 +192,17 @@ def decode_proposals(frame: Frame) -> list[bytes]:
         return _decode_proposals(frame.body)
     except msgspec.DecodeError as error:
         raise MalformedMessage(f"forwarded proposals that do not decode: {error}") from error
+
+
+def decode_chunk(frame: Frame) -> SnapshotChunk:
+    try:
+        return _decode_chunk(frame.body)
+    except msgspec.DecodeError as error:
+        raise MalformedMessage(f"a chunk of a snapshot that does not decode: {error}") from error
+
+
+def decode_chunk_answer(frame: Frame) -> ChunkAnswer:
+    try:
+        return _decode_chunk_answer(frame.body)
+    except msgspec.DecodeError as error:
+        raise MalformedMessage(f"an answer to a chunk that does not decode: {error}") from error

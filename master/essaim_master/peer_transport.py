@@ -1,5 +1,7 @@
 """How masters reach one another: the contract of every peer transport.
 
+Chunks of snapshots go on a way of their own, so that a large state never delays a heartbeat.
+
 Datagrams, not streams: whatever is sent may be lost, doubled, delayed or overtaken, and Raft
 lives with it. Nothing here ever waits: a peer that does not take its messages loses them, and
 the receiver is told that it is unreachable.
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from essaim_master.raft.messages import Message
+from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_shared.ids import MemberId
 
 
@@ -30,6 +33,14 @@ class PeerReceiver(Protocol):
         """Something for that member was dropped."""
         ...
 
+    def chunk_arrived(self, sender: MemberId, chunk: SnapshotChunk) -> None:
+        """A piece of a snapshot."""
+        ...
+
+    def chunk_answered(self, sender: MemberId, answer: ChunkAnswer) -> None:
+        """What the receiver of our chunks wants next."""
+        ...
+
 
 class PeerTransport(Protocol):
     async def start(self, receiver: PeerReceiver) -> None:
@@ -44,6 +55,14 @@ class PeerTransport(Protocol):
     def forward(self, to: MemberId, commands: Sequence[bytes]) -> bool:
         """Hand commands to the leader. False: surely none of them was sent, try again later.
         True says no more than that they may arrive."""
+        ...
+
+    def send_chunk(self, to: MemberId, chunk: SnapshotChunk) -> bool:
+        """Send a piece of a snapshot, apart from messages. False: surely not sent, try later."""
+        ...
+
+    def answer_chunk(self, to: MemberId, answer: ChunkAnswer) -> None:
+        """Tell the sender of a chunk what is wanted next. May be lost like everything else."""
         ...
 
     async def close(self) -> None: ...

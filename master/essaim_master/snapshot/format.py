@@ -1,17 +1,17 @@
 """The bytes of a snapshot file. Pure: pieces in, records out, and back.
 
 A file is a sequence of the log's records (see `wal.records`: length, type, codec, chained
-checksum, padding): one SNAPSHOT_HEADER, chunks of the state in order, one SNAPSHOT_FOOTER with
-their number, their total size and their SHA-256. Because each checksum includes the one before,
-chunks can be neither left out nor exchanged; because of the footer, none can be missing at the
-end. The hash is that of the state alone: two masters that snapshot the same index have the same,
-and a backup is checked by it.
+checksum, padding): one HEADER, chunks of the state in order, one FOOTER with their number, their
+total size and their SHA-256. A chunk larger than a record is several PARTs and a CHUNK. Because
+each checksum includes the one before, chunks can be neither left out nor exchanged; because of
+the footer, none can be missing at the end. The hash is that of the state alone: two masters that
+snapshot the same index have the same, and a backup is checked by it.
 
 The state is opaque here: its bytes, and the codec that packed them, belong to the state machine.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -30,9 +30,11 @@ OLDEST_SNAPSHOT_FORMAT_VERSION = 2
 CHUNK_BYTES_MAX = 256 * 1024
 """Of state in one record."""
 
-RECORD_BYTES_MAX = 2 * 1024 * 1024
-"""Nothing in a snapshot is larger: a reader never holds more at once, whatever the bytes say.
-A state machine cuts its state where it likes below that (one large value is one chunk)."""
+RECORD_BYTES_MAX = 2 * CHUNK_BYTES_MAX
+"""Nothing in a snapshot is larger, whatever the bytes say."""
+
+JOINED_BYTES_MAX = 256 * 1024 * 1024
+"""Of one chunk of the state machine's, put together again: it cuts where it likes below that."""
 
 PIECE_BYTES = 1024 * 1024
 """How much of a file is read at a time."""
@@ -44,6 +46,8 @@ class SnapshotRecordType(IntEnum):
     HEADER = 16
     CHUNK = 17
     FOOTER = 18
+    PART = 19
+    """The beginning of a chunk that goes on in the next record."""
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -92,7 +96,14 @@ class SnapshotWriter:
         self._hash.update(chunk)
         self._chunks += 1
         self._size_bytes += len(chunk)
-        return self._record(SnapshotRecordType.CHUNK, chunk)
+        if len(chunk) <= CHUNK_BYTES_MAX:
+            return self._record(SnapshotRecordType.CHUNK, chunk)
+        last = (len(chunk) - 1) // CHUNK_BYTES_MAX * CHUNK_BYTES_MAX
+        records = [
+            self._record(SnapshotRecordType.PART, chunk[start : start + CHUNK_BYTES_MAX])
+            for start in range(0, last, CHUNK_BYTES_MAX)
+        ]
+        return b"".join((*records, self._record(SnapshotRecordType.CHUNK, chunk[last:])))
 
     def finish(self) -> tuple[bytes, SnapshotFooter]:
         footer = SnapshotFooter(self._chunks, self._size_bytes, self._hash.digest())
@@ -116,6 +127,8 @@ class SnapshotReader:
         self._chunks = 0
         self._size_bytes = 0
         self._has_header = False
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
         self.is_complete = False
         """The footer was seen, and agrees with all that came before."""
 
@@ -136,7 +149,10 @@ class SnapshotReader:
                 raise self._damaged(position, "a record does not pass its checksum")
             if record.codec != CODEC_MSGPACK:
                 raise self._damaged(position, f"codec {record.codec} is unknown to this version")
-            yield self._part(position, record.type, record.payload)
+            if record.type == SnapshotRecordType.PART:
+                self._join(position, record.payload)
+            else:
+                yield self._part(position, record.type, record.payload)
             position, self._checksum = record.next_offset, record.checksum
         self._offset += position
         self._rest = data[position:]
@@ -153,15 +169,24 @@ class SnapshotReader:
             if record_type == SnapshotRecordType.HEADER and not self._has_header:
                 return self._header(position, _decode_header(payload))
             if record_type == SnapshotRecordType.CHUNK and self._has_header:
-                self._hash.update(payload)
+                self._join(position, payload)
+                chunk = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                self._parts, self._parts_bytes = [], 0
                 self._chunks += 1
-                self._size_bytes += len(payload)
-                return SnapshotPart(chunk=bytes(payload))
+                return SnapshotPart(chunk=chunk)
             if record_type == SnapshotRecordType.FOOTER and self._has_header:
                 return self._footer(position, _decode_footer(payload))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._damaged(position, f"a record does not decode: {error}") from error
         raise self._damaged(position, f"a record of type {record_type} out of place")
+
+    def _join(self, position: int, payload: memoryview) -> None:
+        self._parts.append(bytes(payload))
+        self._parts_bytes += len(payload)
+        if self._parts_bytes > JOINED_BYTES_MAX:
+            raise self._damaged(position, f"a chunk of more than {JOINED_BYTES_MAX} bytes")
+        self._hash.update(payload)
+        self._size_bytes += len(payload)
 
     def _header(self, position: int, header: SnapshotHeader) -> SnapshotPart:
         version = header.format_version
@@ -181,17 +206,3 @@ class SnapshotReader:
 
     def _damaged(self, position: int, reason: str) -> SnapshotDamaged:
         return SnapshotDamaged(self._name, self._offset + position, reason)
-
-
-def pieces_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Gather small encoded items into chunks of about CHUNK_BYTES_MAX; a larger item is one."""
-    waiting: list[bytes] = []
-    size_bytes = 0
-    for chunk in chunks:
-        if waiting and size_bytes + len(chunk) > CHUNK_BYTES_MAX:
-            yield b"".join(waiting)
-            waiting, size_bytes = [], 0
-        waiting.append(chunk)
-        size_bytes += len(chunk)
-    if waiting:
-        yield b"".join(waiting)

@@ -111,7 +111,7 @@ def message(term: int = 1, sender: MemberId = PEER, receiver: MemberId = ME) -> 
     ("greeting", "reason"),
     [
         ({"cluster": "other"}, "m2 belongs to cluster 'other', m1 to cluster 'cluster-1'"),
-        ({"version": 99}, "m2 speaks peer protocol 99, m1 speaks 1"),
+        ({"version": 99}, "m2 speaks peer protocol 99 and up, m1 speaks 1 to 2"),
         ({"receiver": "m3"}, "m2 looks for m3, this is m1"),
         ({"sender": "stranger"}, "stranger is no member that m1 knows"),
     ],
