@@ -1,6 +1,6 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test check lock
+.PHONY: help up down test check bench lock
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo 'make down    remove every trace of the lab'
 	@echo 'make test    install what the tests need and run all of them'
 	@echo 'make check   style, types and house rules only'
+	@echo 'make bench   Essaim, Docker Swarm and plain calls side by side (ROUNDS=3, about 15 minutes)'
 	@echo 'make lock    pin the newest allowed versions again (needs uv)'
 
 up:
@@ -26,6 +27,12 @@ test:
 check:
 	@tools/bootstrap dev
 	.venv/bin/python -m pytest tests/test_house_rules.py
+
+ROUNDS ?= 3
+
+bench:
+	@tools/bootstrap dev
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python bench/compare_swarm.py --rounds $(ROUNDS)
 
 UV_COMPILE = uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-header
