@@ -1,0 +1,40 @@
+"""A lab of a test's own, with the shape that it needs."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from support.lab_cluster import lab_command
+
+from essaim_cli.lab.state import roots
+from essaim_cli.lab.topology import Topology, plan_lab
+from essaim_cli.lab.traces import has_traces, places_of
+
+
+@contextmanager
+def raised_lab(name: str, host_count: int, master_count: int) -> Iterator[Topology]:
+    """A lab with engines; gone without a trace afterwards."""
+    where = roots()
+    shape = ("--hosts", str(host_count), "--masters", str(master_count))
+    raised = subprocess.run(
+        lab_command(name, "up", *shape, "--executor", "docker"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        assert raised.returncode == 0, raised.stderr
+        record = json.loads((where.run / name / "lab.json").read_text())
+        yield plan_lab(
+            name,
+            host_count=host_count,
+            master_count=master_count,
+            executor="docker",
+            subnet_number=record["subnet_number"],
+            run_root=where.run,
+            data_root=where.data,
+        )
+    finally:
+        subprocess.run(lab_command(name, "down"), check=True, capture_output=True)
+        assert not has_traces(places_of(name, where))
