@@ -74,11 +74,15 @@ async def run_master(config: MasterConfig) -> None:
             mtu=overlay.mtu,
         ),
     )
-    app = App(Api(cluster, clock, rng, figures, read_host_facts()))
-    http = HttpServer(app, end_process, Path(config.socket), config.http_listen)
+    api = Api(cluster, clock, rng, figures, read_host_facts())
+    http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
 
-    leading = loop.create_task(leader.run(), name="leader")
-    leading.add_done_callback(_on_loops_ended)
+    loops = (
+        loop.create_task(leader.run(), name="leader"),
+        loop.create_task(api.leases.run(), name="leases"),
+    )
+    for running in loops:
+        running.add_done_callback(_on_loops_ended)
     await node.start()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
@@ -90,9 +94,10 @@ async def run_master(config: MasterConfig) -> None:
 
     await stop.wait()
     notify.notify(os.environ, "STOPPING=1")
-    leading.remove_done_callback(_on_loops_ended)
-    leading.cancel()
-    await asyncio.wait([leading])
+    for running in loops:
+        running.remove_done_callback(_on_loops_ended)
+        running.cancel()
+    await asyncio.wait(loops)
     await http.stop()
     await figures.stop()
     await transport.close()
@@ -130,9 +135,9 @@ def _raft_node(
     )
 
 
-def _on_loops_ended(leading: asyncio.Task[None]) -> None:
+def _on_loops_ended(ended: asyncio.Task[None]) -> None:
     """The control loops run as long as the master; a master without them is worse than none."""
-    end_process(leading.exception() or BrokenInvariant("the control loops returned"))
+    end_process(ended.exception() or BrokenInvariant("the control loops returned"))
 
 
 def _on_loose_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

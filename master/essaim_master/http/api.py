@@ -12,6 +12,7 @@ from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.host_facts import HostFacts
+from essaim_master.lease_keeper import LeaseKeeper
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import Clock
@@ -60,6 +61,8 @@ class Api:
         self.figures = figures
         self.facts = facts
         self.encoded = EncodedObjects(cluster.state)
+        self.leases = LeaseKeeper(cluster, clock)
+        """Whoever starts the master runs it."""
 
     def close(self) -> None:
         self.encoded.close()

@@ -13,10 +13,12 @@ from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
+from essaim_master.http.kv_routes import KvRoutes, compacted_response
 from essaim_master.http.nodes import NodeRoutes
 from essaim_master.http.services import ServiceRoutes
 from essaim_master.http.system import SystemRoutes
 from essaim_master.http.tasks import TaskRoutes
+from essaim_master.kv.errors import Compacted
 from essaim_shared.errors import EssaimError
 
 ENGINE_ENDPOINTS = frozenset(
@@ -49,7 +51,8 @@ class App:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._essaim = EssaimRoutes(api)
-        self._starlette = _starlette(api, self._essaim)
+        self._kv = KvRoutes(api)
+        self._starlette = _starlette(api, self._essaim, self._kv)
         self._date = (0, b"")
         self._is_closed = False
 
@@ -58,6 +61,7 @@ class App:
         if not self._is_closed:
             self._is_closed = True
             self._essaim.close()
+            self._kv.close()
             self._api.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,17 +95,19 @@ class App:
         return self._date[1]
 
 
-def _starlette(api: Api, essaim: EssaimRoutes) -> Starlette:
+def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
     routes = [
         *ServiceRoutes(api).routes(),
         *TaskRoutes(api).routes(),
         *NodeRoutes(api).routes(),
         *essaim.routes(),
+        *kv.routes(),
         *SystemRoutes(api).routes(),
     ]
     starlette = Starlette(
         routes=routes,
         exception_handlers={
+            Compacted: compacted_response,
             EssaimError: _on_essaim_error,
             HTTPException: _on_http_exception,
             Exception: _on_defect,

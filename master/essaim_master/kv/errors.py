@@ -73,9 +73,7 @@ def check_executed(result: TransactionResult) -> None:
         case Refusal.NO_SPACE:
             raise NoSpace("the key-value store is full: delete keys, then write again")
         case Refusal.LEASE_NOT_FOUND:
-            raise LeaseNotFound(
-                "no such lease: it expired or was revoked; grant another"
-            )
+            raise LeaseNotFound("no such lease: it expired or was revoked; grant another")
         case Refusal.LEASE_EXISTS:
             raise LeaseExists("the lease id is taken: choose another, or let the master choose")
         case Refusal.TOO_MANY_LEASES:
