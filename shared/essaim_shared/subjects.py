@@ -8,6 +8,12 @@
     essaim.CLUSTER.figures.NODE      publish   agent → masters   FiguresReport
     essaim.CLUSTER.echo.MEMBER       publish   leader → itself   Echo (is the bus there at all?)
 
+Only where the masters' own links go over the bus (`raft_transport = "nats"`), in the bytes of
+`essaim_master.bus_pieces`:
+
+    essaim.CLUSTER.raft.MEMBER           publish   master → master   frames, in pieces
+    essaim.CLUSTER.raft_greeting.MEMBER  request   master → master   is it there, may I speak to it
+
 Only the leader subscribes to the four requests, so an agent that finds no leader is told at once
 ("no responders") instead of waiting for a time-out.
 """
@@ -34,6 +40,12 @@ class Subjects:
 
     def figures(self, node_id: NodeId) -> str:
         return f"{self._prefix}.figures.{node_id}"
+
+    def raft(self, receiver: MemberId) -> str:
+        return f"{self._prefix}.raft.{receiver}"
+
+    def raft_greeting(self, receiver: MemberId) -> str:
+        return f"{self._prefix}.raft_greeting.{receiver}"
 
     def echo(self, member_id: MemberId) -> str:
         return f"{self._prefix}.echo.{member_id}"

@@ -1,20 +1,45 @@
-"""What every peer transport promises: the same tests over TCP on loopback and over memory."""
+"""What every peer transport promises: the same tests over TCP on loopback, over a real bus, over
+a bus in memory, and in memory."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
 
 import pytest
 
 from essaim_master.memory_peer_transport import MemoryPeerNetwork
+from essaim_master.nats_peer_transport import NatsPeerTransport
 from essaim_master.peer_transport import PeerTransport
-from essaim_master.raft.messages import Entry, EntryKind, Message, MessageType
+from essaim_master.raft.messages import (
+    Configuration,
+    Entry,
+    EntryKind,
+    Message,
+    MessageType,
+    SnapshotMetadata,
+)
+from essaim_master.snapshot.transfer import (
+    CHUNK_BYTES_MAX,
+    ChunkAnswer,
+    ChunkVerdict,
+    SnapshotChunk,
+    make_chunk,
+)
 from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.ids import MemberId
+from essaim_shared.memory_transport import MemoryBus
+from essaim_shared.transport import Transport
 
 ONE, TWO, THREE = MemberId("m1"), MemberId("m2"), MemberId("m3")
 CLOCK = SystemClock()
 WAIT_S = 10.0
+
+
+class RealNats(Protocol):
+    """Of this directory's conftest."""
+
+    async def client(self, name: str) -> Transport: ...
 
 
 class Mailbox:
@@ -24,6 +49,8 @@ class Mailbox:
         self.messages: list[Message] = []
         self.proposals: list[tuple[MemberId, bytes]] = []
         self.unreachable: list[MemberId] = []
+        self.chunks: list[tuple[MemberId, SnapshotChunk]] = []
+        self.answers: list[tuple[MemberId, ChunkAnswer]] = []
 
     def messages_arrived(self, messages: Sequence[Message]) -> None:
         self.messages += messages
@@ -33,6 +60,12 @@ class Mailbox:
 
     def peer_unreachable(self, member: MemberId) -> None:
         self.unreachable.append(member)
+
+    def chunk_arrived(self, sender: MemberId, chunk: SnapshotChunk) -> None:
+        self.chunks.append((sender, chunk))
+
+    def chunk_answered(self, sender: MemberId, answer: ChunkAnswer) -> None:
+        self.answers.append((sender, answer))
 
 
 class Group:
@@ -92,11 +125,49 @@ class MemoryGroup(Group):
             await self.transports[member].start(self.boxes[member])
 
 
-@pytest.fixture(params=[TcpGroup, MemoryGroup], ids=["tcp", "memory"])
-async def group(request: pytest.FixtureRequest) -> AsyncIterator[Group]:
-    made: Group = request.param()
+class BusGroup(Group):
+    """Over the bus: each member has a connection of its own."""
+
+    def __init__(self, new_client: Callable[[str], Awaitable[Transport]]) -> None:
+        super().__init__()
+        self._new_client = new_client
+        self._rng = random.Random(1)
+
+    async def start(self, *members: MemberId) -> None:
+        for member in members:
+            client = await self._new_client(f"raft-{member}")
+            self.boxes[member] = Mailbox()
+            transport = NatsPeerTransport(client, "cluster-1", member, CLOCK, self._rng)
+            await transport.start(self.boxes[member])
+            self.transports[member] = transport
+        everybody = {member: PeerAddress("by-the-bus", 0) for member in self.boxes}
+        for transport in self.transports.values():
+            assert isinstance(transport, NatsPeerTransport)
+            transport.set_peers(everybody)
+
+
+@pytest.fixture(params=["tcp", "memory", "memory-bus", "nats"])
+async def group(
+    request: pytest.FixtureRequest, make_nats: Callable[[int], Awaitable[RealNats]]
+) -> AsyncIterator[Group]:
+    bus: MemoryBus | None = None
+    made: Group
+    if request.param == "nats":
+        made = BusGroup((await make_nats(1)).client)
+    elif request.param == "memory-bus":
+        bus = MemoryBus(CLOCK, random.Random(1))
+
+        async def new_client(name: str) -> Transport:
+            assert bus is not None
+            return bus.client(name)
+
+        made = BusGroup(new_client)
+    else:
+        made = TcpGroup() if request.param == "tcp" else MemoryGroup()
     yield made
     await made.close()
+    if bus is not None:
+        await bus.close()
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -204,3 +275,28 @@ async def test_a_closed_transport_delivers_nothing_more(group):
     await group.start(THREE)
     await group.linked(ONE, THREE)
     assert [m for m in box.messages if m.term == 9] == []
+
+
+SNAPSHOT = SnapshotMetadata(1000, 3, Configuration((ONE, TWO)))
+
+
+async def test_chunks_of_snapshots_and_their_answers_pass(group):
+    await group.start(ONE, TWO)
+    await group.linked(ONE, TWO)
+    await group.linked(TWO, ONE)
+    chunk = make_chunk(SNAPSHOT, 2 * CHUNK_BYTES_MAX, 0, b"s" * CHUNK_BYTES_MAX)
+    answer = ChunkAnswer(SNAPSHOT.index, SNAPSHOT.term, CHUNK_BYTES_MAX, ChunkVerdict.GO_ON)
+
+    def has_arrived() -> bool:
+        if not group.boxes[TWO].chunks:
+            group.transports[ONE].send_chunk(TWO, chunk)
+        return (ONE, chunk) in group.boxes[TWO].chunks
+
+    await eventually(has_arrived, "m2 has the chunk")
+    group.transports[TWO].answer_chunk(ONE, answer)
+    await eventually(lambda: (TWO, answer) in group.boxes[ONE].answers, "m1 has the answer")
+
+
+async def test_a_chunk_for_nobody_is_not_sent(group):
+    await group.start(ONE)
+    assert not group.transports[ONE].send_chunk(TWO, make_chunk(SNAPSHOT, 4, 0, b"good"))

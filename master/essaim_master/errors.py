@@ -1,0 +1,18 @@
+"""Errors of the master as a whole.
+
+ConfigError
+└── MemberRemoved    this master is no longer part of its cluster
+"""
+
+from essaim_shared.errors import ConfigError
+from essaim_shared.ids import MemberId
+
+
+class MemberRemoved(ConfigError):
+    """It ends, and starting it again will not help."""
+
+    def __init__(self, member_id: MemberId) -> None:
+        super().__init__(
+            f"master {member_id} was removed from the cluster and stops; to bring this host back, "
+            "add it under a new name (essaim cluster members add) with an empty data directory"
+        )
