@@ -24,19 +24,17 @@ from essaim_master.peer_transport import PeerTransport
 from essaim_master.raft.core import RaftConfig, RaftCore, RaftStatus
 from essaim_master.raft.errors import ProposalDropped
 from essaim_master.raft.messages import Entry, EntryKind, HardState, Message, Ready
-from essaim_master.raft_waiters import Proposals, Readers, Transfers
+from essaim_master.raft_waiters import Proposals, Readers, Transfers, Waiter
 from essaim_master.wal.files import LogFiles
 from essaim_master.wal.log import SEGMENT_BYTES, Wal
 from essaim_master.wal.records import Identity, WalBatch
 from essaim_master.wal.recovery import Recovered
 from essaim_master.wal.writer import Fatal, LogWriter, StartWriter, WalWriter
 from essaim_shared.clock import Clock
-from essaim_shared.errors import InvalidRequest, MalformedMessage, Unavailable
+from essaim_shared.errors import MalformedMessage, Unavailable
 from essaim_shared.ids import MemberId
-from essaim_shared.limits import TRANSACTION_BYTES_MAX
 
 TICK_S = 0.1
-COMMAND_BYTES_MAX = TRANSACTION_BYTES_MAX
 PROPOSALS_PER_TURN_MAX = 2048
 PROPOSAL_BYTES_PER_TURN_MAX = 4 * 1024 * 1024
 FOREIGN_PROPOSALS_MAX = 20_000
@@ -197,23 +195,31 @@ class RaftNode:
         sent: nothing happened), OutcomeUnknown (it may have happened), Unavailable (too many
         wait) and InvalidRequest (too large).
         """
-        if len(command) > COMMAND_BYTES_MAX:
-            raise InvalidRequest(
-                f"a command of {len(command)} bytes is over the limit of {COMMAND_BYTES_MAX}: "
-                "split the request"
-            )
-        self._check_running()
-        future = self._proposals.add(proposal_id, command, self._clock.monotonic_s() + timeout_s)
-        self._schedule_turn()
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.submit(command, proposal_id, timeout_s, future)
         return await future
+
+    def submit(
+        self, command: bytes, proposal_id: ProposalId, timeout_s: float, waiter: Waiter
+    ) -> None:
+        """As `propose`, but the waiter is told, within the turn that applies the command: many
+        commands need no task and no future each. What is refused at once is raised here."""
+        self._check_running()
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        self._proposals.add_waiter(proposal_id, command, deadline_s, waiter)
+        self._schedule_turn()
 
     async def read_barrier(self, timeout_s: float) -> int:
         """Return when this master has applied all that was committed when it was called, so that
         a read of its state is linearizable; the applied index. Raises NoLeader."""
+        return await self.begin_read(timeout_s)
+
+    def begin_read(self, timeout_s: float) -> asyncio.Future[int]:
+        """As `read_barrier`, without a task."""
         self._check_running()
         future = self._readers.add(self._clock.monotonic_s() + timeout_s)
         self._schedule_turn()
-        return await future
+        return future
 
     async def transfer_leadership(self, to: MemberId) -> None:
         """Hand leadership over; returns once this master sees the other one lead. Raises

@@ -9,11 +9,20 @@ that says whether it may have happened.
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from essaim_master.kv.commands import AppliedProposal, ProposalId
-from essaim_shared.errors import EssaimError, NoLeader, OutcomeUnknown, Unavailable
+from essaim_shared.errors import (
+    EssaimError,
+    InvalidRequest,
+    NoLeader,
+    OutcomeUnknown,
+    Unavailable,
+)
 from essaim_shared.ids import MemberId
+from essaim_shared.limits import TRANSACTION_BYTES_MAX
+
+COMMAND_BYTES_MAX = TRANSACTION_BYTES_MAX
 
 PROPOSALS_MAX = 10_000
 """Waiting at one master. Beyond that it is asked to do more than it can: refused at once.
@@ -35,14 +44,27 @@ READ_ROUNDS_MAX = 4
 _NEVER = float("inf")
 
 
+class Waiter(Protocol):
+    """Who is told the outcome of a proposal, once. A future is one; so is anything that wants to
+    be called within the turn instead of being scheduled for a later one. It must not raise."""
+
+    def done(self) -> bool:
+        """Nobody wants to know any more."""
+        ...
+
+    def set_result(self, result: object, /) -> None: ...
+
+    def set_exception(self, error: EssaimError, /) -> None: ...
+
+
 class PendingProposal:
-    __slots__ = ("command", "deadline_s", "futures", "id", "is_queued", "retry_s", "was_sent")
+    __slots__ = ("command", "deadline_s", "id", "is_queued", "retry_s", "waiters", "was_sent")
 
     def __init__(self, proposal_id: ProposalId, command: bytes, deadline_s: float) -> None:
         self.id = proposal_id
         self.command = command
         self.deadline_s = deadline_s
-        self.futures: list[asyncio.Future[object]] = []
+        self.waiters: list[Waiter] = []
         self.is_queued = True
         """It stands in the queue of what is to be sent."""
         self.was_sent = False
@@ -68,8 +90,21 @@ class Proposals:
     def add(
         self, proposal_id: ProposalId, command: bytes, deadline_s: float
     ) -> asyncio.Future[object]:
+        """As `add_waiter`, with a future as the waiter."""
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.add_waiter(proposal_id, command, deadline_s, future)
+        return future
+
+    def add_waiter(
+        self, proposal_id: ProposalId, command: bytes, deadline_s: float, waiter: Waiter
+    ) -> None:
         """Queue a proposal; whoever asks for the same id again shares its outcome. Raises
-        Unavailable when too many wait."""
+        InvalidRequest when it is too large, Unavailable when too many wait."""
+        if len(command) > COMMAND_BYTES_MAX:
+            raise InvalidRequest(
+                f"a command of {len(command)} bytes is over the limit of {COMMAND_BYTES_MAX}: "
+                "split the request"
+            )
         pending = self._pending.get(proposal_id)
         if pending is None:
             if len(self._pending) >= PROPOSALS_MAX:
@@ -81,9 +116,7 @@ class Proposals:
             self._queue.append(pending)
         else:
             pending.deadline_s = max(pending.deadline_s, deadline_s)
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        pending.futures.append(future)
-        return future
+        pending.waiters.append(waiter)
 
     def take(self, count_max: int, size_bytes_max: int) -> list[PendingProposal]:
         """The next proposals to send, in order, within the bounds (at least one)."""
@@ -129,7 +162,7 @@ class Proposals:
         for pending in overdue:
             del self._pending[pending.id]
             self._forwarded.pop(pending.id, None)
-            _fail(pending.futures, _deadline_error(pending.was_sent))
+            _fail(pending.waiters, _deadline_error(pending.was_sent))
         for proposal_id, retry_at_s in list(self._forwarded.items()):
             if retry_at_s <= now_s:
                 pending = self._pending[proposal_id]
@@ -145,14 +178,14 @@ class Proposals:
             return
         if self._forwarded:
             self._forwarded.pop(applied.proposal, None)
-        for future in pending.futures:
-            if not future.done():
-                future.set_result(applied.result)
+        for waiter in pending.waiters:
+            if not waiter.done():
+                waiter.set_result(applied.result)
 
     def close(self) -> None:
         """The master stops."""
         for pending in self._pending.values():
-            _fail(pending.futures, _deadline_error(pending.was_sent))
+            _fail(pending.waiters, _deadline_error(pending.was_sent))
         self._pending.clear()
         self._queue.clear()
         self._forwarded.clear()
@@ -294,7 +327,7 @@ def _deadline_error(was_sent: bool) -> EssaimError:
     )
 
 
-def _fail(futures: Iterable[asyncio.Future[Any]], error: EssaimError) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+def _fail(waiters: Iterable[Waiter | asyncio.Future[Any]], error: EssaimError) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(error)

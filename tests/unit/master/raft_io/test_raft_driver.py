@@ -7,8 +7,7 @@ import random
 import pytest
 
 from essaim_master.raft.errors import NotLeader
-from essaim_master.raft_driver import COMMAND_BYTES_MAX
-from essaim_master.raft_waiters import PROPOSALS_MAX
+from essaim_master.raft_waiters import COMMAND_BYTES_MAX, PROPOSALS_MAX
 from essaim_shared.errors import InvalidRequest, NoLeader, OutcomeUnknown, Unavailable
 
 
