@@ -187,6 +187,10 @@ class Wal:
         replayed, tail = recover(segments, names[-1], self._identity)
         recovered = choose_snapshot(replayed, SnapshotFiles(self._files).is_intact, names[0])
         self._file = self._files.open(str(tail.segment))
+        # A process that was killed leaves writes and names in the kernel's memory, where we just
+        # read them. From here on they count as durable, so they must be.
+        self._file.sync_data()
+        self._files.sync_directory()
         if tail.torn_bytes:
             self._cut_torn(tail)
         self._identity = msgspec.structs.replace(self._identity, incarnation=replayed.incarnation)

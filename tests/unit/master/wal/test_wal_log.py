@@ -192,3 +192,19 @@ class TestOnDisk:
             )
         assert acknowledged >= 300
         assert os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_a_start_counts_on_survives_the_power_cut_after_it(bench, seed):
+    """A killed process leaves its last write in the kernel's memory: the next one reads it, and
+    may acknowledge it. Found by the simulator: kill, start, power cut."""
+    print(f"seed {seed}")
+    wal, _ = bench.open()
+    fill(bench, wal, 1, 1)
+    bench.files.fail("sync_data", errno.EIO)  # As if it had been killed between the two calls.
+    with pytest.raises(OSError, match="Input/output"):
+        fill(bench, wal, 6, 1)
+    wal.close()
+    counted_on = bench.recover()
+    assert len(counted_on.entries) == 10
+    assert bench.recover(bench.files.crash(random.Random(seed))) == counted_on
