@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +14,9 @@ from essaim_cli.host import find_host, parse_host
 
 REQUEST_TIMEOUT_S = 30.0
 """Longer than a master may take for a write across a change of leader."""
+
+LINE_BYTES_MAX = 64 * 1024 * 1024
+"""Of a watch: one transaction's keys and values, with those before, in base64."""
 
 Filters = dict[str, list[str]]
 
@@ -51,8 +55,26 @@ class Client:
     def post(self, path: str, body: Any, **query: str) -> Any:
         return self._request("POST", path, query, body)
 
-    def delete(self, path: str, **query: str) -> None:
-        self._request("DELETE", path, query, None)
+    def delete(self, path: str, **query: str) -> Any:
+        return self._request("DELETE", path, query, None)
+
+    def lines(self, path: str, **query: str) -> Iterator[Any]:
+        """The JSON lines of an answer that goes on; ends when the master ends it.
+
+        Raises ApiError, MasterUnreachable (also when the connection is lost in the middle).
+        """
+        self._connection.close()
+        try:
+            self._connection.request("GET", f"{path}?{urlencode(query)}")
+            answer = self._connection.getresponse()
+            if answer.status >= 400:
+                raise ApiError(answer.status, _message(answer.read(), answer.status))
+            while line := answer.readline(LINE_BYTES_MAX):
+                yield json.loads(line)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise MasterUnreachable(f"the connection to {self.url} is lost: {error}") from error
+        finally:
+            self._connection.close()
 
     def _request(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
         target = f"{path}?{urlencode(query)}" if query else path

@@ -38,6 +38,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["--help"], "max_content_width": 100},
     lazy={
         "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
+        "kv": ("essaim_cli.kv:kv", "Keep keys and values of your own"),
         "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
         "node": ("essaim_cli.node:node", "Manage nodes"),
         "service": ("essaim_cli.service:service", "Manage services"),
