@@ -186,6 +186,8 @@ class Refusal(IntEnum):
     FUTURE_REVISION = 6
     FORGOTTEN = 7
     """A repeated proposal whose answer is no longer kept."""
+    NO_SESSION = 8
+    """The session is forgotten: this copy was not applied, an earlier one may have been."""
 
 
 class TransactionResult(msgspec.Struct, frozen=True, array_like=True):
@@ -198,6 +200,8 @@ class TransactionResult(msgspec.Struct, frozen=True, array_like=True):
     results: tuple[RangeResult | WriteResult, ...] = ()
     """One for each Range, DeleteRange and Put with `prev_kv`, in order."""
     refusal: Refusal = Refusal.NONE
+    session: int = 0
+    """The session that the proposal opened, if it was that."""
 
 
 class AppliedProposal(msgspec.Struct, frozen=True):

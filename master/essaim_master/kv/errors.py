@@ -82,7 +82,7 @@ def check_executed(result: TransactionResult) -> None:
             raise InvalidRequest("that revision is compacted already: there is nothing to do")
         case Refusal.FUTURE_REVISION:
             raise FutureRevision("that revision has not come yet: name one that exists")
-        case Refusal.FORGOTTEN:
+        case Refusal.FORGOTTEN | Refusal.NO_SESSION:
             raise OutcomeUnknown(
                 "the write was repeated so late that its answer is forgotten; it may or may not "
                 "have happened: look before you repeat it"

@@ -13,7 +13,7 @@ executed in full is refused before its first operation.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from essaim_master.kv.answers import Answers, ClientRecord
+from essaim_master.kv.answers import OPENING_CLIENT, Answers, ClientRecord
 from essaim_master.kv.commands import (
     AppliedProposal,
     Compact,
@@ -23,6 +23,7 @@ from essaim_master.kv.commands import (
     GrantLease,
     KeyValue,
     Operation,
+    ProposalId,
     Put,
     Range,
     RangeResult,
@@ -105,11 +106,13 @@ class KeyValueStore:
     def apply(self, index: int, term: int, command: bytes) -> AppliedProposal:
         """Apply one committed entry; a proposal seen before is answered, not applied again.
 
-        `index` is part of the state machine's contract; the map does not need it.
+        `index` names the session, if the entry opens one; the map does not need it.
         """
         decoded = decode_command(command)
         proposal = decoded.proposal
         answers = self._answers.of(proposal.client_id)
+        if answers is None:
+            return AppliedProposal(proposal, self._without_session(index, proposal))
         result = answers.kept.get(proposal.sequence)
         if result is None:
             if proposal.sequence <= answers.forgotten:
@@ -121,6 +124,13 @@ class KeyValueStore:
             if self.revision != before or not _is_reading(transaction):
                 answers.add(proposal.sequence, result)
         return AppliedProposal(proposal, result)
+
+    def _without_session(self, index: int, proposal: ProposalId) -> TransactionResult:
+        """Open a session, or refuse what belongs to a forgotten one."""
+        if proposal.client_id != OPENING_CLIENT:
+            return TransactionResult(False, self.revision, refusal=Refusal.NO_SESSION)
+        self._answers.open_session(index)
+        return TransactionResult(True, self.revision, session=index)
 
     # Reading
 
