@@ -224,15 +224,22 @@ def committed_is_durable_inv(members: Members) -> str | None:
 
 
 def _newest(members: Members) -> tuple[MemberId, int, int, Configuration] | None:
-    """Who committed most: its name, that entry's index and term, the configuration there."""
+    """Who committed most: its name, that entry's index and term, the configuration there.
+
+    A member that joined may have learned the commit before its log told it who votes; then it is
+    asked of another log that holds the entry.
+    """
     running = [(name, member.core) for name, member in members.items() if member.core is not None]
     if not running:
         return None
     name, core = max(running, key=lambda pair: pair[1].commit)
-    if core.commit == 0:
-        return None
-    configuration = core.configuration_at(core.commit)
-    return name, core.commit, _term_at(core.log, core.commit), configuration
+    index, term = core.commit, _term_at(core.log, core.commit)
+    for _, other in running:
+        if other.log.term_at(index) == term:
+            configuration = other.configuration_at(index)
+            if index > 0 and configuration.voters:
+                return name, index, term, configuration
+    return None
 
 
 ALL: dict[str, Callable[[Members], str | None]] = {
