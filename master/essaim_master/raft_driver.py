@@ -7,8 +7,8 @@ write of the log, one append for each follower, one pass of applying, one burst 
 
 The order inside a turn is rule 3: messages that wait are delivered before a tick counts the
 silence, and after a pause of the process there is one tick, not one for each that was missed.
-What must be durable before it is said goes through `WalWriter` in order; `_Job` holds what is
-to be said then.
+What must be durable before it is said goes through `WalWriter` in order (`raft_writes`); committed
+entries reach the state machine in slices (`raft_machine`); snapshots are `snapshot.keeper`'s.
 """
 
 import asyncio
@@ -17,24 +17,32 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
 
-from essaim_master.kv.commands import AppliedProposal, ProposalId
+from essaim_master.kv.commands import ProposalId
 from essaim_master.peer_transport import PeerTransport
 from essaim_master.raft.core import RaftConfig, RaftCore, RaftStatus
 from essaim_master.raft.errors import ProposalDropped
-from essaim_master.raft.messages import Entry, EntryKind, HardState, Message, Ready
+from essaim_master.raft.log import RaftLog
+from essaim_master.raft.messages import Message, Ready
+from essaim_master.raft_machine import Applier, StateMachine
+from essaim_master.raft_metrics import RaftMetrics
+from essaim_master.raft_ticker import Leadership, LeadershipCallback, Ticker
 from essaim_master.raft_waiters import Proposals, Readers, Transfers, Waiter
+from essaim_master.raft_writes import PendingWrites
+from essaim_master.snapshot.files import SnapshotFiles
+from essaim_master.snapshot.keeper import SnapshotKeeper, collect_metrics, recover_state
+from essaim_master.snapshot.settings import SnapshotSettings
+from essaim_master.snapshot.tasks import RunBlocking
+from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_master.wal.files import LogFiles
 from essaim_master.wal.log import SEGMENT_BYTES, Wal
-from essaim_master.wal.records import Identity, WalBatch
+from essaim_master.wal.records import Identity, SnapshotRecord
 from essaim_master.wal.recovery import Recovered
 from essaim_master.wal.writer import Fatal, LogWriter, StartWriter, WalWriter
 from essaim_shared.clock import Clock
 from essaim_shared.errors import MalformedMessage, Unavailable
 from essaim_shared.ids import MemberId
 
-TICK_S = 0.1
 PROPOSALS_PER_TURN_MAX = 2048
 PROPOSAL_BYTES_PER_TURN_MAX = 4 * 1024 * 1024
 FOREIGN_PROPOSALS_MAX = 20_000
@@ -42,37 +50,15 @@ FOREIGN_PROPOSALS_MAX = 20_000
 INBOX_MESSAGES_MAX = 16_384
 """Received and not yet stepped; more are dropped, as on a full wire."""
 READIES_PER_TURN_MAX = 8
-APPLY_SLICE_S = 0.005
-"""Applying goes on in the next turn after that, so that heartbeats and clients are not kept."""
-APPLIES_PER_CLOCK_READ = 32
-PASSES_AFTER_PAUSE = 3
-"""Turns of the event loop that are given to the sockets when a tick came late."""
 DISK_STALL_S = 1.0
 """A leader whose disk does not answer for so long falls silent, so that another one is elected
 (hashicorp/raft issue 503: a hung disk kept a dead leader in office)."""
 TRANSFER_TIMEOUT_S = 3.0
 
-LeadershipCallback = Callable[[bool, int], None]
+DEFAULT_SNAPSHOTS = SnapshotSettings()
 OpenLog = Callable[[LogFiles, Identity, int], tuple[Wal, Recovered]]
 
 _log = logging.getLogger(__name__)
-
-
-class StateMachine(Protocol):
-    def apply(self, index: int, term: int, command: bytes) -> object:
-        """Apply one committed command; the same on every master, so no clock, no chance. An
-        AppliedProposal, also for a repeated proposal, reaches whoever waits for it. Indexes
-        grow, with gaps: Raft has entries of its own. Raising stops the process."""
-        ...
-
-
-class _Job(NamedTuple):
-    """What to do when the log is durable up to `ticket`."""
-
-    ticket: int
-    persist_term: int
-    persist_index: int
-    messages: Sequence[Message]
 
 
 class RaftNode:
@@ -91,6 +77,8 @@ class RaftNode:
         segment_bytes: int = SEGMENT_BYTES,
         start_writer: StartWriter = WalWriter,
         open_log: OpenLog = Wal.open,
+        snapshots: SnapshotSettings = DEFAULT_SNAPSHOTS,
+        run_blocking: RunBlocking = asyncio.to_thread,
     ) -> None:
         """`fatal` ends the process: it is called when the disk fails or an invariant is broken,
         from any thread, and nothing is sent or acknowledged after it."""
@@ -98,13 +86,15 @@ class RaftNode:
         self._identity = identity
         self._files = files
         self._peers = peers
-        self._state_machine = state_machine
+        self._applier = Applier(state_machine, clock)
         self._clock = clock
         self._rng = rng
         self._fatal = fatal
         self._segment_bytes = segment_bytes
         self._start_writer = start_writer
         self._open_log = open_log
+        self._snapshot_settings = snapshots
+        self._run_blocking = run_blocking
 
         self._inbox: deque[Message] = deque()
         self._foreign: deque[bytes] = deque()
@@ -114,46 +104,55 @@ class RaftNode:
         self._is_send_allowed = True
         """False from a failed attempt until the next tick or leader: no busy waiting."""
         self._is_ask_allowed = True
-        self._jobs: deque[_Job] = deque()
-        self._last_ticket = 0
-        self._durable_ticket = 0
-        self._waiting_hard_state: HardState | None = None
-        """Only its commit is new: it goes with the next write (a lost one is learned again)."""
-        self._committed: deque[Entry] = deque()
-        self._applied = 0
-        self._applied_term = 0
-
         self._is_running = False
         self._is_turn_scheduled = False
         self._is_tick_due = False
-        self._tick_task: asyncio.Task[None] | None = None
-        self._lag_max_s = 0.0
+        self._ticker = Ticker(clock, self._tick_is_due)
         self._seen_leader: tuple[int, MemberId | None] = (0, None)
-        self._announced: tuple[bool, int] = (False, 0)
-        self._leadership_callbacks: list[LeadershipCallback] = []
+        self._leader_changes = 0
+        self._leadership = Leadership()
         self._transfers = Transfers()
 
     # Life
 
     async def start(self) -> None:
-        """Recover from the log, then take part. Applied state is rebuilt from the log.
+        """Recover from the newest snapshot and the log, then take part.
 
         Raises WalCorrupt, ForeignWal, ConfigError, OSError: the master can not start.
         """
         self._config.validate()
-        wal, recovered = await asyncio.to_thread(
-            self._open_log, self._files, self._identity, self._segment_bytes
-        )
         self._loop = asyncio.get_running_loop()
+        wal: Wal
+        recovered: Recovered
+        wal, recovered = await self._run_blocking(
+            recover_state,
+            lambda: self._open_log(self._files, self._identity, self._segment_bytes),
+            SnapshotFiles(self._files),
+            self._applier,
+        )
         self._core = RaftCore(
             self._config,
             self._rng,
             recovered.hard_state,
             self._identity.first_configuration,
             recovered.entries,
+            recovered.snapshot,
         )
+        self._wal = wal
         self._writer: LogWriter = self._start_writer(
             wal, self._loop, self._on_durable, self._fatal, self._clock
+        )
+        self._writes = PendingWrites(self._writer)
+        self._snapshots = SnapshotKeeper(
+            wal,
+            SnapshotFiles(self._files),
+            self._core,
+            self._applier,
+            self._peers,
+            self,
+            self._clock,
+            self._run_blocking,
+            self._snapshot_settings,
         )
         self._is_running = True
         has_started = False
@@ -164,22 +163,18 @@ class RaftNode:
             if not has_started:
                 self._is_running = False
                 await self._writer.close()
-        self._tick_task = self._loop.create_task(self._keep_ticking())
+        self._ticker.start()
         self._schedule_turn()
 
     async def stop(self) -> None:
         """Leave in order: what was submitted becomes durable, whoever waits gets an error."""
-        if not self._is_running and self._tick_task is None:
+        if not self._is_running and not self._ticker.is_ticking:
             return
         self._is_running = False
-        if self._tick_task is not None:
-            self._tick_task.cancel()
-            await asyncio.wait([self._tick_task])
-            self._tick_task = None
+        await self._ticker.stop()
+        await self._snapshots.close()
         await self._peers.close()
-        if self._waiting_hard_state is not None:
-            self._writer.submit(WalBatch(hard_state=self._waiting_hard_state))
-            self._waiting_hard_state = None
+        self._writes.flush()
         await self._writer.close()
         self._proposals.close()
         self._readers.close()
@@ -234,10 +229,15 @@ class RaftNode:
         """`callback(leads, term)` is called in the loop at every change. `leads` is true once this
         master is the leader *and* has applied the first entry of its term: its state then has
         all that earlier leaders acknowledged. It must not raise."""
-        self._leadership_callbacks.append(callback)
+        self._leadership.subscribe(callback)
 
     def status(self) -> RaftStatus:
         return self._core.status()
+
+    @property
+    def log(self) -> RaftLog:
+        """The entries held here, to look at."""
+        return self._core.log
 
     @property
     def is_leader(self) -> bool:
@@ -251,12 +251,31 @@ class RaftNode:
     @property
     def applied(self) -> int:
         """Index of the last entry that the state machine has seen (or skipped, as Raft's own)."""
-        return self._applied
+        return self._applier.index
 
     def take_loop_lag_max_s(self) -> float:
         """The longest that a tick came late since the last call: what a callback took at most."""
-        lag_s, self._lag_max_s = self._lag_max_s, 0.0
-        return lag_s
+        return self._ticker.take_lag_max_s()
+
+    @property
+    def identity(self) -> Identity:
+        """Of the log, with the incarnation that was found in it."""
+        return self._wal.identity
+
+    def metrics(self) -> RaftMetrics:
+        """Figures of this moment."""
+        return collect_metrics(
+            self._writer.sync_figures(),
+            self._wal,
+            self._applier,
+            self._snapshots,
+            writes_waiting=len(self._writes),
+            inbox_messages=len(self._inbox),
+            proposals_pending=len(self._proposals),
+            proposals_foreign=len(self._foreign),
+            leader_changes=self._leader_changes,
+            loop_lag_max_s=self._ticker.lag_max_s,
+        )
 
     # What the links bring (PeerReceiver)
 
@@ -273,6 +292,27 @@ class RaftNode:
     def peer_unreachable(self, member: MemberId) -> None:
         self._unreachable.add(member)
         self._schedule_turn()
+
+    def chunk_arrived(self, sender: MemberId, chunk: SnapshotChunk) -> None:
+        if self._is_running:
+            self._snapshots.receiver.chunk_arrived(sender, chunk)
+
+    def chunk_answered(self, sender: MemberId, answer: ChunkAnswer) -> None:
+        if self._is_running:
+            self._snapshots.sender.answered(sender, answer)
+
+    # What snapshots ask (snapshot.keeper.Recorder)
+
+    def record_snapshot(self, record: SnapshotRecord, done: Callable[[], None]) -> None:
+        self._writes.record(record, done)
+        self._schedule_turn()
+
+    def ask_for_turn(self) -> None:
+        self._schedule_turn()
+
+    def fatal(self, error: BaseException) -> None:
+        self._is_running = False
+        self._fatal(error)
 
     # The turn
 
@@ -300,7 +340,7 @@ class RaftNode:
                 self._fatal(error)
 
     def _turn(self) -> None:
-        self._finish_jobs()
+        self._finish_writes()
         self._step_inbox()
         if self._is_tick_due:
             self._is_tick_due = False
@@ -315,8 +355,11 @@ class RaftNode:
             self._carry_out(self._core.ready())
         self._apply_slice()
         self._note_leader()
-        self._announce_leadership()
-        if self._committed or self._core.has_ready() or self._can_propose():
+        self._leadership.announce(
+            self._core.is_leader and self._applier.term == self._core.term, self._core.term
+        )
+        self._snapshots.consider()
+        if self._applier.has_work or self._core.has_ready() or self._can_propose():
             self._schedule_turn()
 
     def _step_inbox(self) -> None:
@@ -337,6 +380,7 @@ class RaftNode:
         self._proposals.pass_time(now_s)
         self._readers.pass_time(now_s)
         self._transfers.pass_time(now_s)
+        self._snapshots.pass_time(now_s)
         self._is_send_allowed = self._is_ask_allowed = True
         if self._core.is_leader and self._writer.sync_age_s() > DISK_STALL_S:
             _log.warning("the disk does not answer: this leader sends no heartbeats")
@@ -349,6 +393,7 @@ class RaftNode:
         if leader == self._seen_leader:
             return
         self._seen_leader = leader
+        self._leader_changes += leader[1] is not None
         if leader[1] is not None:
             self._is_send_allowed = self._is_ask_allowed = True
             self._proposals.requeue_all()
@@ -402,26 +447,12 @@ class RaftNode:
     def _carry_out(self, ready: Ready) -> None:
         if ready.messages_now:
             self._peers.send(ready.messages_now)
-        hard_state = ready.hard_state or self._waiting_hard_state
-        if ready.must_sync:
-            self._waiting_hard_state = None
-            self._last_ticket = self._writer.submit(WalBatch(ready.entries, hard_state))
-        else:
-            self._waiting_hard_state = hard_state
-        if ready.must_sync or self._jobs:
-            # Without a write of its own it still waits for those before it: its messages may
-            # acknowledge entries that are only now on their way to the disk.
-            self._jobs.append(
-                _Job(
-                    self._last_ticket,
-                    ready.persist_term,
-                    ready.persist_index,
-                    ready.messages_after_sync,
-                )
-            )
-        elif ready.messages_after_sync:
-            self._peers.send(ready.messages_after_sync)
-        self._committed.extend(ready.committed)
+        sayable = self._writes.submit(ready)
+        if sayable:
+            self._peers.send(sayable)
+        self._applier.extend(ready.committed)
+        for member, snapshot in ready.snapshot_to_send:
+            self._snapshots.sender.begin(member, snapshot)
         for read in ready.reads:
             self._readers.confirmed(read.context, read.index)
         for context in ready.reads_refused:
@@ -430,67 +461,27 @@ class RaftNode:
 
     def _on_durable(self, ticket: int) -> None:
         """Called in the loop when the log is durable up to `ticket`."""
-        self._durable_ticket = ticket
+        self._writes.durable(ticket)
         self._run_turn()
 
-    def _finish_jobs(self) -> None:
-        """Say what may be said now that the log is durable up to `_durable_ticket`."""
-        messages: list[Message] = []
-        last: _Job | None = None
-        while self._jobs and self._jobs[0].ticket <= self._durable_ticket:
-            last = self._jobs.popleft()
-            messages += last.messages
-        if messages:
-            self._peers.send(messages)
-        if last is not None:
-            self._core.persisted(last.persist_term, last.persist_index)
+    def _finish_writes(self) -> None:
+        """Say and do what may be said and done now that more of the log is durable."""
+        persisted = self._writes.take()
+        if persisted.messages:
+            self._peers.send(persisted.messages)
+        if persisted.persist_term:
+            self._core.persisted(persisted.persist_term, persisted.persist_index)
+        for done in persisted.done:
+            done()
 
     def _apply_slice(self) -> None:
-        committed = self._committed
-        if committed:
-            end_s = self._clock.monotonic_s() + APPLY_SLICE_S
-            apply, resolve = self._state_machine.apply, self._proposals.applied
-            countdown = APPLIES_PER_CLOCK_READ
-            while committed:
-                entry = committed.popleft()
-                if entry.kind is EntryKind.NORMAL:
-                    result = apply(entry.index, entry.term, entry.data)
-                    if isinstance(result, AppliedProposal):
-                        resolve(result)
-                countdown -= 1
-                if countdown == 0:
-                    countdown = APPLIES_PER_CLOCK_READ
-                    if self._clock.monotonic_s() >= end_s:
-                        break
-            self._applied, self._applied_term = entry.index, entry.term
-            self._core.applied_to(entry.index)
-        self._readers.applied(self._applied)
+        if self._applier.run(self._proposals.applied):
+            self._core.applied_to(self._applier.index)
+        self._readers.applied(self._applier.index)
 
-    def _announce_leadership(self) -> None:
-        core = self._core
-        leads = core.is_leader and self._applied_term == core.term
-        if leads == self._announced[0] and (not leads or self._announced[1] == core.term):
-            return
-        self._announced = (leads, core.term)
-        _log.info("this master %s, term %d", "leads" if leads else "follows", core.term)
-        for callback in self._leadership_callbacks:
-            callback(leads, core.term)
-
-    async def _keep_ticking(self) -> None:
-        next_s = self._clock.monotonic_s() + TICK_S
-        while True:
-            await self._clock.sleep(next_s - self._clock.monotonic_s())
-            lag_s = self._clock.monotonic_s() - next_s
-            self._lag_max_s = max(self._lag_max_s, lag_s)
-            if lag_s > TICK_S:
-                # The process was paused. What the leader sent meanwhile is in the sockets: read
-                # it first. The ticks that were missed stay missed.
-                for _ in range(PASSES_AFTER_PAUSE):
-                    await self._clock.sleep(0)
-                next_s = self._clock.monotonic_s()
-            next_s += TICK_S
-            self._is_tick_due = True
-            self._schedule_turn()
+    def _tick_is_due(self) -> None:
+        self._is_tick_due = True
+        self._schedule_turn()
 
     def _check_running(self) -> None:
         if not self._is_running:

@@ -225,7 +225,7 @@ class TcpPeerTransport:
             return (
                 f"{greeting.sender} speaks peer protocol {greeting.oldest_version} and up, "
                 f"{self.member_id} speaks {OLDEST_PEER_PROTOCOL_VERSION} to "
-                f"{PEER_PROTOCOL_VERSION}: bring the older one to the next version first"
+                f"{PEER_PROTOCOL_VERSION}"
             )
         if greeting.receiver != self.member_id:
             return f"{greeting.sender} looks for {greeting.receiver}, this is {self.member_id}"

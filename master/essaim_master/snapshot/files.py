@@ -5,7 +5,8 @@ when all of it is synced, so a name stands for a whole snapshot; what the checks
 only be a damaged disk.
 """
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from essaim_master.raft.messages import SnapshotMetadata
@@ -133,12 +134,22 @@ class SnapshotFiles:
         return self._files.read_at(name_of(metadata), offset, size_bytes)
 
     def remove_all_but(self, kept: Iterable[SnapshotMetadata]) -> None:
-        """Remove the snapshots that no record of the log needs any more."""
-        wanted = {name_of(metadata) for metadata in kept}
+        """At a start: remove the snapshots of which no record of the log tells."""
+        self._remove(set(map(name_of, kept)), before_index=sys.maxsize)
+
+    def remove_older(self, kept: Sequence[SnapshotMetadata]) -> None:
+        """Remove what is older than the newest of `kept` and not among them. A newer one may
+        have just got its name, and not have been recorded yet."""
+        newest = max((metadata.index for metadata in kept), default=0)
+        self._remove(set(map(name_of, kept)), before_index=newest)
+
+    def _remove(self, wanted: set[str], before_index: int) -> None:
         superfluous = [
             name
             for name in self._files.names()
-            if parse_snapshot_name(name) is not None and name not in wanted
+            if (parsed := parse_snapshot_name(name)) is not None
+            and name not in wanted
+            and parsed.last_index < before_index
         ]
         for name in superfluous:
             self._files.remove(name)

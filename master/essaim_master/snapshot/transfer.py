@@ -112,7 +112,7 @@ class OutgoingSnapshot:
 
     def pass_time(self, now_s: float) -> None:
         """Send again what seems lost; give up when nothing helps."""
-        is_whole = self.acknowledged == self.total_bytes
+        is_whole = 0 < self.total_bytes == self.acknowledged
         if now_s - self._progress_s > (INSTALL_S_MAX if is_whole else STALL_S_MAX):
             self.verdict = ChunkVerdict.FAILED
         elif now_s - self._heard_s > RESEND_S:

@@ -152,6 +152,17 @@ class Wal:
         """What the segments take on the disk, the spare not counted."""
         return len(self._segments) * self._segment_bytes
 
+    @property
+    def alarm(self) -> str | None:
+        """What somebody must do about the disk, while there is still time."""
+        if not self.is_short_of_space:
+            return None
+        return (
+            "no room on the disk to prepare the next segment of the write-ahead log: free some "
+            f"space before the last {max(0, self._segment_bytes - self._offset)} bytes are used, "
+            "then this master stops"
+        )
+
     def close(self) -> None:
         """Close the files. What was appended is durable already."""
         self._preparer.shutdown(wait=True)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from essaim_master.raft_metrics import SyncFigures, SyncTimes
 from essaim_master.wal.log import Wal
 from essaim_master.wal.records import WalBatch
 from essaim_shared.clock import Clock
@@ -38,6 +39,10 @@ class LogWriter(Protocol):
     def submit(self, batch: WalBatch) -> int: ...
 
     def sync_age_s(self) -> float: ...
+
+    def sync_figures(self) -> SyncFigures:
+        """How long syncs took so far."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -65,6 +70,7 @@ class WalWriter:
         self._queue: queue.SimpleQueue[WalBatch | None] = queue.SimpleQueue()
         self._submitted = 0
         self._sync_started_s: float | None = None
+        self._sync_times = SyncTimes()
         self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
         self._thread.start()
 
@@ -79,6 +85,9 @@ class WalWriter:
         """How long the sync that runs now has been running; 0 if there is none."""
         started_s = self._sync_started_s
         return 0.0 if started_s is None else self._clock.monotonic_s() - started_s
+
+    def sync_figures(self) -> SyncFigures:
+        return self._sync_times.figures()
 
     async def close(self) -> None:
         """Write what was submitted, then close the log."""
@@ -113,6 +122,7 @@ class WalWriter:
                 return
             self._sync_started_s = None
             duration_s = self._clock.monotonic_s() - started_s
+            self._sync_times.add(duration_s)
             if duration_s > SLOW_SYNC_S:
                 _log.warning("a sync of the write-ahead log took %.1f s: slow disk", duration_s)
             durable += len(batches)

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -12,6 +13,8 @@ from essaim_master.memory_peer_transport import MemoryPeerNetwork
 from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
+from essaim_master.raft_metrics import SyncFigures
+from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_master.wal.log import Wal
 from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_master.wal.records import Identity, WalBatch
@@ -29,6 +32,15 @@ class ScribeCommand(msgspec.Struct, array_like=True):
     word: str
 
 
+class FrozenScribe(NamedTuple):
+    words: tuple[str, ...]
+    positions: dict[ProposalId, int]
+
+    def chunks(self) -> Iterator[bytes]:
+        for proposal, position in self.positions.items():
+            yield msgspec.msgpack.encode((proposal, self.words[position - 1]))
+
+
 class Scribe:
     """A state machine that writes words down, each proposal once."""
 
@@ -36,6 +48,16 @@ class Scribe:
         self.words: list[str] = []
         self.positions: dict[ProposalId, int] = {}
         self.applied_commands = 0
+
+    def freeze(self) -> "FrozenScribe":
+        return FrozenScribe(tuple(self.words), dict(self.positions))
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.words, self.positions = [], {}
+        for chunk in chunks:
+            proposal, word = msgspec.msgpack.decode(chunk, type=tuple[ProposalId, str])
+            self.words.append(word)
+            self.positions[proposal] = len(self.words)
 
     def apply(self, index: int, term: int, command: bytes) -> object:
         decoded = msgspec.msgpack.decode(command, type=ScribeCommand)
@@ -86,9 +108,18 @@ class UnthreadedWriter:
     def sync_age_s(self) -> float:
         return self.age_s
 
+    def sync_figures(self) -> SyncFigures:
+        return SyncFigures(count=self._durable)
+
     async def close(self) -> None:
         self.flush()
         self._wal.close()
+
+
+async def at_once(function, /, *arguments):
+    """In place of a thread."""
+    await asyncio.sleep(0)
+    return function(*arguments)
 
 
 class Cluster:
@@ -103,6 +134,8 @@ class Cluster:
         self.fatal_errors: list[BaseException] = []
         self.sequence = 0
         self.writers: dict[MemberId, UnthreadedWriter] = {}
+        self.snapshots = SnapshotSettings()
+        """Of the members that are started from now on."""
 
     async def start(self, *members: MemberId) -> None:
         for member in members or MEMBERS:
@@ -123,6 +156,8 @@ class Cluster:
                 self.fatal_errors.append,
                 SEGMENT_BYTES,
                 start_writer,
+                snapshots=self.snapshots,
+                run_blocking=at_once,
             )
             await node.start()
             self.nodes[member] = node
