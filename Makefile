@@ -1,6 +1,6 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test check bench lock
+.PHONY: help up down test check sim mutations bench lock
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,8 @@ help:
 	@echo 'make down    remove every trace of the lab'
 	@echo 'make test    install what the tests need and run all of them'
 	@echo 'make check   style, types and house rules only'
+	@echo 'make sim     whole clusters of masters on virtual time, with faults (SEEDS=2000, or SEED=42)'
+	@echo 'make mutations  put known bugs into copies of the code; the simulator must find each'
 	@echo 'make bench   Essaim, Docker Swarm and plain calls side by side (ROUNDS=3, about 15 minutes)'
 	@echo 'make lock    pin the newest allowed versions again (needs uv)'
 
@@ -27,6 +29,20 @@ test:
 check:
 	@tools/bootstrap dev
 	.venv/bin/python -m pytest tests/test_house_rules.py
+
+SEEDS ?= 2000
+FIRST ?= 0
+SIM_PROCESSES ?= 2
+RUN_SIM = cd tests && ../.venv/bin/python -m sim.run --processes $(SIM_PROCESSES) \
+	$(if $(PHASE_ONE_S),--phase-one-s $(PHASE_ONE_S))
+
+sim:
+	@tools/bootstrap dev
+	@$(RUN_SIM) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST))
+
+mutations:
+	@tools/bootstrap dev
+	@cd tests && ../.venv/bin/python -m sim.mutation_gate $(MUTATION)
 
 ROUNDS ?= 3
 
