@@ -1,0 +1,139 @@
+"""Masters are killed, stopped, cut off and half cut off while clients write to all of them.
+
+In each story no acknowledged write may be lost, the clients' history must be linearizable (judged
+by a checker that knows nothing of Raft), and in the end all masters must hold the same.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.kv_client import Answer, KvClient
+from support.kv_load import Load, under_load
+from support.lab_cluster import Cluster
+from support.packet_drop import Direction, dropped
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+WRITES = 60
+"""Acknowledged between two faults: enough to overwrite every key, few enough to be fast."""
+PROBES = 12
+PROBE_TIMEOUT_S = 10.0
+
+
+@asynccontextmanager
+async def judged_load(cluster: Cluster) -> AsyncIterator[Load]:
+    seed = random.SystemRandom().getrandbits(32)
+    print(f"seed {seed}")
+    masters = cluster.topology.masters
+    async with under_load(masters, cluster.clock, random.Random(seed)) as load:
+        yield load
+        await load.until_writes(WRITES)
+    load.check()
+    await load.check_masters_agree()
+
+
+async def followers(cluster: Cluster) -> list[str]:
+    leader = await cluster.leader()
+    return [host.name for host in cluster.topology.masters if host.name != leader]
+
+
+async def stop(cluster: Cluster, host: str) -> None:
+    await cluster.lab("kill", host, "master", "--signal", "STOP")
+
+
+async def go_on(cluster: Cluster, host: str) -> None:
+    await cluster.lab("kill", host, "master", "--signal", "CONT")
+
+
+async def test_killing_the_leader_and_then_a_follower(cluster: Cluster) -> None:
+    async with judged_load(cluster) as load:
+        leader = await cluster.leader()
+        await cluster.lab("kill", leader, "master")
+        took_s = await load.until_writes(WRITES)
+        print(f"leader killed -> {WRITES} writes: {took_s:.2f} s")
+        await cluster.lab("start", leader, "master")
+        follower = (await followers(cluster))[0]
+        await cluster.lab("kill", follower, "master")
+        await load.until_writes(WRITES)
+        await cluster.lab("start", follower, "master")
+
+
+async def test_a_leader_that_was_stopped_does_not_answer_from_its_memory(
+    cluster: Cluster,
+) -> None:
+    """Asked while it sleeps, it wakes and believes to lead still: the classic stale read."""
+    async with judged_load(cluster) as load:
+        leader = await cluster.leader()
+        await stop(cluster, leader)
+        took_s = await load.until_writes(WRITES)
+        print(f"leader stopped -> {WRITES} writes: {took_s:.2f} s")
+        host = cluster.topology.host(leader)
+        probes = [KvClient(host, PROBE_TIMEOUT_S) for _ in range(PROBES)]
+        newest = next(reversed(load.acknowledged))
+        # Asked only after that write was acknowledged, by clients that wait for the sleeper.
+        asked = [asyncio.create_task(probe.get(newest)) for probe in probes]
+        await load.until_writes(1)
+        await go_on(cluster, leader)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for probe in probes:
+            probe.close()
+        for answer in answers:
+            assert isinstance(answer, Answer), answer
+            assert answer.status in (200, 503), f"{newest} was acknowledged: {answer}"
+
+
+async def test_cutting_the_leaders_cable(cluster: Cluster) -> None:
+    async with judged_load(cluster) as load:
+        leader = await cluster.leader()
+        await cluster.lab("cut", leader)
+        took_s = await load.until_writes(WRITES)
+        print(f"leader cut off -> {WRITES} writes: {took_s:.2f} s")
+        await cluster.lab("heal", leader)
+
+
+@pytest.mark.parametrize("direction", ["input", "output"])
+async def test_a_leader_that_is_deaf_or_mute(cluster: Cluster, direction: Direction) -> None:
+    """A partition in one direction only, between masters; clients reach every one of them."""
+    async with judged_load(cluster) as load:
+        leader = cluster.topology.host(await cluster.leader())
+        async with dropped(leader, [leader.raft_port], [direction]):
+
+            async def another_leads() -> bool:
+                return await cluster.leader() != leader.name
+
+            took_s = await cluster.until(another_leads, "another master leads")
+            print(f"leader without {direction} -> another leads: {took_s:.2f} s")
+            await load.until_writes(WRITES)
+
+
+async def test_two_sleep_and_one_dies_in_turns(cluster: Cluster) -> None:
+    """Jepsen's script for NATS: what two hold while the third is down must not be forgotten when
+    the third comes back beside one of them only."""
+    async with judged_load(cluster) as load:
+        one, two = await followers(cluster)
+        three = await cluster.leader()
+        await stop(cluster, one)
+        await stop(cluster, two)
+        await cluster.lab("kill", three, "master")
+        await go_on(cluster, one)
+        await cluster.lab("start", three, "master")
+        await load.until_writes(WRITES)  # by one and three
+        await stop(cluster, one)
+        await go_on(cluster, two)
+        await load.until_writes(WRITES)  # by two and three
+        await cluster.lab("kill", three, "master")
+        await go_on(cluster, one)
+        await load.until_writes(WRITES)  # by one and two
+        await cluster.lab("start", three, "master")
+
+
+async def test_killing_all_masters_at_once_again_and_again(cluster: Cluster) -> None:
+    async with judged_load(cluster) as load:
+        for _ in range(3):
+            names = [host.name for host in cluster.topology.masters]
+            await asyncio.gather(*(cluster.lab("kill", name, "master") for name in names))
+            await asyncio.gather(*(cluster.lab("start", name, "master") for name in names))
+            await load.until_writes(WRITES)
