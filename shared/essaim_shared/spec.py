@@ -142,6 +142,8 @@ class NodeSpec(Spec, frozen=True, kw_only=True):
     name: str = ""
     labels: dict[str, str] = {}
     role: Literal["worker", "manager"] = "worker"
+    """What clients write back. The role that is shown and that constraints see follows from where
+    masters run, not from here."""
     availability: Literal["active", "pause", "drain"] = "active"
 
 

@@ -80,7 +80,7 @@ class Worklist:
                     self.services[ServiceId(change.id)] = None
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._note_node(change)
-                case Kind.NETWORK:
+                case Kind.NETWORK | Kind.MEMBER:
                     self.retry_pending()
                 case _:
                     pass

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from essaim_master.state.cluster import LeadershipView, Member
+from essaim_master.state.manager_nodes import NodeRole, masters_beside
 from essaim_shared.clock import rfc3339
 from essaim_shared.ids import NetworkId, NodeId
 from essaim_shared.limits import HEARTBEAT_PERIOD_S, TASK_HISTORY_PER_SLOT
@@ -171,7 +172,7 @@ def _attachment_object(
     }
 
 
-def node_role(manager: ManagerStatus | None) -> str:
+def node_role(manager: ManagerStatus | None) -> NodeRole:
     """Docker calls a node a manager when a master runs on its host."""
     return "worker" if manager is None else "manager"
 
@@ -225,29 +226,13 @@ def _description_object(description: NodeDescription) -> DockerObject:
 def manager_statuses(
     members: Iterable[Member], leadership: LeadershipView, nodes: Mapping[NodeId, NodeStatus]
 ) -> dict[NodeId, ManagerStatus]:
-    """The nodes on whose hosts a master runs: host and node share the underlay address.
-
-    On one address several masters and nodes may stand (a cluster on loopback): there each master
-    goes to the node of its own name, if any.
-    """
-    by_host: dict[str, list[Member]] = {}
-    for member in members:
-        by_host.setdefault(host_of(member.raft), []).append(member)
+    """What the API shows of the masters, by the nodes on whose hosts they run."""
     found: dict[NodeId, ManagerStatus] = {}
-    for node_id, status in nodes.items():
-        here = by_host.get(status.description.address, [])
-        if len(here) > 1:
-            here = [member for member in here if member.id == status.description.hostname]
-        if here:
-            leads = here[0].id == leadership.leader
-            is_reachable = leads or status.state != "down"
-            found[node_id] = ManagerStatus(leads, here[0].raft, is_reachable)
+    for node_id, master in masters_beside(members, nodes).items():
+        leads = master.id == leadership.leader
+        is_reachable = leads or nodes[node_id].state != "down"
+        found[node_id] = ManagerStatus(leads, master.raft, is_reachable)
     return found
-
-
-def host_of(address: str) -> str:
-    """The host of `HOST:PORT`, IPv6 without its brackets."""
-    return address.rpartition(":")[0].strip("[]")
 
 
 def network_object(network: Network) -> DockerObject:

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response
 from essaim_master.http.api_version import API_VERSION, API_VERSION_MIN, server_version
-from essaim_master.http.docker_objects import cluster_object, host_of, network_object
+from essaim_master.http.docker_objects import cluster_object, network_object
 from essaim_master.http.filters import (
     EMPTY_LIST_FILTERS,
     NETWORK_FILTERS,
@@ -17,6 +17,7 @@ from essaim_master.http.filters import (
 )
 from essaim_master.http.lookup import find_network
 from essaim_master.state.keys import CLUSTER_KEY
+from essaim_master.state.manager_nodes import host_of
 from essaim_shared.clock import rfc3339
 from essaim_shared.errors import NotFound, Unavailable
 from essaim_shared.ids import NodeId

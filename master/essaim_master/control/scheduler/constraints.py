@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from essaim_master.state.manager_nodes import NodeRole
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.objects import NodeObject, NodeStatus
 
@@ -53,7 +54,9 @@ def _fold_key(key: str) -> str:
     return key.lower()
 
 
-def is_satisfied(constraint: Constraint, node: NodeObject, status: NodeStatus) -> bool:
+def is_satisfied(
+    constraint: Constraint, node: NodeObject, status: NodeStatus, role: NodeRole
+) -> bool:
     """Whether a node satisfies one constraint. A label that it lacks is empty; an unknown key
     is satisfied by no node, so that a slip of the pen places nothing."""
     description = status.description
@@ -68,7 +71,7 @@ def is_satisfied(constraint: Constraint, node: NodeObject, status: NodeStatus) -
         facts = {
             "node.id": node.id,
             "node.hostname": description.hostname,
-            "node.role": node.spec.role,
+            "node.role": role,
             "node.platform.os": description.os,
             "node.platform.arch": description.architecture,
         }

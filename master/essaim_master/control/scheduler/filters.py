@@ -15,6 +15,7 @@ from essaim_master.control.scheduler.constraints import (
     normal_architecture,
     parse_constraints,
 )
+from essaim_master.state.manager_nodes import NodeRole
 from essaim_shared.ids import NodeId, ServiceId
 from essaim_shared.objects import NodeObject, NodeStatus
 from essaim_shared.spec import Platform, TaskSpec
@@ -30,6 +31,7 @@ class Candidate:
     by_service: dict[ServiceId, int]
     free_nano_cpus: int
     free_memory_bytes: int
+    role: NodeRole = "worker"
 
     @property
     def node_id(self) -> NodeId:
@@ -88,7 +90,10 @@ def _fits(demand: Demand, candidate: Candidate) -> bool:
 
 
 def _satisfies(demand: Demand, candidate: Candidate) -> bool:
-    return all(is_satisfied(c, candidate.node, candidate.status) for c in demand.constraints)
+    return all(
+        is_satisfied(c, candidate.node, candidate.status, candidate.role)
+        for c in demand.constraints
+    )
 
 
 def _has_platform(demand: Demand, candidate: Candidate) -> bool:
@@ -143,8 +148,10 @@ PIPELINE: tuple[Filter, ...] = (
 
 def explanation(turned_away: dict[str, int]) -> str:
     """Why no node is left, the filter that turned most nodes away first."""
+    if not turned_away:
+        return "no suitable node (no node has joined the cluster)"
     order = [step.name for step in PIPELINE]
     worst = sorted(turned_away, key=lambda name: (-turned_away[name], order.index(name)))
     by_name = {step.name: step for step in PIPELINE}
     reasons = "; ".join(by_name[name].explain(turned_away[name]) for name in worst)
-    return f"no suitable node ({reasons})" if reasons else "no suitable node"
+    return f"no suitable node ({reasons})"

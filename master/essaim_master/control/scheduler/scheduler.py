@@ -12,6 +12,7 @@ from essaim_master.control.index import NodeLoad
 from essaim_master.control.scheduler.filters import PIPELINE, Candidate, Demand, explanation
 from essaim_master.control.scheduler.score import Score, score
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.manager_nodes import masters_beside
 from essaim_shared.ids import NodeId
 
 
@@ -25,6 +26,8 @@ class Placement(msgspec.Struct, frozen=True):
 def candidates_of(state: ClusterState, loads: dict[NodeId, NodeLoad]) -> dict[NodeId, Candidate]:
     """All nodes with what is free on them now."""
     unloaded = NodeLoad()
+    masters = [member for member in state.members.values() if not member.removed_ns]
+    managers = masters_beside(masters, state.node_status)
     candidates = {}
     for node_id, node in state.nodes.items():
         status = state.node_status.get(node_id)
@@ -38,6 +41,7 @@ def candidates_of(state: ClusterState, loads: dict[NodeId, NodeLoad]) -> dict[No
             by_service=dict(load.by_service),
             free_nano_cpus=status.description.nano_cpus - load.nano_cpus,
             free_memory_bytes=status.description.memory_bytes - load.memory_bytes,
+            role="manager" if node_id in managers else "worker",
         )
     return candidates
 

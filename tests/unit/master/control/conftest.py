@@ -16,6 +16,7 @@ from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
 from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import (
+    ClusterMember,
     Network,
     NodeDescription,
     NodeObject,
@@ -120,10 +121,22 @@ class World:
         return node_id
 
     def set_node(self, name: str, **changes: Any) -> None:
-        """Change a node's spec: availability, labels, role."""
+        """Change a node's spec: availability, labels, the role that a client wrote."""
         node = self.state.nodes[NodeId(name)]
         spec = msgspec.structs.replace(node.spec, **changes)
         self.put(msgspec.structs.replace(node, spec=spec))
+
+    def add_master(self, name: str, host: str, removed_ns: int = 0) -> None:
+        """A master on a host; it is a member unless it was removed."""
+        self.put(
+            ClusterMember(
+                id=MemberId(name),
+                raft=f"{host}:7401",
+                http=f"{host}:7400",
+                added_ns=1,
+                removed_ns=removed_ns,
+            )
+        )
 
     def set_node_state(self, name: str, state: str) -> None:
         node_id = NodeId(name)

@@ -56,7 +56,7 @@ def test_without_nodes(make_world):
     world = make_world()
     web = world.create()
     world.settle()
-    assert reasons(world, web) == {"no suitable node"}
+    assert reasons(world, web) == {"no suitable node (no node has joined the cluster)"}
     (task,) = world.tasks(web)
     assert world.state.observed(task.id) is TaskState.PENDING
 
@@ -155,12 +155,30 @@ def test_tasks_being_stopped_hold_their_reservation(world):
 )
 def test_constraints(world, constraint, nodes):
     world.set_node("n1", labels={"zone": "a"})
-    world.set_node("n3", role="manager")
+    world.add_master("m1", "192.168.0.3")
     if "engine" in constraint:
         world.add_node("n4", engine_labels={"gpu": "yes"})
     web = world.create(replicas=6, constraints=(constraint,))
     world.settle()
     assert set(world.spread(web)) - {"None"} == nodes
+
+
+def test_a_role_follows_from_where_masters_run_not_from_what_a_client_wrote(world):
+    world.set_node("n1", role="manager")
+    web = world.create(replicas=2, constraints=("node.role==manager",))
+    world.settle()
+    assert world.spread(web) == {"None": 2}
+    world.add_master("m2", "192.168.0.2")
+    world.settle()
+    assert world.spread(web) == {"n2": 2}, "the new master's host is looked at at once"
+
+
+def test_the_host_of_a_removed_master_is_a_worker(world):
+    world.add_master("m1", "192.168.0.1", removed_ns=9)
+    world.add_master("m3", "192.168.0.3")
+    web = world.create(replicas=2, constraints=("node.role==manager",))
+    world.settle()
+    assert world.spread(web) == {"n3": 2}
 
 
 def test_all_constraints_must_hold(world):
