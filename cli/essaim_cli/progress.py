@@ -2,7 +2,8 @@
 
 The rules are those of docker/cli's cli/command/service/progress/progress.go: of each slot the task
 with the lowest desired state counts, ties go to the lowest observed state; tasks on nodes that
-are down do not count; once all run, the service must stay so for its monitor period.
+are down do not count; once all run, the service must stay so for its monitor period. Unlike
+Swarm's, the reason of a failure stays in view while the task's replacement is on its way.
 """
 
 import dataclasses
@@ -56,7 +57,7 @@ class Progress:
     wanted: int
     bars: tuple[Bar, ...]
     blockers: tuple[str, ...]
-    """Distinct errors of tasks that do not run: why a wait may never end."""
+    """Distinct errors of slots that do not run: why a wait may never end."""
 
     @property
     def is_converged(self) -> bool:
@@ -71,18 +72,22 @@ def measure(service: Json, tasks: Sequence[Json], down_nodes: frozenset[str]) ->
     """The progress of a replicated service; `tasks` are those of its present spec."""
     wanted = int(service["Spec"]["Mode"]["Replicated"]["Replicas"])
     slots: dict[int, Json] = {}
+    failed: dict[int, Json] = {}
     for task in tasks:
+        slot = int(task["Slot"])
+        if _has_ended(task) and task["CreatedAt"] >= failed.get(slot, task)["CreatedAt"]:
+            failed[slot] = task
         if _counts(task, down_nodes):
-            slot = int(task["Slot"])
             present = slots.get(slot)
             if present is None or _rank(task) < _rank(present):
                 slots[slot] = task
     running = sum(1 for task in slots.values() if _runs(task))
+    errors = {slot: _slot_error(task, failed.get(slot)) for slot, task in slots.items()}
     bars = tuple(
-        _bar(f"{place}/{wanted}", slots.get(slot))
+        _bar(f"{place}/{wanted}", slots.get(slot), errors.get(slot, ""))
         for place, slot in enumerate(_shown_slots(slots, wanted), start=1)
     )
-    blockers = sorted({_error(task) for task in slots.values() if not _runs(task)} - {""})
+    blockers = sorted(set(errors.values()) - {""})
     return Progress(min(running, wanted), wanted, bars, tuple(blockers))
 
 
@@ -92,6 +97,10 @@ def _counts(task: Json, down_nodes: frozenset[str]) -> bool:
     if task["DesiredState"] == "shutdown":
         return False
     return task.get("NodeID", "") not in down_nodes
+
+
+def _has_ended(task: Json) -> bool:
+    return STATE_NUMBERS.get(task["Status"]["State"], 0) > RUNNING
 
 
 def _rank(task: Json) -> tuple[int, int]:
@@ -114,9 +123,19 @@ def _error(task: Json) -> str:
     return error if len(error) <= ERROR_CHARS_MAX else error[: ERROR_CHARS_MAX - 1] + "…"
 
 
-def _bar(label: str, task: Json | None) -> Bar:
+def _slot_error(task: Json, last_ended: Json | None) -> str:
+    """What keeps the slot from running: its task's own error, or how the attempt before ended.
+
+    A failed task counts only until it is replaced, a few milliseconds later, and the replacement
+    waits for its delay without an error: what failed must outlast both.
+    """
+    if _runs(task):
+        return ""
+    return _error(task) or ("" if last_ended is None else _error(last_ended))
+
+
+def _bar(label: str, task: Json | None, error: str) -> Bar:
     if task is None:
         return Bar(label, "", 0)
     state = str(task["Status"]["State"])
-    error = "" if _runs(task) else _error(task)
     return Bar(label, state, min(STATE_NUMBERS[state], RUNNING), error)
