@@ -53,7 +53,7 @@ _LAUNCHER = 'read -r stat </proc/$$/stat && echo "$stat" >"$0.new" && mv "$0.new
 """Writes its own line of /proc (proc(5): field 1 the pid, field 22 the start time), then becomes
 the program."""
 
-_REFUSED: tuple[tuple[str, str], ...] = (
+REFUSED: tuple[tuple[str, str], ...] = (
     ("user", "run as another user"),
     ("sysctls", "have sysctls of its own"),
     ("capability_add", "be given capabilities"),
@@ -62,6 +62,10 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("hosts", "have a hosts file of its own"),
     ("dns_config", "have name servers of its own"),
     ("tty", "have a terminal"),
+    ("open_stdin", "have an open standard input"),
+    ("hostname", "have a host name of its own"),
+    ("init", "have an init of its own"),
+    ("oom_score_adj", "have an OOM score of its own"),
 )
 
 
@@ -79,7 +83,7 @@ def start_time_of(stat_line: str) -> tuple[int, int]:
 
 def command_of(container: ContainerSpec) -> tuple[str, ...]:
     """The command line of a task. Raises ExecutorError for what a process cannot have."""
-    for field, words in _REFUSED:
+    for field, words in REFUSED:
         # `docker` sends an empty DNSConfig with every service: nothing was asked for.
         if getattr(container, field) not in (None, (), {}, "", False, DnsConfig()):
             raise ExecutorError(f"a task on the process executor cannot {words}")

@@ -3,11 +3,13 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from essaim_agent.executor import ExecutorError
 from essaim_agent.process_executor import (
+    REFUSED,
     UNKNOWN_EXIT_CODE,
     ProcessExecutor,
     command_of,
@@ -68,9 +70,28 @@ def test_an_unknown_signal_is_refused_before_the_start(name: str) -> None:
         command_of(ContainerSpec(image="any", command=("true",), stop_signal=name))
 
 
-def test_what_a_process_cannot_have_is_refused_by_name() -> None:
-    with pytest.raises(ExecutorError, match="another user"):
-        command_of(ContainerSpec(image="any", command=("true",), user="nobody"))
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"user": "nobody"}, "another user"),
+        ({"hostname": "web"}, "a host name"),
+        ({"init": True}, "an init"),
+        ({"open_stdin": True}, "an open standard input"),
+        ({"oom_score_adj": -500}, "an OOM score"),
+    ],
+)
+def test_what_a_process_cannot_have_is_refused_by_name(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(ExecutorError, match=words):
+        command_of(ContainerSpec(image="any", command=("true",), **asked))
+
+
+def test_every_field_of_a_container_is_honoured_or_refused() -> None:
+    """A field that is added to the spec must be thought of here: none is dropped silently."""
+    honoured = {"command", "args", "env", "dir", "stop_signal", "stop_grace_period"}
+    meaningless = {"image", "labels", "isolation"}
+    """A process has no image; labels are the masters' to show; `default` is the only isolation."""
+    refused = {field for field, _ in REFUSED}
+    assert honoured | meaningless | refused == set(ContainerSpec.__struct_fields__)
 
 
 async def test_a_task_is_told_its_port_and_who_it_is(tmp_path: Path) -> None:
