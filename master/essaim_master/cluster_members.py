@@ -90,7 +90,7 @@ class ClusterMembers:
         links: Links,
         first_members: tuple[Member, ...],
         clock: Clock,
-        on_removed: Callable[[MemberRemoved], None],
+        on_removed: Callable[[ConfigError], None],
     ) -> None:
         """`first_members` are those of the configuration file: known before anything is applied.
         `on_removed` is called when this master is no longer a member."""
@@ -105,7 +105,7 @@ class ClusterMembers:
 
     def start(self) -> None:
         self._unsubscribe = self._cluster.state.subscribe(self._on_changes)
-        self._set_links()
+        self.set_links()
 
     def stop(self) -> None:
         if self._unsubscribe is not None:
@@ -252,10 +252,12 @@ class ClusterMembers:
 
     def _on_changes(self, applied: AppliedChanges) -> None:
         if any(change.kind is Kind.MEMBER for change in applied.changes):
-            self._set_links()
+            self.set_links()
 
-    def _set_links(self) -> None:
-        """The static list helps until the state knows better: also a master that was away while
+    def set_links(self) -> None:
+        """Tell the links where everybody is.
+
+        The static list helps until the state knows better: also a master that was away while
         others came finds somebody who tells it."""
         addresses = {
             member.id: PeerAddress(*split_address(member.raft)) for member in self._first_members

@@ -18,7 +18,7 @@ from essaim_master.cluster_members import ClusterMembers, MembershipNode, member
 from essaim_master.errors import MemberRemoved
 from essaim_master.hash_comparison import HashComparison, ReportedHash
 from essaim_master.http.peer_requests import ask_master
-from essaim_master.state.cluster import Cluster, Member
+from essaim_master.state.cluster import Cluster
 from essaim_master.state.keys import HASH_CHECK_KEY, VERSION_KEY, member_build_key
 from essaim_master.state.writes import Addressed, Writes
 from essaim_master.state_hashes import StateHashes
@@ -57,7 +57,7 @@ class AskMaster(Protocol):
 
 async def ask_over_http(address: str, target: str) -> bytes | None:
     try:
-        answer = await ask_master(address, "GET", target, asker="upkeep", timeout_s=ASK_TIMEOUT_S)
+        answer = await ask_master(address, "GET", target, hops=1, timeout_s=ASK_TIMEOUT_S)
     except Unavailable:
         return None
     return answer.body if answer.status == 200 else None
@@ -77,7 +77,6 @@ class ClusterUpkeep:
         node: MembershipNode,
         members: ClusterMembers,
         hashes: StateHashes,
-        first_members: tuple[Member, ...],
         clock: Clock,
         on_unfit: Callable[[ConfigError], None],
         ask: AskMaster = ask_over_http,
@@ -88,7 +87,6 @@ class ClusterUpkeep:
         self._node = node
         self._members = members
         self._hashes = hashes
-        self._first_members = first_members
         self._clock = clock
         self._on_unfit = on_unfit
         self._ask = ask

@@ -2,9 +2,11 @@
 
 import ipaddress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_master.state.cluster import Member
 from essaim_shared import config
 from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
@@ -48,8 +50,15 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bus_servers: tuple[str, ...]
     """The local one first: it is preferred."""
     members: tuple[MemberConfig, ...]
-    """The first masters: the same list in every file."""
+    """The first masters: the same list in every file, also when others came and these went."""
     overlay: OverlayConfig = OverlayConfig()
+    join: bool = False
+    """This master was not among the first ones: `members` are some that it can ask, and it takes
+    part once it was added (`essaim cluster members add`)."""
+    raft_transport: Literal["tcp", "nats"] = "tcp"
+    """How the masters are linked; `nats` for sites where only the bus port is open. The same for
+    all, and `raft_listen` is then not listened on."""
+    snapshots: SnapshotSettings = SnapshotSettings()
 
     @property
     def first_members(self) -> tuple[Member, ...]:
@@ -80,9 +89,14 @@ def _check(config: MasterConfig) -> None:
         raise ConfigError(f"members: {len(ids)} masters, there must be 1 to {MEMBERS_MAX}")
     if len(set(ids)) != len(ids):
         raise ConfigError(f"members: an id stands twice in {', '.join(ids)}")
-    if config.member_id not in ids:
+    if config.join and config.member_id in ids:
         raise ConfigError(
-            f"member_id: {config.member_id!r} is not one of the members {', '.join(ids)}"
+            f"join: {config.member_id!r} is one of the first members; a master that joins is not"
+        )
+    if not config.join and config.member_id not in ids:
+        raise ConfigError(
+            f"member_id: {config.member_id!r} is not one of the members {', '.join(ids)}; "
+            "a master that is added to a running cluster says `join = true`"
         )
     if not config.bus_servers:
         raise ConfigError("bus_servers: name at least one, for example nats://127.0.0.1:4222")
@@ -91,7 +105,16 @@ def _check(config: MasterConfig) -> None:
     for member in config.members:
         split_address(member.raft)
         split_address(member.http)
+    _check_snapshots(config.snapshots)
     _check_overlay(config.overlay)
+
+
+def _check_snapshots(snapshots: SnapshotSettings) -> None:
+    for field in ("every_entries", "log_bytes_max", "entries_max"):
+        if getattr(snapshots, field) < 1:
+            raise ConfigError(f"snapshots.{field}: {getattr(snapshots, field)} is less than 1")
+    if snapshots.trailing_entries < 0:
+        raise ConfigError(f"snapshots.trailing_entries: {snapshots.trailing_entries} is negative")
 
 
 def _check_overlay(overlay: OverlayConfig) -> None:

@@ -12,7 +12,8 @@ import random
 import signal
 from pathlib import Path
 
-from essaim_master.config import MasterConfig, split_address
+from essaim_master.config import MasterConfig
+from essaim_master.consensus import Consensus
 from essaim_master.control.figures_cache import FiguresCache
 from essaim_master.control.leader import ControlSettings, Leader
 from essaim_master.http.api import Api
@@ -21,18 +22,9 @@ from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.server import HttpServer
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.process_end import end_process
-from essaim_master.raft.config import RaftConfig
-from essaim_master.raft.messages import Configuration
-from essaim_master.raft_driver import RaftNode
-from essaim_master.state.cluster_state import ClusterState
-from essaim_master.state.replicated import ReplicatedCluster
-from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
-from essaim_master.wal.files import DiskLogFiles
-from essaim_master.wal.records import Identity
 from essaim_shared import notify
 from essaim_shared.clock import SystemClock
-from essaim_shared.errors import BrokenInvariant
-from essaim_shared.ids import MemberId
+from essaim_shared.errors import BrokenInvariant, ConfigError
 from essaim_shared.log import fields
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
@@ -45,51 +37,43 @@ _log = logging.getLogger(__name__)
 
 
 async def run_master(config: MasterConfig) -> None:
-    """Run until SIGTERM or SIGINT. Raises ConfigError when the master cannot start."""
+    """Run until SIGTERM or SIGINT. Raises ConfigError when the master cannot start, or must not
+    go on in its cluster: starting it again would not help."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_loose_exception)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    unfit: list[ConfigError] = []
+
+    def on_unfit(error: ConfigError) -> None:
+        unfit.append(error)
+        stop.set()
+
     clock, rng = SystemClock(), random.Random()
-    member_id = MemberId(config.member_id)
-    store = KeyValueStore()
-    state = ClusterState(store)
-    node = _raft_node(config, member_id, store, clock, rng)
-    cluster = ReplicatedCluster(node, state, member_id, config.first_members, clock, rng)
-    transport = NatsTransport(config.bus_servers, f"master-{member_id}", clock, rng)
-    subjects = Subjects(config.cluster_id)
-    figures = FiguresCache(transport, subjects, clock)
-    overlay = config.overlay
-    leader = Leader(
-        cluster,
-        transport,
-        clock,
-        rng,
-        ControlSettings(
-            cluster_id=config.cluster_id,
-            subnet=overlay.subnet,
-            vni=overlay.vni,
-            mtu=overlay.mtu,
-        ),
-    )
-    api = Api(cluster, clock, rng, figures, read_host_facts())
+    consensus = Consensus(config, KeyValueStore(), clock, rng, on_unfit)
+    cluster = consensus.cluster
+    transport = NatsTransport(config.bus_servers, f"master-{config.member_id}", clock, rng)
+    figures = FiguresCache(transport, Subjects(config.cluster_id), clock)
+    leader = Leader(cluster, transport, clock, rng, _control_settings(config))
+    api = Api(cluster, clock, rng, figures, read_host_facts(), consensus.inside)
     http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
 
-    loops = (
+    loops = [
         loop.create_task(leader.run(), name="leader"),
         loop.create_task(api.leases.run(), name="leases"),
-    )
+    ]
+    await consensus.start()
+    loops += consensus.start_loops()
     for running in loops:
         running.add_done_callback(_on_loops_ended)
-    await node.start()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     await http.start()
     await transport.open(wait_s=0)
     await figures.start()
-    _log.info("started %s", fields(member=member_id, cluster=config.cluster_id))
+    _log.info("started %s", fields(member=config.member_id, cluster=config.cluster_id))
     notify.notify(os.environ, "READY=1")
 
     await stop.wait()
@@ -101,37 +85,16 @@ async def run_master(config: MasterConfig) -> None:
     await http.stop()
     await figures.stop()
     await transport.close()
-    await node.stop()
+    await consensus.stop()
     _log.info("stopped")
+    if unfit:
+        raise unfit[0]
 
 
-def _raft_node(
-    config: MasterConfig,
-    member_id: MemberId,
-    store: KeyValueStore,
-    clock: SystemClock,
-    rng: random.Random,
-) -> RaftNode:
-    peers = TcpPeerTransport(
-        config.cluster_id, member_id, PeerAddress(*split_address(config.raft_listen)), clock, rng
-    )
-    peers.set_peers(
-        {
-            member.id: PeerAddress(*split_address(member.raft))
-            for member in config.first_members
-            if member.id != member_id
-        }
-    )
-    voters = tuple(member.id for member in config.first_members)
-    return RaftNode(
-        RaftConfig(member_id),
-        Identity(config.cluster_id, member_id, Configuration(voters)),
-        DiskLogFiles(Path(config.data_dir) / "wal"),
-        peers,
-        store,
-        clock,
-        rng,
-        end_process,
+def _control_settings(config: MasterConfig) -> ControlSettings:
+    overlay = config.overlay
+    return ControlSettings(
+        cluster_id=config.cluster_id, subnet=overlay.subnet, vni=overlay.vni, mtu=overlay.mtu
     )
 
 

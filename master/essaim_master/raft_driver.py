@@ -23,6 +23,7 @@ from essaim_master.peer_transport import PeerTransport
 from essaim_master.raft.core import RaftConfig, RaftCore, RaftStatus
 from essaim_master.raft.errors import ProposalDropped
 from essaim_master.raft.log import RaftLog
+from essaim_master.raft.membership import ConfigurationChange
 from essaim_master.raft.messages import Message, Ready
 from essaim_master.raft_machine import Applier, StateMachine
 from essaim_master.raft_metrics import RaftMetrics
@@ -224,6 +225,14 @@ class RaftNode:
         done = self._transfers.add(to, self._clock.monotonic_s() + TRANSFER_TIMEOUT_S)
         self._schedule_turn()
         await done
+
+    def propose_configuration(self, change: ConfigurationChange) -> int:
+        """Change the members by one; the index of the change, which is done once that is applied.
+        Raises NotLeader, ProposalDropped and MembershipRefused."""
+        self._check_running()
+        index = self._core.propose_configuration(change)
+        self._schedule_turn()
+        return index
 
     def subscribe_leadership(self, callback: LeadershipCallback) -> None:
         """`callback(leads, term)` is called in the loop at every change. `leads` is true once this

@@ -12,6 +12,7 @@ from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.host_facts import HostFacts
+from essaim_master.http.raft_view import Inside
 from essaim_master.lease_keeper import LeaseKeeper
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.writes import Writes
@@ -53,6 +54,7 @@ class Api:
         rng: random.Random,
         figures: Figures,
         facts: HostFacts,
+        inside: Inside | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -60,6 +62,7 @@ class Api:
         self.rng = rng
         self.figures = figures
         self.facts = facts
+        self.inside = inside
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

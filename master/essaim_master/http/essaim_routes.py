@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response, number_of
 from essaim_master.http.master_metrics import CONTENT_TYPE, master_metrics
+from essaim_master.http.raft_view import raft_object
 from essaim_master.state.cluster_state import AppliedChanges
 from essaim_shared.errors import NoLeader, Unavailable
 
@@ -60,23 +61,7 @@ class EssaimRoutes:
         return json_response({"Nodes": figures.nodes(), "Tasks": figures.containers()})
 
     async def raft(self, request: Request) -> Response:
-        view = self._api.cluster.leadership()
-        return json_response(
-            {
-                "MemberID": view.member_id,
-                "Role": view.role,
-                "Term": view.term,
-                "Leader": view.leader,
-                "CommitIndex": view.commit_index,
-                "AppliedIndex": view.applied_index,
-                "LastIndex": view.last_index,
-                "Revision": self._api.state.revision,
-                "Members": [
-                    {"ID": member.id, "Addr": member.raft, "HTTPAddr": member.http}
-                    for member in self._api.cluster.members
-                ],
-            }
-        )
+        return json_response(raft_object(self._api.cluster, self._api.inside))
 
     async def leader(self, request: Request) -> Response:
         view = self._api.cluster.leadership()

@@ -13,7 +13,7 @@ from essaim_shared.errors import OutcomeUnknown, Unavailable
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 READ_BYTES = 65_536
 FORWARDED_HEADER = "Essaim-Forwarded"
-"""Set on whatever one master asks another, so that a request is handed on once at most."""
+"""How often a request was handed on between masters, so that it does not go in circles."""
 
 
 class PeerAnswer(NamedTuple):
@@ -26,7 +26,7 @@ async def ask_master(
     method: str,
     target: str,
     *,
-    asker: str,
+    hops: int,
     timeout_s: float,
     body: bytes = b"",
 ) -> PeerAnswer:
@@ -35,7 +35,7 @@ async def ask_master(
     host, port = split_address(address)
     head = (
         f"{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n"
-        f"{FORWARDED_HEADER}: {asker}\r\nContent-Type: application/json\r\n"
+        f"{FORWARDED_HEADER}: {hops}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     writer: asyncio.StreamWriter | None = None

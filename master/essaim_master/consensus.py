@@ -1,0 +1,123 @@
+"""A master's part in the consensus, wired: log, links, members and what watches over them."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from essaim_master.cluster_members import ClusterMembers
+from essaim_master.cluster_upkeep import ClusterUpkeep
+from essaim_master.config import MasterConfig, split_address
+from essaim_master.http.raft_view import Inside
+from essaim_master.kv.store import KeyValueStore
+from essaim_master.nats_peer_transport import NatsPeerTransport
+from essaim_master.process_end import end_process
+from essaim_master.raft.config import RaftConfig
+from essaim_master.raft.messages import Configuration
+from essaim_master.raft_driver import RaftNode
+from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.replicated import ReplicatedCluster
+from essaim_master.state_hashes import StateHashes
+from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
+from essaim_master.versions import check_speaks
+from essaim_master.wal.files import DiskLogFiles
+from essaim_master.wal.records import Identity
+from essaim_shared.clock import Clock
+from essaim_shared.errors import ConfigError
+from essaim_shared.ids import MemberId
+from essaim_shared.loop_lag import LoopLag
+from essaim_shared.nats_transport import NatsTransport
+
+BUS_ELECTION_TICKS_MIN = 30
+BUS_ELECTION_TICKS_MAX = 60
+BUS_HEARTBEAT_TICKS = 5
+"""Over the bus: a server of it may die, and its clients find another, without an election."""
+
+
+class Consensus:
+    def __init__(
+        self,
+        config: MasterConfig,
+        store: KeyValueStore,
+        clock: Clock,
+        rng: random.Random,
+        on_unfit: Callable[[ConfigError], None],
+    ) -> None:
+        """`on_unfit` is called when this master must not go on in this cluster."""
+        member_id = MemberId(config.member_id)
+        self._bus: NatsTransport | None = None
+        self._peers = self._new_peers(config, member_id, clock, rng)
+        self.node = RaftNode(
+            raft_config(config),
+            Identity(config.cluster_id, member_id, first_configuration(config)),
+            DiskLogFiles(Path(config.data_dir) / "wal"),
+            self._peers,
+            store,
+            clock,
+            rng,
+            end_process,
+            snapshots=config.snapshots,
+        )
+        first_members = config.first_members
+        self.state = ClusterState(store)
+        self.cluster = ReplicatedCluster(
+            self.node, self.state, member_id, first_members, clock, rng
+        )
+        self._members = ClusterMembers(
+            self.cluster, self.node, self._peers, first_members, clock, on_unfit
+        )
+        self._hashes = StateHashes(store, self.state)
+        self._upkeep = ClusterUpkeep(
+            self.cluster, self.node, self._members, self._hashes, clock, on_unfit
+        )
+        self._loop_lag = LoopLag(clock)
+        self.inside = Inside(self.node, self._members, self._hashes, self._upkeep, self._loop_lag)
+
+    async def start(self) -> None:
+        """Recover, then take part. Raises ConfigError."""
+        if self._bus is not None:
+            await self._bus.open(wait_s=0)
+        self._members.set_links()
+        await self.node.start()
+        # Only now: what a start restores is told to subscribers in another thread.
+        self._members.start()
+        self._hashes.start()
+        check_speaks(self.state.cluster_version)
+
+    def start_loops(self) -> tuple[asyncio.Task[None], ...]:
+        """They run as long as the master does; the caller watches and ends them."""
+        upkeep = asyncio.get_running_loop().create_task(self._upkeep.run(), name="upkeep")
+        return upkeep, self._loop_lag.start()
+
+    async def stop(self) -> None:
+        self._members.stop()
+        await self._hashes.stop()
+        await self.node.stop()
+
+    def _new_peers(
+        self, config: MasterConfig, member_id: MemberId, clock: Clock, rng: random.Random
+    ) -> TcpPeerTransport | NatsPeerTransport:
+        if config.raft_transport == "nats":
+            self._bus = NatsTransport(config.bus_servers, f"raft-{member_id}", clock, rng)
+            return NatsPeerTransport(self._bus, config.cluster_id, member_id, clock, rng)
+        listen = PeerAddress(*split_address(config.raft_listen))
+        return TcpPeerTransport(config.cluster_id, member_id, listen, clock, rng)
+
+
+def raft_config(config: MasterConfig) -> RaftConfig:
+    member_id = MemberId(config.member_id)
+    if config.raft_transport == "nats":
+        return RaftConfig(
+            member_id,
+            election_ticks_min=BUS_ELECTION_TICKS_MIN,
+            election_ticks_max=BUS_ELECTION_TICKS_MAX,
+            heartbeat_ticks=BUS_HEARTBEAT_TICKS,
+        )
+    return RaftConfig(member_id)
+
+
+def first_configuration(config: MasterConfig) -> Configuration:
+    """Of an empty log. A master that joins has none: the log that it is sent tells it."""
+    if config.join:
+        return Configuration(())
+    return Configuration(tuple(member.id for member in config.first_members))
