@@ -37,10 +37,12 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["--help"], "max_content_width": 100},
     lazy={
+        "cluster": ("essaim_cli.cluster:cluster", "Manage the masters and what they keep"),
         "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
         "kv": ("essaim_cli.kv:kv", "Keep keys and values of your own"),
         "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
         "node": ("essaim_cli.node:node", "Manage nodes"),
+        "raft": ("essaim_cli.raft:raft", "Look into the consensus of the masters"),
         "service": ("essaim_cli.service:service", "Manage services"),
         "top": ("essaim_cli.top:top", "Show what nodes and tasks use"),
         "version": ("essaim_cli.system:version", "Show the versions of client and master"),

@@ -8,9 +8,12 @@ POST   /essaim/cluster/transfer-leadership      {"To": ID}, or {} for whoever is
 GET    /essaim/cluster/status                   what each master says of itself (/essaim/raft)
 GET    /essaim/cluster/hash?revision=N          {"Revision","Hash"} of this master, or 404
 GET    /essaim/raft/log?from=N&limit=N          entries that this master holds, decoded
+GET    /essaim/raft/dump?after=KEY&limit=N      {"Items","Next"}: keys and values, decoded; KEY and
+                                                Next are in hexadecimal
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -22,7 +25,7 @@ from starlette.routing import Route
 from essaim_master.http.api import Api, encoded_response, json_response, number_of, read_body
 from essaim_master.http.peer_requests import FORWARDED_HEADER, PeerAnswer, ask_master
 from essaim_master.http.raft_view import Inside, raft_object
-from essaim_master.inspection import entry_object
+from essaim_master.inspection import entry_object, stored_object
 from essaim_master.raft.errors import NotLeader
 from essaim_master.state.cluster import Member
 from essaim_shared.clock import rfc3339
@@ -68,6 +71,7 @@ class ClusterRoutes:
             Route("/essaim/cluster/status", self.status, methods=["GET"]),
             Route("/essaim/cluster/hash", self.hash, methods=["GET"]),
             Route("/essaim/raft/log", self.log, methods=["GET"]),
+            Route("/essaim/raft/dump", self.dump, methods=["GET"]),
         ]
 
     # Looking
@@ -152,6 +156,25 @@ class ClusterRoutes:
                 "LastIndex": log.last_index,
                 "CommitIndex": log.commit,
                 "Entries": [entry_object(entry) for entry in entries],
+            }
+        )
+
+    async def dump(self, request: Request) -> Response:
+        limit = int(number_of(request, "limit", LOG_ENTRIES_DEFAULT, 1, LOG_ENTRIES_MAX))
+        try:
+            after = bytes.fromhex(request.query_params.get("after", ""))
+        except ValueError as error:
+            raise InvalidRequest(f"invalid after: {error}; it is the Next of a page") from error
+        start = after + b"\x00" if after else b""
+        page = list(itertools.islice(self._api.state.store.between(start, b""), limit))
+        is_last = len(page) < limit
+        return json_response(
+            {
+                "Items": [
+                    {**stored_object(found.key, found.value), "Modified": found.modified}
+                    for found in page
+                ],
+                "Next": "" if is_last else page[-1].key.hex(),
             }
         )
 

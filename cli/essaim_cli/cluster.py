@@ -1,0 +1,106 @@
+"""`essaim cluster …`: the masters themselves."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from essaim_cli.client import client_of
+from essaim_cli.formatting import table
+from essaim_cli.master_tools import run_tool
+
+MEMBER_HEADINGS = ("ID", "ROLE", "LEADER", "RAFT ADDRESS", "HTTP ADDRESS", "VERSION", "ADDED")
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+"""For commands whose options are the tool's."""
+
+
+@click.group()
+def cluster() -> None:
+    """Manage the masters and what they keep."""
+
+
+@cluster.group()
+def members() -> None:
+    """Add, promote and remove masters."""
+
+
+@members.command("ls")
+@click.option("-a", "--all", "with_removed", is_flag=True, help="Removed masters too.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.pass_context
+def list_members(context: click.Context, with_removed: bool, output: str) -> None:
+    """List the masters."""
+    found = client_of(context).get("/essaim/cluster/members")
+    shown = [member for member in found if with_removed or not member["Removed"]]
+    if output == "json":
+        click.echo(json.dumps(shown))
+    else:
+        click.echo(table(MEMBER_HEADINGS, [_member_row(member) for member in shown]))
+
+
+@members.command()
+@click.argument("member_id", metavar="ID")
+@click.option("--raft", required=True, metavar="HOST:PORT", help="Where other masters reach it.")
+@click.option("--http", required=True, metavar="HOST:PORT", help="Where its API listens.")
+@click.pass_context
+def add(context: click.Context, member_id: str, raft: str, http: str) -> None:
+    """Let a new master join, as a learner: it gets the state and does not vote yet.
+
+    Start it with `join = true` in its configuration, and promote it when it has caught up.
+    """
+    body = {"ID": member_id, "Addr": raft, "HTTPAddr": http}
+    client_of(context).post("/essaim/cluster/members", body)
+    click.echo(member_id)
+
+
+@members.command()
+@click.argument("member_id", metavar="ID")
+@click.pass_context
+def promote(context: click.Context, member_id: str) -> None:
+    """Let a learner that has caught up vote."""
+    client_of(context).post(f"/essaim/cluster/members/{quote(member_id, safe='')}/promote", {})
+    click.echo(member_id)
+
+
+@members.command("rm")
+@click.argument("member_id", metavar="ID")
+@click.pass_context
+def remove(context: click.Context, member_id: str) -> None:
+    """Remove a master for good: its name cannot come back."""
+    client_of(context).delete(f"/essaim/cluster/members/{quote(member_id, safe='')}")
+    click.echo(member_id)
+
+
+@cluster.command("transfer-leadership")
+@click.argument("member_id", metavar="[ID]", required=False)
+@click.pass_context
+def transfer_leadership(context: click.Context, member_id: str | None) -> None:
+    """Hand leadership to a master; without ID to the one that follows best."""
+    body = {} if member_id is None else {"To": member_id}
+    answer = client_of(context).post("/essaim/cluster/transfer-leadership", body)
+    click.echo(answer["Leader"])
+
+
+def _tool_command(name: str, help_text: str) -> None:
+    @cluster.command(name, context_settings=PASS_ON, add_help_option=False, help=help_text)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def run(arguments: tuple[str, ...]) -> None:
+        run_tool([name, *arguments])
+
+
+_tool_command("restore", "Make a data directory from a backup (--help for its options).")
+_tool_command("recover", "Start again after a majority of the masters is lost for good.")
+
+
+def _member_row(member: Any) -> tuple[str, ...]:
+    version = member["Version"]
+    return (
+        member["ID"],
+        "removed" if member["Removed"] else member["Role"],
+        "*" if member["Leader"] else "",
+        member["Addr"],
+        member["HTTPAddr"],
+        "" if version is None else f"{version} ({member['Build']})",
+        (member["AddedAt"] or "")[:19],
+    )
