@@ -219,7 +219,7 @@ class KeyValueStore:
                 held = False
                 break
         operations = transaction.then if held else transaction.otherwise
-        refusal = self._refusal(operations, size_bytes)
+        refusal = self._refusal(operations, term, size_bytes)
         if refusal is not Refusal.NONE:
             return TransactionResult(False, self.revision, refusal=refusal)
         execution = _Execution()
@@ -278,7 +278,7 @@ class KeyValueStore:
             found.append(value)
         return RangeResult(tuple(found), self._keys.count(start, end))
 
-    def _refusal(self, operations: tuple[Operation, ...], size_bytes: int) -> Refusal:
+    def _refusal(self, operations: tuple[Operation, ...], term: int, size_bytes: int) -> Refusal:
         """Why the operations cannot all be executed. `size_bytes` bounds what they may add."""
         changed: dict[int, bool] = {}
         """Whether a lease exists, as far as earlier operations of the transaction decided it."""
@@ -295,7 +295,8 @@ class KeyValueStore:
                 if len(self._leases.by_id) + sum(changed.values()) > LEASES_MAX:
                     return Refusal.TOO_MANY_LEASES
             elif type(operation) is RevokeLease:
-                changed[operation.lease] = False
+                if operation.only_in_term in (0, term):
+                    changed[operation.lease] = False
             elif type(operation) is Compact:
                 if operation.revision > self.revision:
                     return Refusal.FUTURE_REVISION

@@ -64,7 +64,7 @@ class Watch:
         store = self._store
         if (
             self.cursor <= store.history.compacted
-            or store.revision - self._last_take > LAG_REVISIONS_MAX
+            or store.revision - self._last_take > self._hub.lag_revisions_max
         ):
             self.close()
             raise Lagged(self.cursor)
@@ -102,8 +102,9 @@ class Watch:
 class WatchHub:
     """All watches on one store."""
 
-    def __init__(self, store: KeyValueStore) -> None:
+    def __init__(self, store: KeyValueStore, lag_revisions_max: int = LAG_REVISIONS_MAX) -> None:
         self.store = store
+        self.lag_revisions_max = lag_revisions_max
         self._open: set[Watch] = set()
         self._armed: set[Watch] = set()
         self._unsubscribe = store.watch(self._on_revision)
