@@ -11,14 +11,21 @@ who is first. Syncs succeed at once, unless the member was added with `slow-disk
 
 import os
 import random
-from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.raft_disks import Machine
 
+from essaim_master.raft import configurations, membership
 from essaim_master.raft.config import RaftConfig
-from essaim_master.raft.core import RaftCore
-from essaim_master.raft.errors import NotLeader, ProposalDropped, TransferRefused
+from essaim_master.raft.errors import (
+    MembershipRefused,
+    NotLeader,
+    ProposalDropped,
+    TransferRefused,
+)
+from essaim_master.raft.log import NO_CONFIGURATION
 from essaim_master.raft.messages import (
     Configuration,
     Entry,
@@ -28,6 +35,7 @@ from essaim_master.raft.messages import (
     MessageType,
     Ready,
     Role,
+    SnapshotMetadata,
 )
 from essaim_shared.ids import MemberId
 
@@ -43,33 +51,16 @@ class PunctualRandom(random.Random):
         return start if stop is not None else 0
 
 
-class Machine:
-    """One member with its disk."""
-
+class ScriptedMachine(Machine):
     def __init__(self, config: RaftConfig, configuration: Configuration, slow_disk: bool) -> None:
-        self.config = config
-        self.configuration = configuration
+        super().__init__(config, configuration)
         self.slow_disk = slow_disk
-        self.hard_state = HardState()
-        self.entries: list[Entry] = []
-        self.syncs: deque[Ready] = deque()
-        self.start()
-
-    def start(self) -> None:
-        self.syncs.clear()
-        self.core = RaftCore(
-            self.config, PunctualRandom(), self.hard_state, self.configuration, self.entries
-        )
-
-    def write(self, ready: Ready) -> None:
-        if ready.entries:
-            self.entries = [*self.entries[: ready.entries[0].index - 1], *ready.entries]
-        self.hard_state = ready.hard_state or self.hard_state
+        self.start(PunctualRandom())
 
 
 class Script:
     def __init__(self) -> None:
-        self.machines: dict[str, Machine] = {}
+        self.machines: dict[str, ScriptedMachine] = {}
         self.network: list[Message] = []
         self.held: list[Message] = []
         self.output: list[str] = []
@@ -106,23 +97,29 @@ class Script:
                 uncommitted_bytes_max=int(options.get("uncommitted-bytes", "65536")),
             )
             slow_disk = name in options.get("slow-disk", "").split(",")
-            self.machines[name] = Machine(config, configuration, slow_disk)
+            self.machines[name] = ScriptedMachine(config, configuration, slow_disk)
+
+    def do_join(self, arguments: list[str], options: dict[str, str]) -> None:
+        """join 4…: fresh machines that know nobody; `change 1 add 4` makes a member of each."""
+        for name in arguments:
+            config = RaftConfig(MemberId(name))
+            self.machines[name] = ScriptedMachine(config, NO_CONFIGURATION, slow_disk=False)
 
     def do_set_disk(self, arguments: list[str], options: dict[str, str]) -> None:
         """set-disk 1 log=1,1,2 [term=2] [commit=0]: the terms of its entries; then start afresh."""
         machine = self.machines[arguments[0]]
         terms = [int(term) for term in filter(None, options["log"].split(","))]
-        machine.entries = [
+        machine.disk.entries = [
             Entry(term, index, EntryKind.NORMAL, f"t{term}".encode())
             for index, term in enumerate(terms, 1)
         ]
         term = int(options.get("term", max(terms, default=0)))
-        machine.hard_state = HardState(term, None, int(options.get("commit", "0")))
-        machine.start()
+        machine.disk.hard_state = HardState(term, None, int(options.get("commit", "0")))
+        machine.start(PunctualRandom())
 
     def do_restart(self, arguments: list[str], options: dict[str, str]) -> None:
         """restart 1: crash, lose what was not synced, start from the disk."""
-        self.machines[arguments[0]].start()
+        self.machines[arguments[0]].start(PunctualRandom())
         self.do_status(arguments, options)
 
     # Events
@@ -177,6 +174,60 @@ class Script:
         except (NotLeader, TransferRefused) as error:
             self.say(f"{type(error).__name__}: {error}")
 
+    def do_change(self, arguments: list[str], options: dict[str, str]) -> None:
+        """change 1 add|promote|remove 4"""
+        name, kind, member = arguments
+        changes: dict[str, Callable[[MemberId], membership.ConfigurationChange]] = {
+            "add": membership.AddLearner,
+            "promote": membership.PromoteLearner,
+            "remove": membership.RemoveMember,
+        }
+        before = self.describe_role(name)
+        try:
+            index = self.machines[name].core.propose_configuration(changes[kind](MemberId(member)))
+        except (NotLeader, ProposalDropped, MembershipRefused) as error:
+            self.say(f"{type(error).__name__}: {error}")
+            return
+        self.say(f"at {index}")
+        self.say_change(name, before)
+
+    # Snapshots
+
+    def do_compact(self, arguments: list[str], options: dict[str, str]) -> None:
+        """compact 1 5 [keep=3]: a snapshot of what 1 applied up to entry 5; the log keeps the
+        entries from 3 on."""
+        machine, index = self.machines[arguments[0]], int(arguments[1])
+        term = machine.core.log.term_at(index)
+        assert term is not None
+        snapshot = SnapshotMetadata(index, term, machine.core.configuration_at(index))
+        first_kept = int(options.get("keep", index + 1))
+        machine.disk.compact(snapshot, first_kept)
+        machine.core.compacted(snapshot, first_kept)
+        self.say(f"{arguments[0]} snapshot {term}/{index}, log from {machine.core.log.first_index}")
+
+    def do_stream(self, arguments: list[str], options: dict[str, str]) -> None:
+        """stream 1 3 [arrives=no|disk] [reported=no]: 1's newest snapshot has gone to 3, or not, or
+        is on its disk and nobody there knows it yet."""
+        sender, receiver = (self.machines[name] for name in arguments)
+        snapshot = sender.disk.snapshot
+        assert snapshot is not None
+        if options.get("arrives") == "disk":
+            receiver.disk.snapshot = snapshot
+            return
+        has_arrived = options.get("arrives") != "no"
+        if has_arrived:
+            before = self.describe_role(arguments[1])
+            is_installed = receiver.core.install_snapshot(snapshot)
+            if is_installed:
+                receiver.disk.begin_anew(snapshot)
+            at = f"{snapshot.term}/{snapshot.index}"
+            self.say(
+                f"{arguments[1]} {'begins anew' if is_installed else 'needs no snapshot'} {at}"
+            )
+            self.say_change(arguments[1], before)
+        if options.get("reported") != "no":
+            sender.core.report_snapshot(MemberId(arguments[1]), has_arrived)
+
     def do_unreachable(self, arguments: list[str], options: dict[str, str]) -> None:
         """unreachable 1 member"""
         self.machines[arguments[0]].core.report_unreachable(MemberId(arguments[1]))
@@ -196,15 +247,15 @@ class Script:
         ready = machine.core.ready()
         self.say_ready(name, ready)
         self.network += ready.messages_now
-        machine.syncs.append(ready)
+        machine.writes.append(ready)
         if not machine.slow_disk:
             self.complete_sync(machine)
         if ready.committed:
             machine.core.applied_to(ready.committed[-1].index)
 
     def complete_sync(self, machine: Machine) -> None:
-        ready = machine.syncs.popleft()
-        machine.write(ready)
+        ready = machine.writes.popleft()
+        machine.disk.write(ready)
         self.network += ready.messages_after_sync
         if ready.must_sync:
             machine.core.persisted(ready.persist_term, ready.persist_index)
@@ -212,7 +263,7 @@ class Script:
     def do_sync(self, arguments: list[str], options: dict[str, str]) -> None:
         """sync 1: complete its oldest write."""
         machine = self.machines[arguments[0]]
-        ready = machine.syncs[0]
+        ready = machine.writes[0]
         self.say(f"{arguments[0]} persisted {ready.persist_term}/{ready.persist_index}")
         for message in ready.messages_after_sync:
             self.say(f"  {describe(message)}")
@@ -264,7 +315,7 @@ class Script:
             busy = [name for name in names if self.machines[name].core.has_ready()]
             for name in busy:
                 self.take_ready(name)
-            unsynced = [name for name in names if self.machines[name].syncs]
+            unsynced = [name for name in names if self.machines[name].writes]
             for name in unsynced:
                 self.do_sync([name], {})
             arriving = [m for m in self.network if m.receiver in names]
@@ -288,11 +339,16 @@ class Script:
             for member, row in status.progress.items():
                 self.say(f"  {member}: {row.state.value} match {row.match} next {row.next}")
 
+    def do_members(self, arguments: list[str], options: dict[str, str]) -> None:
+        """members [1…]: the configuration in effect."""
+        for name in arguments or self.machines:
+            self.say(f"{name}: {describe_members(self.machines[name].core.status().configuration)}")
+
     def do_log(self, arguments: list[str], options: dict[str, str]) -> None:
         """log [1…]: the log in memory, as term/index."""
         for name in arguments or self.machines:
             log = self.machines[name].core.log
-            entries = log.slice(1, log.last_index, 1 << 30)
+            entries = log.slice(log.first_index, log.last_index, 1 << 30)
             self.say(f"{name}: {describe_entries(entries)} commit {log.commit}")
 
     def describe_role(self, name: str) -> str:
@@ -316,6 +372,8 @@ class Script:
             self.say(f"  {describe(message)}")
         for message in ready.messages_after_sync:
             self.say(f"  after sync: {describe(message)}")
+        for member, snapshot in ready.snapshot_to_send:
+            self.say(f"  stream to {member}: snapshot {snapshot.term}/{snapshot.index}")
         if ready.committed:
             self.say(f"  apply: {describe_entries(ready.committed)}")
         for read in ready.reads:
@@ -327,9 +385,21 @@ class Script:
 def describe_entries(entries: tuple[Entry, ...]) -> str:
     words = []
     for entry in entries:
-        text = "no-op" if entry.kind is EntryKind.NO_OP else entry.data.decode()
-        words.append(f"{entry.term}/{entry.index} {text[:12]}")
+        match entry.kind:
+            case EntryKind.NO_OP:
+                text = "no-op"
+            case EntryKind.CONFIGURATION:
+                text = describe_members(configurations.decode(entry.data))
+            case _:
+                text = entry.data.decode()[:12]
+        words.append(f"{entry.term}/{entry.index} {text}")
     return "[" + ", ".join(words) + "]"
+
+
+def describe_members(configuration: Configuration) -> str:
+    """Voters, and learners behind a plus: `1 2 3 + 4`."""
+    learners = f" + {' '.join(configuration.learners)}" if configuration.learners else ""
+    return " ".join(configuration.voters) + learners
 
 
 def describe(message: Message) -> str:
@@ -353,6 +423,8 @@ def describe(message: Message) -> str:
             words.append(f"commit {message.commit} round {message.round}")
         case MessageType.HEARTBEAT_RESPONSE:
             words.append(f"round {message.round}")
+        case MessageType.SNAPSHOT_REQUEST:
+            words.append(f"snapshot {at}")
         case MessageType.READ_INDEX_REQUEST:
             words.append(f"read {message.context}")
         case MessageType.READ_INDEX_RESPONSE:

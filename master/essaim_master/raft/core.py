@@ -135,6 +135,9 @@ class RaftCore:
             applied = max(applied, snapshot.index)
         log.restore_marks(hard_state.commit, applied)
         self._member = Member(config, rng, hard_state, log, snapshot)
+        if log.last_term > hard_state.term:
+            # A snapshot outlived a crash, our place in its term did not. We voted in none since.
+            self._member.become_follower(log.last_term, None)
         self._saved = HardState(hard_state.term, hard_state.vote, log.commit)
         """The hard state as last handed out."""
 

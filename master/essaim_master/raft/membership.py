@@ -58,10 +58,10 @@ def changed(configuration: Configuration, change: ConfigurationChange) -> Config
     voters, learners = configuration.voters, configuration.learners
     if configuration.voters_outgoing:
         raise MembershipRefused("a joint change is under way: it must end first")
+    if not name:
+        raise MembershipRefused("a member needs a name")
     match change:
         case AddLearner():
-            if not name:
-                raise MembershipRefused("a member needs a name")
             if name in voters or name in learners:
                 raise MembershipRefused(f"{name} is a member already")
             if len(voters) + len(learners) >= MEMBERS_MAX:

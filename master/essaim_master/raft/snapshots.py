@@ -90,9 +90,9 @@ def install(member: Member, snapshot: SnapshotMetadata) -> bool:
         if member.role is not Role.LEADER:
             _say_held(member, snapshot)
         return False
-    if member.role is not Role.FOLLOWER:
-        # The campaign spoke of a log that is no more.
-        member.become_follower(member.term, None)
+    if member.role is not Role.FOLLOWER or member.term < snapshot.term:
+        # The campaign spoke of a log that is no more; and our term is never below our log's.
+        member.become_follower(max(member.term, snapshot.term), None)
     member.snapshot = snapshot
     member.log.reset(snapshot)
     member.adopt_configuration()
