@@ -23,7 +23,7 @@ from essaim_master.control.conditions import LOST, UNREACHABLE, condition_of, ha
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import ControlIndex
 from essaim_master.control.reaper import expired_tasks
-from essaim_master.control.restart import Replacement, replacement_of
+from essaim_master.control.restart import Replacement, is_due, replacement_of
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.ids import NodeId, ServiceId
 from essaim_shared.objects import Service, Task
@@ -181,7 +181,7 @@ def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effect
         ]
     if current is not None:
         is_delayed = current.desired_state is TaskState.READY
-        if is_delayed and current.not_before_ns <= effects.now_ns:
+        if is_delayed and is_due(current, effects.now_ns):
             effects.desire(current, TaskState.RUNNING)
     else:
         youngest = slot.youngest

@@ -60,6 +60,18 @@ def replacement_of(
     return Replacement(failures, now_ns + delay_ns if delay_ns else 0)
 
 
+def is_due(task: Task, now_ns: int) -> bool:
+    """Whether a delayed replacement may run by now.
+
+    Also when its time is further off than twice its whole delay: it was set by another clock (an
+    earlier leader's, or this one's before it was set back), and waiting for that one to come
+    round could take for ever.
+    """
+    left_ns = task.not_before_ns - now_ns
+    policy = task.spec.restart_policy or DEFAULT_POLICY
+    return left_ns <= 0 or left_ns > 2 * restart_delay_ns(policy, max(task.failures, 1))
+
+
 def restart_delay_ns(policy: RestartPolicy, failures: int) -> int:
     """The wait after `failures` failures in a row (1 or more)."""
     delay_ns = RESTART_DELAY_DEFAULT_NS if policy.delay is None else policy.delay

@@ -311,6 +311,33 @@ def test_tasks_that_do_not_run_are_updated_at_once(world):
     assert all(task.spec_version == 2 for task in world.tasks(web))
 
 
+def test_a_delay_set_by_a_clock_that_ran_ahead_does_not_last_an_hour(world):
+    web = world.create()
+    world.converge()
+    world.report(world.running(web)[0].id, TaskState.FAILED)
+    world.settle()
+    world.advance(-3600)
+    world.elect()
+    world.settle()
+    (waiting,) = world.wanted(web)
+    assert waiting.desired_state is TaskState.RUNNING
+
+
+def test_a_delay_outlives_clocks_that_differ_a_little(world):
+    web = world.create()
+    world.converge()
+    world.report(world.running(web)[0].id, TaskState.FAILED)
+    world.settle()
+    world.advance(-3)
+    world.elect()
+    world.settle()
+    (waiting,) = world.wanted(web)
+    assert waiting.desired_state is TaskState.READY
+    world.advance(8)
+    world.settle()
+    assert world.wanted(web)[0].desired_state is TaskState.RUNNING
+
+
 def test_clock_of_a_new_leader_may_be_behind(world):
     web = world.create()
     world.converge()
