@@ -202,7 +202,10 @@ class ProcessExecutor:
             process.exit_code, error = UNKNOWN_EXIT_CODE, UNKNOWN_EXIT
         directory = self._directory / process.task_id
         if directory.exists():
-            (directory / "exit").write_text(f"{process.exit_code}\n")
+            # Whole or not at all, should the agent be killed meanwhile.
+            new = directory / "exit.new"
+            new.write_text(f"{process.exit_code}\n")
+            new.replace(directory / "exit")
         self._processes.pop(process.task_id, None)
         process.ended.set()
         self._exits.put_nowait(
@@ -269,7 +272,13 @@ class ProcessExecutor:
 
     def _exit_code_of(self, task_id: TaskId) -> int | None:
         path = self._directory / task_id / "exit"
-        return int(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        text = path.read_text().strip()
+        if not (text.isascii() and text.isdigit()):  # the machine lost power while it was written
+            _log.error("exit file of task %s is damaged: %r", task_id, text[:40])
+            return UNKNOWN_EXIT_CODE
+        return int(text)
 
     async def exits(self) -> AsyncIterator[ContainerExit]:
         while (ended := await self._exits.get()) is not None:

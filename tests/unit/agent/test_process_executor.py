@@ -124,6 +124,20 @@ async def test_a_command_with_a_nul_is_refused(tmp_path: Path) -> None:
     await executor.close()
 
 
+@pytest.mark.parametrize("content", ["", "\0\0\0", "-1"])
+async def test_a_damaged_exit_file_keeps_no_agent_from_starting(
+    tmp_path: Path, content: str
+) -> None:
+    directory = tmp_path / "tasks" / "task"
+    directory.mkdir(parents=True)
+    (directory / "exit").write_text(content)
+    executor = ProcessExecutor(tmp_path, SystemClock())
+    await executor.open()
+    [found] = await executor.found()
+    assert (found.running, found.started, found.exit_code) == (False, True, UNKNOWN_EXIT_CODE)
+    await executor.close()
+
+
 async def test_a_pid_that_now_belongs_to_another_process_is_not_touched(tmp_path: Path) -> None:
     """The pid file names this test's own process, with another start time."""
     line = Path("/proc/self/stat").read_text()
