@@ -13,6 +13,7 @@ from typing import Protocol
 
 from sim.virtual_time import MachineLoop, PowerCut, World
 
+from essaim_master.raft_metrics import SyncFigures, SyncTimes
 from essaim_master.wal.log import Wal
 from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_master.wal.records import WalBatch
@@ -131,6 +132,7 @@ class SimulatedWriter:
         self._writing: list[WalBatch] = []
         self._submitted = self._durable = 0
         self._sync_started_s: float | None = None
+        self._sync_times = SyncTimes()
         self._is_closed = False
 
     def submit(self, batch: WalBatch) -> int:
@@ -144,6 +146,9 @@ class SimulatedWriter:
     def sync_age_s(self) -> float:
         started_s = self._sync_started_s
         return 0.0 if started_s is None else self._clock.monotonic_s() - started_s
+
+    def sync_figures(self) -> SyncFigures:
+        return self._sync_times.figures()
 
     async def close(self) -> None:
         while self._writing:

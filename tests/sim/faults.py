@@ -84,7 +84,7 @@ class Faults:
         self._options = options
         self._rng = rng
         self._is_over = False
-        self._flips_left = (len(masters) - 1) // 2
+        self._flips_left = 1  # Of three voters, at least two keep what they promised.
         self.count = 0
         self._kinds = [kind for kind in KINDS if options.weights[kind] > 0]
         self._weights = [options.weights[kind] for kind in self._kinds]
@@ -232,6 +232,7 @@ class Faults:
         rng, network = self._rng, self._network
         network.loss_probability = rng.choice((0.0, 0.02, 0.1, 0.3))
         network.duplicate_probability = rng.choice((0.0, 0.05, 0.3))
+        network.replay_max_s = rng.choice((0.0, 0.5, 6.0))
         network.delay_max_s = rng.choice((0.0, 0.01, 0.1, 0.4))
 
     def clog(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from sim.disk import OPERATIONS_OF_AN_APPEND_MAX, DiskSpeed, SimulatedFiles, SimulatedWriter
@@ -17,6 +17,7 @@ from essaim_master.kv.store import KeyValueStore
 from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
+from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_master.wal.errors import ForeignWal, WalCorrupt
 from essaim_master.wal.files import LogFiles
 from essaim_master.wal.log import Wal
@@ -50,6 +51,12 @@ class WitnessedStore(KeyValueStore):
         self.revisions: list[tuple[int, tuple[Event, ...]]] = []
         self.watch(lambda revision, events: self.revisions.append((revision, events)))
 
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """A snapshot is told as one step; what is told from here on is checked again."""
+        super().restore(chunks)
+        self._witness.restores += 1
+        self.revisions.clear()
+
     def apply(self, index: int, term: int, command: bytes) -> AppliedProposal:
         if index <= self.applied_index:
             self._witness.accuse(f"{self._member} applies entry {index} after {self.applied_index}")
@@ -63,15 +70,19 @@ class SimulatedMaster:
     def __init__(
         self,
         member: MemberId,
-        members: tuple[MemberId, ...],
+        configuration: Configuration,
         world: World,
         network: SimulatedNetwork,
         witness: Witness,
         rng: random.Random,
         clock_skew_max: float,
+        config: RaftConfig,
+        snapshots: SnapshotSettings,
     ) -> None:
         self.member = member
-        self._members = members
+        self._configuration = configuration
+        self._config = config
+        self._snapshots = snapshots
         self._world = world
         self._network = network
         self._witness = witness
@@ -107,8 +118,8 @@ class SimulatedMaster:
         self.is_ready = False
         self.files.on_power_cut = self._power_is_gone
         self.node = RaftNode(
-            RaftConfig(self.member),
-            Identity(CLUSTER_ID, self.member, Configuration(self._members)),
+            self._config,
+            Identity(CLUSTER_ID, self.member, self._configuration),
             self.files,
             self.transport,
             self.store,
@@ -118,6 +129,7 @@ class SimulatedMaster:
             segment_bytes=SEGMENT_BYTES,
             start_writer=self._start_writer,
             open_log=self._open_log,
+            snapshots=self._snapshots,
         )
         self.health = Health.RUNNING
         self.loop.spawn(self._begin())

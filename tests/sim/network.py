@@ -23,6 +23,8 @@ class SimulatedNetwork:
         self._ends: dict[MemberId, SimulatedTransport] = {}
         self.loss_probability = 0.0
         self.duplicate_probability = 0.0
+        self.replay_max_s = 0.0
+        """A second copy may come so much later: long after its sender's term."""
         self.delay_max_s = 0.0
         self.cut: set[Link] = set()
         self.clogged_until_s: dict[Link, float] = {}
@@ -45,7 +47,8 @@ class SimulatedNetwork:
         return receiver in self._ends and (sender, receiver) not in self.cut
 
     def heal(self) -> None:
-        self.loss_probability = self.duplicate_probability = self.delay_max_s = 0.0
+        self.loss_probability = self.duplicate_probability = 0.0
+        self.delay_max_s = self.replay_max_s = 0.0
         self.cut.clear()
         self.clogged_until_s.clear()
 
@@ -56,8 +59,10 @@ class SimulatedNetwork:
         if self.loss_probability and rng.random() < self.loss_probability:
             return
         copies = 1 + (rng.random() < self.duplicate_probability)
-        for _ in range(copies):
+        for copy in range(copies):
             delay_s = TYPICAL_DELAY_S * (0.5 + rng.random())
+            if copy and self.replay_max_s:
+                delay_s += rng.random() * self.replay_max_s
             if self.delay_max_s:
                 delay_s += rng.random() * rng.random() * self.delay_max_s
             clogged_until_s = self.clogged_until_s.get((sender, receiver), 0.0)

@@ -33,6 +33,7 @@ class Totals(msgspec.Struct):
     faults: int = 0
     crashes: int = 0
     corrupt: int = 0
+    restores: int = 0
 
     def add(self, report: Report) -> None:
         self.seeds += 1
@@ -56,8 +57,8 @@ def run_all(seeds: Sequence[int], processes: int, phase_one_s: float | None) -> 
         (tuple(seeds[start : start + size]), phase_one_s) for start in range(0, len(seeds), size)
     ]
     if processes == 1 or len(tasks) == 1:
-        for task in tasks:
-            yield from run_seeds(task)
+        for seed in seeds:
+            yield from run_seeds(((seed,), phase_one_s))
         return
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for reports in pool.imap_unordered(run_seeds, tasks):
@@ -91,7 +92,8 @@ def describe_totals(totals: Totals, wall_s: float, processes: int) -> str:
         f"simulated hours per wall hour with {processes} processes\n"
         f"{totals.events} events, {totals.entries} entries, {totals.operations} calls "
         f"({totals.acknowledged} answered), {totals.terms} terms, {totals.faults} faults, "
-        f"{totals.crashes} crashes, {totals.corrupt} damaged disks refused"
+        f"{totals.crashes} crashes, {totals.restores} snapshots restored, "
+        f"{totals.corrupt} damaged disks refused"
     )
 
 
@@ -101,6 +103,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one only, with its report")
     parser.add_argument("--phase-one-s", type=float, help="simulated seconds under faults")
+    parser.add_argument("--until-failure", action="store_true", help="stop at the first one")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     clock, totals, failures = SystemClock(), Totals(), 0
@@ -109,12 +112,16 @@ def main() -> int:
         seeds, processes = [options.seed], 1
     else:
         seeds = list(range(options.first, options.first + options.seeds))
-        seeds = list(dict.fromkeys(regression_seeds() + seeds))
+        if not options.until_failure:
+            seeds = list(dict.fromkeys(regression_seeds() + seeds))
         processes = options.processes
     for report in run_all(seeds, processes, options.phase_one_s):
         totals.add(report)
         if report.violations:
             failures += 1
+            if options.until_failure:
+                print(describe_failure(report, options.phase_one_s), flush=True)
+                return 1
             if failures <= FAILURES_SHOWN_MAX:
                 print(describe_failure(report, options.phase_one_s), flush=True)
         if options.seed is not None:

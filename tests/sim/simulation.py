@@ -19,7 +19,10 @@ from sim.virtual_time import World
 from sim.witness import Violation, Witness
 
 from essaim_master.kv.commands import Command, ProposalId, Put, Transaction, encode_command
+from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.messages import Configuration
+from essaim_master.raft.status import RaftStatus
+from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_shared.errors import Unavailable
 from essaim_shared.ids import MemberId
 
@@ -33,8 +36,13 @@ class Options(msgspec.Struct, frozen=True):
     """All that a seed draws before anything happens."""
 
     seed: int
-    masters: int
+    voters: int
+    learners: int
     clients: int
+    append_bytes_max: int
+    inflight_messages_max: int
+    snapshot_every_entries: int
+    trailing_entries: int
     phase_one_s: float
     padding_bytes: int
     faults: FaultOptions
@@ -54,6 +62,7 @@ class Report(msgspec.Struct, frozen=True):
     faults: int
     crashes: int
     corrupt: int
+    restores: int
     trace: int
 
 
@@ -61,8 +70,13 @@ def draw(seed: int, phase_one_s: float | None = None) -> Options:
     rng = random.Random(seed * 2_654_435_761 + 1)
     return Options(
         seed=seed,
-        masters=rng.choice((3, 3, 3, 5)),
+        voters=rng.choice((3, 3, 3, 5)),
+        learners=rng.choice((0, 0, 1, 2)),
         clients=rng.choice((1, 3, 5)),
+        append_bytes_max=rng.choice((256 * 1024, 256 * 1024, 100)),
+        inflight_messages_max=rng.choice((128, 128, 2)),
+        snapshot_every_entries=rng.choice((10, 40, 10_000)),
+        trailing_entries=rng.choice((0, 5, 20)),
         phase_one_s=phase_one_s or rng.uniform(3.0, 9.0),
         padding_bytes=rng.choice((0, 0, 300)),
         faults=draw_options(rng),
@@ -73,20 +87,35 @@ class Simulation:
     def __init__(self, options: Options) -> None:
         self.options = options
         rng = self._rng = random.Random(options.seed)
-        names = tuple(MemberId(f"m{number}") for number in range(1, options.masters + 1))
+        count = options.voters + options.learners
+        names = tuple(MemberId(f"m{number}") for number in range(1, count + 1))
+        configuration = Configuration(
+            voters=names[: options.voters], learners=names[options.voters :]
+        )
         self.world = World()
-        self.witness = Witness(Configuration(names))
+        self.witness = Witness(configuration)
+        self.witness.look = self._look
         self.network = SimulatedNetwork(self.world, random.Random(rng.getrandbits(64)))
         self.network.sent = self.witness.sent
         self.masters = [
             SimulatedMaster(
                 name,
-                names,
+                configuration,
                 self.world,
                 self.network,
                 self.witness,
                 random.Random(rng.getrandbits(64)),
                 options.faults.clock_skew_max,
+                RaftConfig(
+                    name,
+                    append_bytes_max=options.append_bytes_max,
+                    inflight_messages_max=options.inflight_messages_max,
+                ),
+                SnapshotSettings(
+                    every_entries=options.snapshot_every_entries,
+                    entries_max=2 * options.snapshot_every_entries,
+                    trailing_entries=options.trailing_entries,
+                ),
             )
             for name in names
         ]
@@ -147,6 +176,10 @@ class Simulation:
         violations = self.witness.violations
         self.world.run_until(self.world.now_s + duration_s, lambda: bool(violations))
         return not violations
+
+    def _look(self, member: MemberId) -> RaftStatus | None:
+        master = next(one for one in self.masters if one.member == member)
+        return master.node.status() if master.health is Health.RUNNING else None
 
     def _living(self) -> list[SimulatedMaster]:
         return [master for master in self.masters if master.health is not Health.CORRUPT]
@@ -220,6 +253,8 @@ class Simulation:
                 one.key: (one.value, one.created, one.modified, one.version)
                 for one in master.store.range(b"/")
             }
+            if master.store.freeze().state_hash() != self._living()[0].store.freeze().state_hash():
+                self.witness.accuse(f"the state hash of {master.member} differs")
             if master.store.revision != model.revision or found != model.values:
                 self.witness.accuse(
                     f"the state of {master.member} at revision {master.store.revision} is not "
@@ -265,6 +300,7 @@ class Simulation:
             faults=self.faults.count,
             crashes=sum(master.crashes for master in self.masters),
             corrupt=sum(master.health is Health.CORRUPT for master in self.masters),
+            restores=self.witness.restores,
             trace=self.witness.trace,
         )
 

@@ -6,10 +6,11 @@ it costs next to nothing; `check_everything` looks again at all of it. In bracke
 the properties in the TLA+ specification of Raft (Ongaro's dissertation, appendix B) and of etcd's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from essaim_master.kv.commands import AppliedProposal
-from essaim_master.raft.messages import Configuration, Entry, HardState, Message, MessageType
+from essaim_master.raft.messages import Configuration, Entry, HardState, Message, MessageType, Role
+from essaim_master.raft.status import RaftStatus
 from essaim_master.wal.records import WalBatch
 from essaim_shared.ids import MemberId
 
@@ -68,17 +69,25 @@ class AppliedEntry:
 class Witness:
     def __init__(self, configuration: Configuration) -> None:
         self.voters: tuple[MemberId, ...] = configuration.voters
+        members = (*configuration.voters, *configuration.learners)
         self.moment = 0
         """Grows with every call and return of a client: the order of real time."""
         self.violations: list[str] = []
         self.ledger: dict[int, AppliedEntry] = {}
         """What was applied first at each index, by whomever."""
-        self.submitted = {member: DiskImage() for member in self.voters}
-        self.durable = {member: DiskImage() for member in self.voters}
+        self.submitted = {member: DiskImage() for member in members}
+        self.durable = {member: DiskImage() for member in members}
         self.leaders: dict[int, MemberId] = {}
+        """By term."""
+        self.commit_at_election: dict[int, int] = {}
+        """What the leader of a term had learned from its predecessors, by term."""
+        self.look: Callable[[MemberId], RaftStatus | None] = lambda member: None
+        """What a member says of itself now."""
         self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}
         """By (index, term): the entry and the term of the one before it."""
         self._votes: dict[tuple[int, MemberId], MemberId] = {}
+        self.restores = 0
+        """How often a state machine became what a snapshot holds."""
         self.trace = 0
         """A number that two runs of one seed must agree on."""
 
@@ -166,6 +175,12 @@ class Witness:
             self.accuse(
                 f"{voter} votes for {message.receiver} in term {message.term}, and did for {chosen}"
             )
+        durable = self.durable[voter].hard_state
+        if durable.term == message.term and durable.vote != message.receiver:
+            self.accuse(
+                f"{voter} votes for {message.receiver} in term {message.term}, its disk has a "
+                f"vote for {durable.vote}"
+            )
 
     def _leads(self, sender: MemberId, term: int) -> None:
         leader = self.leaders.get(term)
@@ -175,6 +190,9 @@ class Witness:
             self.accuse(f"[ElectionSafety] {sender} and {leader} lead term {term}")
             return
         self.leaders[term] = sender
+        status = self.look(sender)
+        if status is not None:
+            self.commit_at_election[term] = status.commit
         log = self.submitted[sender]
         for index, applied in self.ledger.items():
             if applied.term < term and log.term_at(index) not in (applied.term, -1):
@@ -194,6 +212,7 @@ class Witness:
         if known is None:
             self.ledger[index] = AppliedEntry(term, command, applied)
             self._check_quorum_holds(member, index, term)
+            self._check_own_term(member, index)
             return
         if known.term != term or known.command != command:
             self.accuse(
@@ -214,6 +233,25 @@ class Witness:
                 f"[QuorumLog] {member} applies entry {index} of term {term}, which is durable on "
                 f"{', '.join(holders) or 'nobody'} only"
             )
+
+    def _check_own_term(self, member: MemberId, index: int) -> None:
+        """A leader commits by counting only entries of its own term; what earlier ones left
+        follows (paper 5.4.2, figure 8). So the first such one must be durable on a quorum."""
+        status = self.look(member)
+        if status is None or status.role is not Role.LEADER:
+            return
+        if index <= self.commit_at_election.get(status.term, index):
+            return
+        counted = status.commit
+        while counted >= index and self.submitted[member].term_at(counted) != status.term:
+            counted -= 1
+        if counted < index:
+            self.accuse(
+                f"[OwnTerm] {member} leads term {status.term} and commits entry {index} before "
+                "any entry of its own"
+            )
+        else:
+            self._check_quorum_holds(member, counted, status.term)
 
     def check_everything(self) -> None:
         """Every applied entry is on the disks of a quorum, now and not only when it was applied."""
