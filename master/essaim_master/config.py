@@ -59,6 +59,8 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the masters are linked; `nats` for sites where only the bus port is open. The same for
     all, and `raft_listen` is then not listened on."""
     snapshots: SnapshotSettings = SnapshotSettings()
+    kv_listen: str | None = None
+    """Address of the native key-value protocol; without one it is not served."""
 
     @property
     def first_members(self) -> tuple[Member, ...]:
@@ -100,7 +102,8 @@ def _check(config: MasterConfig) -> None:
         )
     if not config.bus_servers:
         raise ConfigError("bus_servers: name at least one, for example nats://127.0.0.1:4222")
-    for address in (config.http_listen, config.raft_listen):
+    listens = (config.http_listen, config.raft_listen, config.kv_listen)
+    for address in filter(None, listens):
         split_address(address)
     for member in config.members:
         split_address(member.raft)

@@ -12,7 +12,7 @@ import random
 import signal
 from pathlib import Path
 
-from essaim_master.config import MasterConfig
+from essaim_master.config import MasterConfig, split_address
 from essaim_master.consensus import Consensus
 from essaim_master.control.figures_cache import FiguresCache
 from essaim_master.control.leader import ControlSettings, Leader
@@ -21,10 +21,12 @@ from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.server import HttpServer
 from essaim_master.kv.store import KeyValueStore
+from essaim_master.kv_server import KvServer
 from essaim_master.process_end import end_process
 from essaim_shared import notify
-from essaim_shared.clock import SystemClock
+from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import BrokenInvariant, ConfigError
+from essaim_shared.ids import MemberId
 from essaim_shared.log import fields
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
@@ -60,6 +62,8 @@ async def run_master(config: MasterConfig) -> None:
     api = Api(cluster, clock, rng, figures, read_host_facts(), consensus.inside)
     http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
 
+    kv_servers = _kv_servers(config, consensus, clock, rng)
+
     loops = [
         loop.create_task(leader.run(), name="leader"),
         loop.create_task(api.leases.run(), name="leases"),
@@ -71,6 +75,8 @@ async def run_master(config: MasterConfig) -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     await http.start()
+    for kv_server in kv_servers:
+        await kv_server.start()
     await transport.open(wait_s=0)
     await figures.start()
     _log.info("started %s", fields(member=config.member_id, cluster=config.cluster_id))
@@ -82,6 +88,8 @@ async def run_master(config: MasterConfig) -> None:
         running.remove_done_callback(_on_loops_ended)
         running.cancel()
     await asyncio.wait(loops)
+    for kv_server in kv_servers:
+        await kv_server.stop()
     await http.stop()
     await figures.stop()
     await transport.close()
@@ -89,6 +97,17 @@ async def run_master(config: MasterConfig) -> None:
     _log.info("stopped")
     if unfit:
         raise unfit[0]
+
+
+def _kv_servers(
+    config: MasterConfig, consensus: Consensus, clock: Clock, rng: random.Random
+) -> list[KvServer]:
+    """One, if it is wanted."""
+    if config.kv_listen is None:
+        return []
+    node, store = consensus.node, consensus.state.store
+    member_id, listen = MemberId(config.member_id), split_address(config.kv_listen)
+    return [KvServer(node, store, clock, rng, config.cluster_id, member_id, listen)]
 
 
 def _control_settings(config: MasterConfig) -> ControlSettings:

@@ -13,7 +13,6 @@ TRANSACTION_BYTES_MAX = 1536 * 1024
 
 KV_IN_FLIGHT_MAX = 1024
 """Requests of one key-value client without an answer; also how far their numbers may lie apart."""
-KV_KEY_BYTES_MAX = 4096
 
 REPLICAS_MAX = 100_000
 """Per service. Refused above, so that a slip of the finger cannot fill the state."""
