@@ -12,6 +12,8 @@ from essaim_cli.lab.state import roots
 
 LOCAL_SOCKET = Path("/run/essaim/master.sock")
 PROBE_TIMEOUT_S = 1.0
+LEADER_REQUEST = b"GET /essaim/leader HTTP/1.0\r\nHost: localhost\r\n\r\n"
+STATUS_LINE_BYTES_MAX = 64
 
 
 def parse_host(url: str) -> tuple[str, str | tuple[str, int]]:
@@ -26,14 +28,24 @@ def parse_host(url: str) -> tuple[str, str | tuple[str, int]]:
     raise usage(f"invalid host {url!r}: use unix:///PATH or tcp://HOST:PORT")
 
 
-def find_host() -> str:
-    """The URL of the first master found on this machine; of several labs, the one called lab."""
-    found = roots().run.glob("*/lab.json")
+def find_host(run: Path | None = None) -> str:
+    """The URL of a master on this machine; of several labs (in `run`), the one called lab.
+
+    One that knows a leader is preferred: a master that is frozen, or cut off from the others, is
+    of no use while they work on without it.
+    """
+    found = (run or roots().run).glob("*/lab.json")
+    cut_off = ""
     for description in sorted(found, key=lambda path: (path.parent.name != "lab", path)):
         for master in _masters(description):
-            if _answers(master):
+            knows_leader = _asked_for_leader(master)
+            if knows_leader:
                 return f"unix://{master}"
-    return f"unix://{LOCAL_SOCKET}"
+            if knows_leader is not None:
+                cut_off = cut_off or master
+        if cut_off:
+            break
+    return f"unix://{cut_off or LOCAL_SOCKET}"
 
 
 def _masters(description: Path) -> list[str]:
@@ -45,11 +57,17 @@ def _masters(description: Path) -> list[str]:
     return [master["socket"] for master in lab["masters"]]
 
 
-def _answers(path: str) -> bool:
+def _asked_for_leader(path: str) -> bool | None:
+    """Whether the master knows a leader; None where nobody listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_TIMEOUT_S)
         try:
             probe.connect(path)
         except OSError:
+            return None
+        try:
+            probe.sendall(LEADER_REQUEST)
+            status_line = probe.recv(STATUS_LINE_BYTES_MAX)
+        except OSError:
             return False
-        return True
+        return status_line.partition(b" ")[2].startswith(b"200")

@@ -80,13 +80,3 @@ def recorded_labs(where: Roots) -> tuple[Topology, ...]:
         return ()
     found = (read_state(name, where) for name in names)
     return tuple(topology for topology in found if topology is not None)
-
-
-def master_sockets(where: Roots | None = None) -> tuple[Path, ...]:
-    """Sockets of the masters of all recorded labs, those that exist: candidates for the CLI."""
-    return tuple(
-        host.master_socket
-        for topology in recorded_labs(where or roots())
-        for host in topology.masters
-        if host.master_socket.exists()
-    )

@@ -10,7 +10,7 @@ import pytest
 from essaim_agent.config import AgentConfig
 from essaim_cli.lab import config_files
 from essaim_cli.lab.errors import LabError
-from essaim_cli.lab.state import Roots, master_sockets, read_state, recorded_labs, write_state
+from essaim_cli.lab.state import Roots, read_state, recorded_labs, write_state
 from essaim_cli.lab.topology import LOOPBACK_LABS_MAX, ExecutorName, Topology, check_name, plan_lab
 from essaim_master.config import MasterConfig
 from essaim_shared.config import load
@@ -179,16 +179,6 @@ def test_a_damaged_record_is_no_record(damage: str, tmp_path: Path) -> None:
     write_state(lab)
     (lab.run_dir / "lab.json").write_text(damage)
     assert read_state("lab", Roots(tmp_path, tmp_path)) is None
-
-
-def test_the_cli_finds_only_sockets_that_are_there(tmp_path: Path) -> None:
-    lab = a_lab(root=tmp_path)
-    write_state(lab)
-    assert master_sockets(Roots(tmp_path, tmp_path)) == ()
-    second = lab.host("h2").master_socket
-    second.parent.mkdir(parents=True)
-    second.touch()
-    assert master_sockets(Roots(tmp_path, tmp_path)) == (second,)
 
 
 def test_two_plans_of_the_same_arguments_are_equal() -> None:
