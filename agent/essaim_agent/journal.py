@@ -30,6 +30,7 @@ from essaim_shared.errors import ConfigError
 from essaim_shared.ids import ID_LENGTH, NodeId, new_id
 from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import Task, TaskStatus
+from essaim_shared.undecodable import UNDECODABLE
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class Journal:
         content = self._path.read_bytes()
         try:
             journaled = _decoder.decode(content)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             aside = self._path.with_name("assignments.damaged")
             self._path.replace(aside)
             _log.error("journal damaged, put aside as=%s bytes=%d: %s", aside, len(content), error)

@@ -15,6 +15,7 @@ from essaim_master.peer_frames import FRAME_BYTES_MAX, Frame, FrameReader, Greet
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import MemberId
 from essaim_shared.limits import BUS_CHUNK_BYTES_MAX
+from essaim_shared.undecodable import UNDECODABLE
 
 PIECES_PER_FRAME_MAX = FRAME_BYTES_MAX // BUS_CHUNK_BYTES_MAX + 1
 
@@ -55,21 +56,21 @@ def decode_piece(payload: bytes) -> Piece:
     """Raises MalformedMessage, as the two below do."""
     try:
         return _decode_piece(payload)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"{len(payload)} bytes are no piece of frames: {error}") from error
 
 
 def decode_greeting(payload: bytes) -> BusGreeting:
     try:
         return _decode_greeting(payload)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"a greeting that does not decode: {error}") from error
 
 
 def decode_answer(payload: bytes) -> BusGreetingAnswer:
     try:
         return _decode_answer(payload)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"an answer that does not decode: {error}") from error
 
 

@@ -17,6 +17,7 @@ from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import MemberId
 from essaim_shared.limits import TRANSACTION_BYTES_MAX
+from essaim_shared.undecodable import UNDECODABLE
 
 PEER_PROTOCOL_VERSION = 2
 """2 added the snapshot stream. Masters of two versions that follow one another work together."""
@@ -167,7 +168,7 @@ def decode_greeting(frame: Frame) -> Greeting:
         raise MalformedMessage(f"a frame of kind {frame.kind} before the greeting")
     try:
         return _decode_greeting(frame.body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"a greeting that does not decode: {error}") from error
 
 
@@ -176,33 +177,33 @@ def decode_answer(frame: Frame) -> GreetingAnswer:
         raise MalformedMessage(f"a frame of kind {frame.kind} as the answer to a greeting")
     try:
         return _decode_answer(frame.body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"an answer that does not decode: {error}") from error
 
 
 def decode_message(frame: Frame) -> Message:
     try:
         return _decode_message(frame.body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"a Raft message that does not decode: {error}") from error
 
 
 def decode_proposals(frame: Frame) -> list[bytes]:
     try:
         return _decode_proposals(frame.body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"forwarded proposals that do not decode: {error}") from error
 
 
 def decode_chunk(frame: Frame) -> SnapshotChunk:
     try:
         return _decode_chunk(frame.body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"a chunk of a snapshot that does not decode: {error}") from error
 
 
 def decode_chunk_answer(frame: Frame) -> ChunkAnswer:
     try:
         return _decode_chunk_answer(frame.body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"an answer to a chunk that does not decode: {error}") from error

@@ -17,6 +17,7 @@ from essaim_shared.figures import ContainerFigures, NodeFigures
 from essaim_shared.ids import MemberId, NetworkId, NodeId, TaskId
 from essaim_shared.limits import BUS_MESSAGE_BYTES_MAX
 from essaim_shared.objects import NodeDescription, Task, TaskStatus
+from essaim_shared.undecodable import UNDECODABLE
 
 WIRE_VERSION = 1
 
@@ -205,7 +206,7 @@ def decode(payload: bytes, *kinds: type[BusMessage]) -> BusMessage:
     """The message, which must be one of `kinds`. Raises MalformedMessage for anything else."""
     try:
         version, message = _decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"{len(payload)} bytes are no message: {error}") from error
     if abs(version - WIRE_VERSION) > 1:
         raise MalformedMessage(f"wire version {version}, this process speaks {WIRE_VERSION}")

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from essaim_shared.errors import ConfigError
+from essaim_shared.undecodable import UNDECODABLE
 
 RUNTIME_NAME = "essaim"
 SHIM_FILE = "essaim-runc"
@@ -55,7 +56,7 @@ def register(shim: Path, daemon_json: Path = DAEMON_JSON) -> bool:
     if daemon_json.exists():
         try:
             settings = msgspec.json.decode(daemon_json.read_bytes() or b"{}", type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise ConfigError(f"{daemon_json} is no JSON object: {error}") from error
     runtimes = settings.setdefault("runtimes", {})
     if not isinstance(runtimes, dict):

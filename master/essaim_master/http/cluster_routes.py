@@ -32,6 +32,7 @@ from essaim_shared.clock import rfc3339
 from essaim_shared.errors import InvalidRequest, NoLeader, NotFound, NotSupported, Unavailable
 from essaim_shared.ids import MemberId
 from essaim_shared.objects import ClusterMember
+from essaim_shared.undecodable import UNDECODABLE
 
 STATUS_TIMEOUT_S = 1.5
 FORWARD_TIMEOUT_S = 12.0
@@ -250,5 +251,5 @@ def _passed_on(answer: PeerAnswer) -> Response:
 def _decoded(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise InvalidRequest(f"invalid request body: {error}") from error

@@ -14,6 +14,7 @@ import msgspec
 
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.spec import Spec
+from essaim_shared.undecodable import UNDECODABLE
 
 S = TypeVar("S", bound=Spec)
 
@@ -47,10 +48,10 @@ def decode_object(body: bytes, what: str) -> dict[str, Any]:
         raise InvalidRequest(f"invalid JSON: the request has no body, a {what} is expected")
     try:
         value = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"invalid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidRequest("invalid JSON: nested too deeply") from error
+    except UNDECODABLE as error:
+        raise InvalidRequest(f"invalid JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRequest(f"invalid JSON: a {what} is an object, got {_json_type(value)}")
     return value

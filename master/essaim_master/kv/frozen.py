@@ -18,6 +18,7 @@ from essaim_master.kv.commands import KeyValue, TransactionResult
 from essaim_master.kv.history import RevisionEvents
 from essaim_master.kv.leases import LeaseRecord
 from essaim_shared.errors import MalformedMessage
+from essaim_shared.undecodable import UNDECODABLE
 
 FORMAT = 1
 CHUNK_RECORDS_MAX = 256
@@ -129,7 +130,7 @@ def decode_chunks(chunks: Iterable[bytes]) -> Iterator[Chunk]:
             raise MalformedMessage("a snapshot goes on after its end")
         try:
             last = _decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise MalformedMessage(f"chunk {count} of a snapshot: {error}") from error
         if isinstance(last, Header) != (count == 0):
             raise MalformedMessage(f"chunk {count} of a snapshot is out of its place")

@@ -12,6 +12,7 @@ import msgspec
 
 from essaim_master.raft.messages import Configuration, Entry, EntryKind
 from essaim_shared.errors import MalformedMessage
+from essaim_shared.undecodable import UNDECODABLE
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Configuration)
@@ -26,7 +27,7 @@ def decode(data: bytes) -> Configuration:
     """Raises MalformedMessage for what no leader appends. Fields of a later version are skipped."""
     try:
         configuration = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(f"a configuration of {len(data)} bytes: {error}") from error
     voters, learners = configuration.voters, configuration.learners
     if not voters:

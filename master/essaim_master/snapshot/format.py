@@ -21,6 +21,7 @@ from essaim_master.raft.messages import SnapshotMetadata
 from essaim_master.snapshot.errors import SnapshotDamaged
 from essaim_master.wal.records import CODEC_MSGPACK, HEADER_BYTES, encode_record, read_record
 from essaim_shared.ids import MemberId
+from essaim_shared.undecodable import UNDECODABLE
 
 SNAPSHOT_FORMAT_VERSION = 2
 """Counted together with the log's format: 1 was the time before snapshots."""
@@ -176,7 +177,7 @@ class SnapshotReader:
                 return SnapshotPart(chunk=chunk)
             if record_type == SnapshotRecordType.FOOTER and self._has_header:
                 return self._footer(position, _decode_footer(payload))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise self._damaged(position, f"a record does not decode: {error}") from error
         raise self._damaged(position, f"a record of type {record_type} out of place")
 

@@ -19,8 +19,6 @@ first. Then `choose_snapshot` finds the newest intact one that the log reaches b
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
-import msgspec
-
 from essaim_master.raft.messages import Entry, HardState, SnapshotMetadata
 from essaim_master.wal.errors import ForeignWal, WalCorrupt
 from essaim_master.wal.records import (
@@ -41,6 +39,7 @@ from essaim_master.wal.records import (
     find_batch_end,
     read_record,
 )
+from essaim_shared.undecodable import UNDECODABLE
 
 _Decoded = TypeVar("_Decoded")
 
@@ -352,7 +351,7 @@ class _Reader:
     ) -> _Decoded:
         try:
             return decode(record.payload)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNDECODABLE as error:
             raise self._corrupt(offset, f"the payload does not decode: {error}") from error
 
     def _corrupt(self, offset: int, reason: str) -> WalCorrupt:
