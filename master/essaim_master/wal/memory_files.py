@@ -8,7 +8,7 @@ have been written, in any order; names changed since the last directory sync are
 import errno
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from essaim_master.wal.files import LogFile
 from essaim_master.wal.recovery import SECTOR_BYTES
@@ -36,6 +36,9 @@ class MemoryLogFiles:
         self._durable_names: dict[str, _Content] = {}
         self._is_locked = False
         self._faults: dict[str, list[int | None]] = {}
+        self._broken_names: dict[str, int] = {}
+        self.before_call: Callable[[], None] = lambda: None
+        """Told before each operation takes effect: a test cuts the power at the very one."""
         self.calls: list[str] = []
         """Every operation in order, as 'operation name': tests check the order of syncs."""
 
@@ -43,6 +46,13 @@ class MemoryLogFiles:
         """Let `operation` ("write_at", "sync_data", "create", "rename", "sync_directory") raise
         OSError(number) so many `times`, after succeeding `after` times."""
         self._faults[operation] = [None] * after + [number] * times
+
+    def fail_writes_of(self, name: str, number: int | None) -> None:
+        """Let every write to the file of that name raise OSError(number), until None is given."""
+        if number is None:
+            self._broken_names.pop(name, None)
+        else:
+            self._broken_names[name] = number
 
     def crash(self, rng: random.Random) -> "MemoryLogFiles":
         """The directory that the next start finds. This one must not be used any more."""
@@ -123,6 +133,7 @@ class MemoryLogFiles:
         self._is_locked = False
 
     def _call(self, operation: str, subject: str) -> None:
+        self.before_call()
         self.calls.append(f"{operation} {subject}".rstrip())
         faults = self._faults.get(operation)
         if faults:
@@ -138,6 +149,9 @@ class _MemoryLogFile:
 
     def write_at(self, buffers: Sequence[bytes], offset: int) -> None:
         self._files._call("write_at", self._content.name)
+        number = self._files._broken_names.get(self._content.name)
+        if number is not None:
+            raise OSError(number, os.strerror(number))
         data = b"".join(buffers)
         seen = self._content.seen
         if len(seen) < offset:

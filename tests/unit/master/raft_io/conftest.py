@@ -134,6 +134,8 @@ class Cluster:
         self.fatal_errors: list[BaseException] = []
         self.sequence = 0
         self.writers: dict[MemberId, UnthreadedWriter] = {}
+        self.configurations: dict[MemberId, Configuration] = {}
+        """Of members that join; the others are founders."""
         self.snapshots = SnapshotSettings()
         """Of the members that are started from now on."""
 
@@ -147,7 +149,9 @@ class Cluster:
 
             node = RaftNode(
                 RaftConfig(member),
-                Identity("cluster-1", member, Configuration(MEMBERS)),
+                Identity(
+                    "cluster-1", member, self.configurations.get(member, Configuration(MEMBERS))
+                ),
                 self.memory_files[member],
                 self.network.transport(member),
                 self.scribes[member],
