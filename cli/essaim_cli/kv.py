@@ -309,7 +309,7 @@ def _pages(
     """All pages of one revision, up to `limit` keys."""
     if local:
         query["consistency"] = "local"
-    left = limit
+    whole, left = query, limit
     while True:
         page_limit = min(left, PAGE_LENGTH) if limit else PAGE_LENGTH
         asked = {"revision": str(revision), "limit": str(page_limit)}
@@ -319,11 +319,11 @@ def _pages(
         if not page["More"] or (limit and left <= 0):
             return
         revision = page["Revision"]
-        query = _after(query, bytes_of(page["KVs"][-1]["Key"]))
+        query = _after(whole, bytes_of(page["KVs"][-1]["Key"]))
 
 
 def _after(query: dict[str, str], key: bytes) -> dict[str, str]:
-    """The query for the rest of a range, from the key after `key` on."""
+    """The query for the rest of what `query` names, from the key after `key` on."""
     rest = {name: value for name, value in query.items() if name == "consistency"}
     prefix = query.get("prefix", "")
     first = base64.urlsafe_b64decode(prefix) if "base64" in query else argument_bytes(prefix)

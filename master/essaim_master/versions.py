@@ -25,6 +25,8 @@ class Feature(IntEnum):
     """The number is the cluster version from which on it may be written."""
 
     HASH_CHECKS = 1
+    USER_KEYS = 1
+    """Leases, ranges, compares and compacting in transactions: `/essaim/kv`."""
 
 
 def is_enabled(cluster_version: int, feature: Feature) -> bool:

@@ -55,7 +55,7 @@ from essaim_master.http.kv_json import (
     transaction_result,
 )
 from essaim_master.http.kv_watch_stream import WatchStream
-from essaim_master.http.leader_forward import FORWARDED_HEADER, ask_leader
+from essaim_master.http.peer_requests import FORWARDED_HEADER, ask_master
 from essaim_master.kv.commands import (
     Compact,
     DeleteRange,
@@ -73,13 +73,16 @@ from essaim_master.kv.leases import LEASE_TTL_S_MAX, LEASE_TTL_S_MIN, Lease
 from essaim_master.kv.reading import PAGE_LENGTH_MAX, Page, read_page
 from essaim_master.kv.user_keys import user_key
 from essaim_master.kv.watch import Span, WatchHub
+from essaim_master.versions import Feature, is_enabled
 from essaim_shared.errors import InvalidRequest, NoLeader, NotFound, Unavailable
+from essaim_shared.undecodable import UNDECODABLE
 
 T = TypeVar("T")
 
 STREAMS_MAX = 200
 """Watches over HTTP; those who watch leave connections for those who ask."""
 REVISION_MAX = 2**63 - 1
+FORWARD_TIMEOUT_S = 5.0
 
 
 class CompactJson(msgspec.Struct, frozen=True, rename="pascal", forbid_unknown_fields=True):
@@ -239,17 +242,23 @@ class KvRoutes:
         """Only the leader knows the time that leases have left. Raises NoLeader."""
         cluster = self._api.cluster
         leader = cluster.leadership().leader
-        if leader not in (None, cluster.member_id) and FORWARDED_HEADER not in request.headers:
-            for member in cluster.members:
-                if member.id == leader:
-                    status, body = await ask_leader(member.http, request.method, target)
-                    return encoded_response(body, status)
-        raise NoLeader("no leader keeps the leases at the moment: try again")
+        address = next((member.http for member in cluster.members if member.id == leader), None)
+        if address is None or leader == cluster.member_id or FORWARDED_HEADER in request.headers:
+            raise NoLeader("no leader keeps the leases at the moment: try again")
+        answer = await ask_master(
+            address, request.method, target, hops=1, timeout_s=FORWARD_TIMEOUT_S
+        )
+        return encoded_response(answer.body, answer.status)
 
     # What they share
 
     async def _commit(self, transaction: Transaction) -> TransactionResult:
         check_size(transaction)
+        if not is_enabled(self._api.state.cluster_version, Feature.USER_KEYS):
+            raise Unavailable(
+                "not every master is known to understand keys of users yet: try again in a few "
+                "seconds, or when all masters are updated"
+            )
         return await self._api.cluster.commit(transaction, WRITE_TIMEOUT_S)
 
     async def _commit_one(self, operation: Operation) -> TransactionResult:
@@ -285,10 +294,10 @@ def _decode(body: bytes, wanted: type[T], what: str) -> T:
         raise InvalidRequest(f"invalid JSON: the request has no body, a {what} is expected")
     try:
         return msgspec.json.decode(body, type=wanted)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"invalid {what}: {error}") from error
     except RecursionError as error:
         raise InvalidRequest(f"invalid {what}: nested too deeply") from error
+    except UNDECODABLE as error:
+        raise InvalidRequest(f"invalid {what}: {error}") from error
 
 
 def _path_key(request: Request) -> bytes:

@@ -10,8 +10,20 @@ import pytest
 
 from essaim_cli.kv_text import bytes_of, compare_of, key_query, operation_of, text_of
 from essaim_master.kv.commands import Compact, Delete, Put, Transaction
+from essaim_master.state.writes import Writes
+from essaim_master.versions import CLUSTER_VERSION
+from essaim_shared.objects import ClusterVersion
 
 TIMEOUT_S = 20.0
+
+
+@pytest.fixture
+async def master(master):
+    """All masters understand keys of users."""
+    writes = Writes()
+    writes.put(ClusterVersion(version=CLUSTER_VERSION))
+    await master.write(writes)
+    return master
 
 
 async def start(master, *arguments, stdin=asyncio.subprocess.PIPE):

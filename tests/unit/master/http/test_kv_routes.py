@@ -10,7 +10,20 @@ from essaim_master.http.kv_routes import STREAMS_MAX
 from essaim_master.kv.commands import Put, Transaction
 from essaim_master.kv.leases import LEASE_TTL_S_MAX
 from essaim_master.kv.user_keys import KEY_BYTES_MAX
+from essaim_master.versions import CLUSTER_VERSION
 from essaim_shared.limits import TRANSACTION_OPERATIONS_MAX
+from essaim_shared.objects import ClusterVersion
+
+
+@pytest.fixture
+async def world(world):
+    await speak(world, CLUSTER_VERSION)
+    return world
+
+
+async def speak(world, version):
+    """All masters announced that they understand this version."""
+    await world.write(lambda writes: writes.put(ClusterVersion(version=version)))
 
 
 async def put(world, key, value="v", **rest):
@@ -313,6 +326,15 @@ async def test_a_follower_passes_keep_alives_to_the_leader_and_says_when_there_i
     answer = await world.post(f"/essaim/kv/leases/{lease}/keepalive")
     assert answer.status == 503
     assert "try again" in answer.message
+
+
+async def test_nothing_is_written_that_a_master_of_an_older_build_could_not_read(new_world) -> None:
+    await new_world.found()
+    answer = await new_world.call("PUT", "/essaim/kv/keys/a", {"Value": "1"})
+    assert answer.status == 503
+    assert "not every master" in answer.message
+    await speak(new_world, CLUSTER_VERSION)
+    await put(new_world, "a")
 
 
 # Watches
