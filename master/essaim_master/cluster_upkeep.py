@@ -36,13 +36,16 @@ from essaim_shared.ids import MemberId
 from essaim_shared.objects import ClusterVersion, HashCheck, MemberBuild
 
 PERIOD_S = 1.0
+HURRY_S = 0.1
+"""Instead, while not all masters have announced themselves."""
 COMMIT_TIMEOUT_S = 3.0
 ASK_TIMEOUT_S = 1.0
 HASH_PERIOD_S = 60.0
 HASH_ATTEMPTS = 10
 """How often a master is asked for a hash that it may still be making, PERIOD_S apart."""
-LONELY_S = 10.0
-"""Without a leader for so long, a master asks the others whether it was removed."""
+LONELY_S = 5.0
+"""Without a leader, or not among the members, for so long: a master asks the others whether it
+was removed."""
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +109,14 @@ class ClusterUpkeep:
         """Until cancelled."""
         while True:
             await self.turn()
-            await self._clock.sleep(PERIOD_S)
+            await self._clock.sleep(HURRY_S if self._is_beginning else PERIOD_S)
+
+    @property
+    def _is_beginning(self) -> bool:
+        """Somebody's announcement is missing: users wait for what only a known cluster may do."""
+        announced = self._cluster.state.member_builds
+        members = members_of(self._node.status().configuration)
+        return any(member not in announced for member in members)
 
     async def turn(self) -> None:
         self._members.look_for_removal()
@@ -119,8 +129,8 @@ class ClusterUpkeep:
             await self._look_for_company()
             await self._announce()
             if self._node.is_leader:
-                await self._members.found()
                 await self._raise_version()
+                await self._members.found()
                 await self._check_hashes()
         except (Unavailable, Conflict, InvalidRequest) as error:
             # Nothing here is urgent, and the next turn begins with what is the case then.
@@ -129,7 +139,8 @@ class ClusterUpkeep:
     async def _look_for_company(self) -> None:
         """A master that was removed while it was away is told nothing by Raft: ask."""
         own_id, now_s = self._cluster.member_id, self._clock.monotonic_s()
-        if self._node.leader is not None:
+        is_member = own_id in members_of(self._node.status().configuration)
+        if is_member and self._node.leader is not None:
             self._lonely_since_s = None
             return
         if self._lonely_since_s is None:
