@@ -23,7 +23,7 @@ from essaim_master.control.conditions import LOST, UNREACHABLE, condition_of, ha
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import ControlIndex
 from essaim_master.control.reaper import expired_tasks
-from essaim_master.control.restart import Replacement, is_due, replacement_of
+from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.ids import NodeId, ServiceId
 from essaim_shared.objects import Service, Task
@@ -171,11 +171,14 @@ def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
 def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effects) -> None:
     """Start a delayed task whose time has come, replace an ended or lost one, trim history."""
     current = slot.current
+    kept = current
+    if current is None and _waits_for_its_time(state, service, slot.youngest, effects.now_ns):
+        kept = slot.youngest
     tasks = slot.tasks
-    if any(_is_wanted(task) and task is not current for task in tasks):
+    if any(_is_wanted(task) and task is not kept for task in tasks):
         tasks = [
             effects.desire(task, TaskState.SHUTDOWN)
-            if _is_wanted(task) and task is not current
+            if _is_wanted(task) and task is not kept
             else task
             for task in tasks
         ]
@@ -183,7 +186,7 @@ def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effect
         is_delayed = current.desired_state is TaskState.READY
         if is_delayed and is_due(current, effects.now_ns):
             effects.desire(current, TaskState.RUNNING)
-    else:
+    elif kept is None:
         youngest = slot.youngest
         replacement = _replacement(state, service, youngest, effects.now_ns)
         if replacement is not None:
@@ -191,6 +194,14 @@ def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effect
         else:
             slot.is_finished = state.observed(youngest.id) in FINISHED
     _forget_expired(state, tasks, effects)
+
+
+def _waits_for_its_time(state: ClusterState, service: Service, youngest: Task, now_ns: int) -> bool:
+    """Whether the slot is left alone until the delay of its ended task has passed (which the
+    worklist's timer tells). A new template does not wait."""
+    return youngest.spec_version == service.spec_version and ended_early(
+        youngest, state.task_status.get(youngest.id), now_ns
+    )
 
 
 def _is_wanted(task: Task) -> bool:

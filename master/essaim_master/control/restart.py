@@ -53,11 +53,27 @@ def replacement_of(
         return Replacement(task.failures, task.not_before_ns if still_waiting else 0)
     if policy.condition == "on-failure" and state is TaskState.COMPLETE:
         return None
+    if task.desired_state is TaskState.READY:
+        # It could not even be prepared, ahead of its time: the same attempt is made once more
+        # now that its time has come.
+        return Replacement(task.failures, 0)
     failures = 1 if _was_healthy(policy, status) else task.failures + 1
     if policy.max_attempts and failures > policy.max_attempts:
         return None
     delay_ns = restart_delay_ns(policy, failures)
     return Replacement(failures, now_ns + delay_ns if delay_ns else 0)
+
+
+def ended_early(task: Task, status: TaskStatus | None, now_ns: int) -> bool:
+    """Whether a delayed replacement failed while its delay still runs, as one does whose image
+    does not exist: it is prepared ahead of its time. Its slot stays as it is until then, or
+    failing tasks would follow each other without any pause."""
+    return (
+        task.desired_state is TaskState.READY
+        and status is not None
+        and status.state in (TaskState.FAILED, TaskState.REJECTED)
+        and not is_due(task, now_ns)
+    )
 
 
 def is_due(task: Task, now_ns: int) -> bool:

@@ -200,6 +200,89 @@ def test_new_leader_goes_on_with_delay_and_count(world):
     assert world.wanted(web)[0].desired_state is TaskState.RUNNING
 
 
+def reject_wanted(world, service_id):
+    """The agent's answer to an image that does not exist; how many tasks it had to reject."""
+    wanted = [
+        task for task in world.wanted(service_id) if not world.state.observed(task.id).is_terminal
+    ]
+    for task in wanted:
+        world.report(task.id, TaskState.REJECTED, err="No such image")
+    world.settle()
+    return len(wanted)
+
+
+def reject_until_quiet(world, service_id):
+    """How many tasks were rejected before the leader made no further one."""
+    rejected = 0
+    for _ in range(20):
+        count = reject_wanted(world, service_id)
+        if not count:
+            return rejected
+        rejected += count
+    raise AssertionError("one failing task follows the other without a pause")
+
+
+def test_a_task_that_cannot_even_be_prepared_backs_off(world):
+    web = world.create()
+    world.settle()
+    attempts_at_s = []
+    for second in range(80):
+        attempts_at_s += [second] * reject_until_quiet(world, web)
+        world.advance(1)
+        world.settle()
+    # Each attempt is prepared ahead of its time at once, and again when its time has come.
+    assert attempts_at_s == [0, 0, 5, 5, 15, 15, 35, 35, 75, 75]
+    assert len(world.tasks(web)) <= 7
+
+
+def test_a_replacement_that_failed_ahead_of_its_time_shows_why_until_then(world):
+    web = world.create()
+    world.settle()
+    reject_wanted(world, web)
+    reject_wanted(world, web)
+    waiting = world.tasks(web)[-1]
+    assert waiting.desired_state is TaskState.READY
+    assert world.reason(waiting) == "No such image"
+    world.elect()
+    assert world.settle() == 0, "a new leader waits as well"
+    world.advance(5)
+    world.elect()
+    world.settle()
+    (attempt,) = [t for t in world.wanted(web) if not world.state.observed(t.id).is_terminal]
+    assert attempt.desired_state is TaskState.RUNNING
+    assert attempt.failures == waiting.failures == 1
+
+
+def test_attempts_that_cannot_be_prepared_are_counted(world):
+    web = world.create(restart=RestartPolicy(max_attempts=2))
+    world.settle()
+    for _ in range(100):
+        reject_wanted(world, web)
+        world.advance(1)
+        world.settle()
+    assert world.wanted(web) == []
+
+
+def test_a_repaired_template_does_not_wait_for_the_delay_of_the_broken_one(world):
+    web = world.create()
+    world.settle()
+    reject_until_quiet(world, web)
+    world.update(web)
+    world.settle()
+    (repaired,) = world.wanted(web)
+    assert repaired.spec_version == 2
+    assert repaired.desired_state is TaskState.RUNNING
+
+
+def test_a_slot_that_waits_can_be_given_up(world):
+    web = world.create(replicas=2)
+    world.settle()
+    reject_until_quiet(world, web)
+    world.scale(web, 0)
+    world.converge()
+    assert world.tasks(web) == []
+
+
 def test_history_of_a_slot_is_bounded(world):
     web = world.create(replicas=2)
     for _ in range(TASK_HISTORY_PER_SLOT + 3):
