@@ -16,6 +16,7 @@ links, the time and the state machine, and writes this loop around it::
             2. persist  ready.entries, ready.hard_state              # fdatasync if must_sync
             3. send     ready.messages_after_sync                    # when 2 is durable
             4. apply    ready.committed, core.applied_to(last); serve ready.reads
+            5. stream   the newest durable snapshot to each of ready.snapshot_to_send
 
 What the caller promises:
 
@@ -35,21 +36,35 @@ What the caller promises:
 * **Links** may lose, double, delay and reorder messages; every one carries its term. Where a
   message is known to be lost, say so with `report_unreachable`. `step` raises MalformedMessage for
   a datagram that no correct member sends: drop it, and the link.
-* At start, give `RaftCore` what the disk holds. A member whose disk was lost comes back under a
-  new name: under the old one it could vote twice (rule 20).
+* **Snapshots** are the caller's; the core knows their names. Its own, once durable, it is told by
+  `compacted`, with `configuration_at(index)` in the name. A stream that `snapshot_to_send` asked
+  for ends in `report_snapshot` exactly once, also when it failed or was given up. A follower's
+  caller stores a snapshot that arrives; when all of it is durable, and so is all that was handed
+  out before, it calls `install_snapshot`. If that is True, the log on disk begins anew behind it
+  (on disk before the next Ready is), committed entries that still wait are void, and the state
+  machine becomes the snapshot's.
+* **Members** change by `propose_configuration`, which takes effect without the caller. Who is a
+  member is `status().configuration`; connect to all of them.
+* At start, give `RaftCore` what the disk holds: the newest whole snapshot, and the entries. A
+  member whose disk was lost comes back under a new name: under the old one it could vote twice
+  (rule 20).
 
-Order to read in: `messages`, `log`, `quorum`, `progress`, `reads`, `member`, `elections`,
-`replication`, `reading`, `core`. "Rule n" in comments numbers this list:
+Order to read in: `messages`, `configurations`, `log`, `quorum`, `progress`, `reads`, `member`,
+`elections`, `replication`, `reading`, `snapshots`, `membership`, `core`. "Rule n" in comments
+numbers this list:
 
-1. pre-vote and check-quorum, together; 2. a transfer overrides the grace of a living leader;
-3. the election timer is reset only by a sign of the leader, a vote granted, an own campaign;
-4. term and vote are durable before any message of that term; 5. a new leader commits a no-op, and
-counts only entries of its own term; 6. learners answer votes, members with an unapplied
-configuration do not campaign; 7. every message has a term, votes are kept by sender, match only
-grows; 8. only a real conflict truncates, never below commit; 9. a refusal skips a whole term;
-10. probe, replicate, snapshot; a heartbeat's answer resumes; 11. a heartbeat never tells a commit
-beyond match; 12. a report of durability counts only in the term of its submission; 13. a leader
-acknowledges its own entries when its own disk has them; 14. uncommitted and handed-out bytes are
-bounded; 15. reads wait for an own entry and a fresh, numbered round; 16. there are no lease reads;
-17.–19. (changes of the configuration) 20. a lost disk means a new name.
+1. pre-vote and check-quorum, together; 2. a transfer overrides the grace of a living leader; 3.
+the election timer is reset only by a sign of the leader, a vote granted, an own campaign; 4. term
+and vote are durable before any message of that term; 5. a new leader commits a no-op, and counts
+only entries of its own term; 6. learners answer votes and never campaign; a configuration counts
+once it is appended (docs/adr/0013); 7. every message has a term, votes are kept by sender, match
+only grows; 8. only a real conflict truncates, never below commit; 9. a refusal skips a whole
+term; 10. probe, replicate, snapshot; a heartbeat's answer resumes; 11. a heartbeat never tells a
+commit beyond match; 12. a report of durability counts only in the term of its submission; 13. a
+leader acknowledges its own entries when its own disk has them; 14. uncommitted and handed-out
+bytes are bounded; 15. reads wait for an own entry and a fresh, numbered round; 16. there are no
+lease reads; 17. a change of the members needs a committed entry of the leader's own term, and the
+change before it applied; 18. learner first, promoted once it holds the log, one member at a time,
+never past a majority that answers; 19. a removed leader counts itself no more, hands over when
+its removal is committed, and follows; 20. a lost disk means a new name.
 """

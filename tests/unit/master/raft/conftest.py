@@ -15,6 +15,7 @@ from essaim_master.raft.messages import (
     Message,
     MessageType,
     Ready,
+    SnapshotMetadata,
 )
 from essaim_shared.ids import MemberId
 
@@ -38,9 +39,12 @@ def make_core(
     vote: str | None = None,
     commit: int = 0,
     learners: Sequence[str] = (),
+    entries: Sequence[Entry] | None = None,
+    snapshot: SnapshotMetadata | None = None,
     **numbers: int,
 ) -> RaftCore:
-    """One member. Unless told otherwise, all campaign after exactly 6 ticks of silence."""
+    """One member. Unless told otherwise, all campaign after exactly 6 ticks of silence. `log`: the
+    terms of its entries, or `entries` themselves."""
     numbers.setdefault("election_ticks_max", 7)
     return RaftCore(
         RaftConfig(MemberId(name), **numbers),
@@ -51,7 +55,8 @@ def make_core(
             commit,
         ),
         Configuration(tuple(map(MemberId, voters)), learners=tuple(map(MemberId, learners))),
-        entries_of(*log),
+        entries_of(*log) if entries is None else entries,
+        snapshot,
     )
 
 

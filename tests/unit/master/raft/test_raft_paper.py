@@ -6,6 +6,7 @@ import pytest
 
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.core import RaftCore
+from essaim_master.raft.membership import AddLearner, PromoteLearner, RemoveMember
 from essaim_master.raft.messages import (
     Configuration,
     Entry,
@@ -14,7 +15,9 @@ from essaim_master.raft.messages import (
     Message,
     MessageType,
     Role,
+    SnapshotMetadata,
 )
+from essaim_shared.ids import MemberId
 
 
 def no_op(term: int, index: int) -> Entry:
@@ -256,6 +259,70 @@ def test_5_3_figure_7_every_log_becomes_the_leaders(cluster, core, terms):
     assert three.cores["z"].status().last_index == 11
 
 
+@pytest.mark.parametrize(
+    ("voters", "holders", "is_committed"),
+    [
+        ("a", "", True),
+        ("abc", "", False),
+        ("abc", "b", True),
+        ("abc", "bc", True),
+        ("abcde", "b", False),
+        ("abcde", "bc", True),
+        ("abcde", "bcde", True),
+    ],
+)
+def test_5_3_an_entry_is_committed_once_a_majority_holds_it(
+    leader, raft, voters, holders, is_committed
+):
+    leading = leader("a", tuple(voters))
+    raft.work(leading)
+    for holder in holders:
+        leading.step(Message(MessageType.APPEND_RESPONSE, holder, "a", 1, index=1))
+    assert (leading.commit == 1) is is_committed
+
+
+@pytest.mark.parametrize("terms", [(), (2,), (1, 2), (1, 1, 2)])
+def test_5_3_what_came_before_a_committed_entry_is_committed_with_it(leader, raft, terms):
+    leading = leader("a", log=terms, term=2)
+    raft.work(leading)
+    index = len(terms) + 1
+    leading.step(Message(MessageType.APPEND_RESPONSE, "b", "a", 3, index=index))
+    applied = raft.work(leading).committed
+    assert [entry.term for entry in applied] == [*terms, 3]
+
+
+@pytest.mark.parametrize("commit", [1, 2, 3])
+def test_5_3_a_follower_applies_in_log_order_what_it_hears_is_committed(core, raft, commit):
+    member = core()
+    entries = raft.entries_of(1, 1, 1)
+    member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=entries, commit=commit))
+    assert raft.work(member).committed == entries[:commit]
+
+
+@pytest.mark.parametrize(
+    ("previous", "sent", "log_after", "written"),
+    [
+        ((2, 2), (3,), [1, 2, 3], [3]),
+        ((1, 1), (3, 4), [1, 3, 4], [3, 4]),
+        ((0, 0), (1,), [1, 2], []),
+        ((0, 0), (3,), [3], [3]),
+    ],
+)
+def test_5_3_a_follower_replaces_what_conflicts_and_keeps_what_agrees(
+    core, raft, previous, sent, log_after, written
+):
+    member = core(log=(1, 2), term=4)
+    entries = tuple(
+        Entry(term, previous[0] + place, EntryKind.NORMAL, b"")
+        for place, term in enumerate(sent, 1)
+    )
+    member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 4, previous[0], previous[1], entries))
+    ready = raft.work(member)
+    last = member.log.last_index
+    assert [member.log.term_at(index) for index in range(1, last + 1)] == log_after
+    assert [entry.term for entry in ready.entries] == written
+
+
 # 5.4 Safety
 
 
@@ -328,6 +395,88 @@ def test_5_5_a_late_request_does_not_swallow_the_answer_to_a_newer_one(core, raf
     member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=entries))
     member.step(Message(MessageType.APPEND_REQUEST, "b", "a", 1, entries=entries[:1]))
     assert max(message.index for message in raft.messages_of(member)) == 3
+
+
+# 6 Cluster membership changes
+
+
+def test_6_a_new_server_catches_up_without_a_vote_then_votes(cluster, core):
+    three = cluster("a", "b", "c")
+    leading = three.elect("a")
+    leading.propose([b"x"] * 10)
+    three.settle()
+    three.cores["d"] = core("d", [])
+    three.applied["d"] = []
+    leading.propose_configuration(AddLearner(MemberId("d")))
+    three.settle()
+    assert len(three.applied["d"]) == len(three.applied["a"])
+    leading.propose_configuration(PromoteLearner(MemberId("d")))
+    three.settle()
+    three.cut = {"b"}
+    leading.propose([b"y"])
+    three.settle()
+    assert three.applied["a"][-1] == three.applied["d"][-1] == b"y"
+    three.cut = {"b", "c"}
+    commit = leading.commit
+    leading.propose([b"z"])
+    three.settle()
+    assert leading.commit == commit, "two of four are no majority"
+
+
+def test_6_a_leader_that_removes_itself_counts_majorities_without_itself(cluster):
+    three = cluster("a", "b", "c")
+    leading = three.elect("a")
+    three.cut = {"c"}
+    index = leading.propose_configuration(RemoveMember(MemberId("a")))
+    three.settle()
+    assert leading.commit < index
+    assert leading.is_leader
+    three.cut = set()
+    three.tick(2)
+    assert not leading.is_leader
+    three.tick(3)
+    (new_leader,) = [core for core in three.cores.values() if core.is_leader]
+    assert new_leader.status().configuration.voters == ("b", "c")
+    assert new_leader.commit > index
+
+
+def test_6_a_removed_server_cannot_disturb_the_cluster(cluster):
+    three = cluster("a", "b", "c")
+    leading = three.elect("a")
+    three.cut = {"c"}
+    leading.propose_configuration(RemoveMember(MemberId("c")))
+    three.settle()
+    three.cut = set()
+    term = leading.term
+    three.tick(50)
+    assert leading.is_leader
+    assert leading.term == term
+
+
+# 7 Log compaction
+
+
+def test_7_a_slow_follower_gets_the_snapshot_and_then_the_log(cluster):
+    three = cluster("a", "b", "c")
+    leading = three.elect("a")
+    three.cut = {"c"}
+    leading.propose([b"x", b"y"])
+    three.settle()
+    snapshot = SnapshotMetadata(
+        leading.commit, leading.term, leading.configuration_at(leading.commit)
+    )
+    leading.compacted(snapshot, snapshot.index + 1)
+    three.cut = set()
+    three.tick(2)
+    assert [
+        (name, to, which) for name, ready in three.readies for to, which in ready.snapshot_to_send
+    ] == [("a", "c", snapshot)]
+    assert three.cores["c"].install_snapshot(snapshot)
+    leading.report_snapshot("c", True)
+    leading.propose([b"z"])
+    three.settle()
+    assert three.applied["c"] == [b"z"]
+    assert three.cores["c"].commit == leading.commit
 
 
 # 8 Client interaction
