@@ -51,8 +51,8 @@ class App:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._essaim = EssaimRoutes(api)
         self._kv = KvRoutes(api)
+        self._essaim = EssaimRoutes(api, lambda: self._kv.watches)
         self._starlette = _starlette(api, self._essaim, self._kv)
         self._date = (0, b"")
         self._is_closed = False

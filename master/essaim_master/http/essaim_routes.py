@@ -12,6 +12,7 @@ They answer from this master's own state, without a read barrier: they show what
 """
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,8 +32,10 @@ REVISION_MAX = float(2**63)
 
 
 class EssaimRoutes:
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, watchers: Callable[[], int]) -> None:
+        """`watchers`: how many clients watch keys now."""
         self._api = api
+        self._watchers = watchers
         self._waiters: set[asyncio.Future[None]] = set()
         self._unsubscribe = api.state.subscribe(self._on_changes)
 
@@ -78,7 +81,8 @@ class EssaimRoutes:
         raise NoLeader(f"master {view.member_id} knows no leader in term {view.term}: try again")
 
     async def metrics(self, request: Request) -> Response:
-        text = master_metrics(self._api.state, self._api.cluster.leadership())
+        api = self._api
+        text = master_metrics(api.state, api.cluster.leadership(), api.inside, self._watchers())
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def _next_change(self, request: Request, timeout_s: float) -> None:

@@ -54,7 +54,7 @@ from essaim_master.http.kv_json import (
     transaction_of,
     transaction_result,
 )
-from essaim_master.http.kv_watch_stream import WatchStream
+from essaim_master.http.kv_watch_stream import LINES_TYPE, WatchStream
 from essaim_master.http.peer_requests import FORWARDED_HEADER, ask_master
 from essaim_master.kv.commands import (
     Compact,
@@ -102,6 +102,11 @@ class KvRoutes:
         self._store = api.state.store
         self._hub = WatchHub(self._store)
         self._ended = asyncio.Event()
+
+    @property
+    def watches(self) -> int:
+        """How many clients watch keys now."""
+        return len(self._hub)
 
     def close(self) -> None:
         """End the watches."""
@@ -180,6 +185,8 @@ class KvRoutes:
         return await self._delete(request, *_query_range(request))
 
     async def watch(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type=LINES_TYPE)
         if len(self._hub) >= STREAMS_MAX:
             raise Unavailable(f"{STREAMS_MAX} clients watch this master already: ask another one")
         span = Span(*_query_range(request))
