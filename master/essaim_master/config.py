@@ -59,6 +59,9 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the masters are linked; `nats` for sites where only the bus port is open. The same for
     all, and `raft_listen` is then not listened on."""
     snapshots: SnapshotSettings = SnapshotSettings()
+    incarnation: str = ""
+    """Of the cluster that this master joins with an empty disk, if that was ever restored or
+    recovered: `essaim cluster recover` names it. A disk that is not empty knows its own."""
     kv_listen: str | None = None
     """Address of the native key-value protocol; without one it is not served."""
 

@@ -21,6 +21,7 @@ from essaim_master.state_hashes import StateHashes
 from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
 from essaim_master.versions import check_speaks
 from essaim_master.wal.files import DiskLogFiles
+from essaim_master.wal.reading import read_identity
 from essaim_master.wal.records import Identity
 from essaim_shared.clock import Clock
 from essaim_shared.errors import ConfigError
@@ -46,11 +47,20 @@ class Consensus:
         """`on_unfit` is called when this master must not go on in this cluster."""
         member_id = MemberId(config.member_id)
         self._bus: NatsTransport | None = None
-        self._peers = self._new_peers(config, member_id, clock, rng)
+        files = DiskLogFiles(Path(config.data_dir) / "wal")
+        # Of the disk, whatever the configuration says: it was restored or recovered since.
+        found = read_identity(files)
+        identity = Identity(
+            config.cluster_id,
+            member_id,
+            first_configuration(config),
+            config.incarnation if found is None else found.incarnation,
+        )
+        self._peers = self._new_peers(config, identity, clock, rng)
         self.node = RaftNode(
             raft_config(config),
-            Identity(config.cluster_id, member_id, first_configuration(config)),
-            DiskLogFiles(Path(config.data_dir) / "wal"),
+            identity,
+            files,
             self._peers,
             store,
             clock,
@@ -95,13 +105,14 @@ class Consensus:
         await self.node.stop()
 
     def _new_peers(
-        self, config: MasterConfig, member_id: MemberId, clock: Clock, rng: random.Random
+        self, config: MasterConfig, identity: Identity, clock: Clock, rng: random.Random
     ) -> TcpPeerTransport | NatsPeerTransport:
+        name, member_id = identity.links_name, identity.member_id
         if config.raft_transport == "nats":
             self._bus = NatsTransport(config.bus_servers, f"raft-{member_id}", clock, rng)
-            return NatsPeerTransport(self._bus, config.cluster_id, member_id, clock, rng)
+            return NatsPeerTransport(self._bus, name, member_id, clock, rng)
         listen = PeerAddress(*split_address(config.raft_listen))
-        return TcpPeerTransport(config.cluster_id, member_id, listen, clock, rng)
+        return TcpPeerTransport(name, member_id, listen, clock, rng)
 
 
 def raft_config(config: MasterConfig) -> RaftConfig:

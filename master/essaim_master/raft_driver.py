@@ -16,7 +16,7 @@ import logging
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from essaim_master.kv.commands import ProposalId
 from essaim_master.peer_transport import PeerTransport
@@ -123,8 +123,6 @@ class RaftNode:
         """
         self._config.validate()
         self._loop = asyncio.get_running_loop()
-        wal: Wal
-        recovered: Recovered
         wal, recovered = await self._run_blocking(
             recover_state,
             lambda: self._open_log(self._files, self._identity, self._segment_bytes),
@@ -266,10 +264,11 @@ class RaftNode:
         """The longest that a tick came late since the last call: what a callback took at most."""
         return self._ticker.take_lag_max_s()
 
-    @property
-    def identity(self) -> Identity:
-        """Of the log, with the incarnation that was found in it."""
-        return self._wal.identity
+    def backup(self) -> Iterator[bytes]:
+        """The state applied now as the bytes of a snapshot file, hash included. Ask for a
+        `read_barrier` first; iterate in a thread."""
+        self._check_running()
+        return self._snapshots.backup()
 
     def metrics(self) -> RaftMetrics:
         """Figures of this moment."""

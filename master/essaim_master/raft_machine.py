@@ -102,6 +102,10 @@ class Applier:
         self.bytes_since_snapshot = self.entries_since_snapshot = 0
         return self._machine.freeze()
 
+    def freeze_for_backup(self) -> FrozenMachine:
+        """The state at `index`, for somebody else."""
+        return self._machine.freeze()
+
     def begin_restore(self) -> None:
         """A snapshot replaces the state: what waits is part of it."""
         self._committed.clear()

@@ -11,7 +11,7 @@ The state is opaque here: its bytes, and the codec that packed them, belong to t
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -19,7 +19,13 @@ import msgspec
 
 from essaim_master.raft.messages import SnapshotMetadata
 from essaim_master.snapshot.errors import SnapshotDamaged
-from essaim_master.wal.records import CODEC_MSGPACK, HEADER_BYTES, encode_record, read_record
+from essaim_master.wal.records import (
+    CODEC_MSGPACK,
+    HEADER_BYTES,
+    Identity,
+    encode_record,
+    read_record,
+)
 from essaim_shared.ids import MemberId
 from essaim_shared.undecodable import UNDECODABLE
 
@@ -207,3 +213,21 @@ class SnapshotReader:
 
     def _damaged(self, position: int, reason: str) -> SnapshotDamaged:
         return SnapshotDamaged(self._name, self._offset + position, reason)
+
+
+def new_header(identity: Identity, metadata: SnapshotMetadata) -> SnapshotHeader:
+    return SnapshotHeader(
+        SNAPSHOT_FORMAT_VERSION,
+        identity.cluster_id,
+        identity.incarnation,
+        identity.member_id,
+        metadata,
+    )
+
+
+def snapshot_bytes(header: SnapshotHeader, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A whole snapshot file, piece by piece."""
+    writer = SnapshotWriter()
+    yield writer.begin(header)
+    yield from map(writer.add, chunks)
+    yield writer.finish()[0]

@@ -8,7 +8,7 @@ log is written before anything that follows; the state machine is restored; olde
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from essaim_master.peer_transport import PeerTransport
@@ -17,7 +17,7 @@ from essaim_master.raft.messages import SnapshotMetadata
 from essaim_master.raft_machine import Applier, FrozenMachine
 from essaim_master.raft_metrics import RaftMetrics, SyncFigures
 from essaim_master.snapshot.files import SnapshotFiles
-from essaim_master.snapshot.format import SNAPSHOT_FORMAT_VERSION, SnapshotHeader
+from essaim_master.snapshot.format import new_header, snapshot_bytes
 from essaim_master.snapshot.receiving import SnapshotReceiver
 from essaim_master.snapshot.sending import SnapshotSender
 from essaim_master.snapshot.settings import SnapshotSettings
@@ -102,13 +102,7 @@ class SnapshotKeeper:
     async def _make(self, metadata: SnapshotMetadata, frozen: FrozenMachine) -> None:
         started_s = self._clock.monotonic_s()
         identity = self._wal.identity
-        header = SnapshotHeader(
-            SNAPSHOT_FORMAT_VERSION,
-            identity.cluster_id,
-            identity.incarnation,
-            identity.member_id,
-            metadata,
-        )
+        header = new_header(identity, metadata)
         try:
             written = await self._run_blocking(self._files.write, header, frozen.chunks())
         except OSError as error:
@@ -156,6 +150,16 @@ class SnapshotKeeper:
         self._clean()
 
     # Everything else
+
+    def backup(self) -> Iterator[bytes]:
+        """The bytes of a snapshot file of what is applied now, for `essaim cluster backup`. The
+        state is frozen at once; the iterator may be used in any thread."""
+        applier = self._applier
+        metadata = SnapshotMetadata(
+            applier.index, applier.term, self._core.configuration_at(applier.index)
+        )
+        header = new_header(self._wal.identity, metadata)
+        return snapshot_bytes(header, applier.freeze_for_backup().chunks())
 
     def _report(self, member: MemberId, ok: bool) -> None:
         self._core.report_snapshot(member, ok)

@@ -163,6 +163,11 @@ class Wal:
             "then this master stops"
         )
 
+    def begin_incarnation(self, incarnation: str) -> None:
+        """Go on as another life of the cluster: for offline tools only. Durable on return."""
+        self._identity = msgspec.structs.replace(self._identity, incarnation=incarnation)
+        self._begin_segment(self._last_index + 1)
+
     def close(self) -> None:
         """Close the files. What was appended is durable already."""
         self._preparer.shutdown(wait=True)

@@ -72,6 +72,11 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     quorum; empty before the first. Masters of another life are not listened to. The log alone
     knows it: see `recovery.Replayed.incarnation`."""
 
+    @property
+    def links_name(self) -> str:
+        """What masters call their cluster when they greet each other."""
+        return f"{self.cluster_id}-{self.incarnation}" if self.incarnation else self.cluster_id
+
 
 class SegmentStart(msgspec.Struct, frozen=True, array_like=True):
     format_version: int

@@ -1,0 +1,226 @@
+"""The offline tools on real files: what is backed up comes back, and a lone survivor goes on."""
+
+import random
+import socket
+from pathlib import Path
+
+import pytest
+
+from essaim_master.kv.commands import (
+    Command,
+    ProposalId,
+    Put,
+    Transaction,
+    TransactionResult,
+    encode_command,
+)
+from essaim_master.kv.store import KeyValueStore
+from essaim_master.raft.core import RaftConfig
+from essaim_master.raft.messages import Configuration
+from essaim_master.raft_driver import RaftNode
+from essaim_master.snapshot.settings import SnapshotSettings
+from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
+from essaim_master.tools.__main__ import main
+from essaim_master.wal.files import DiskLogFiles
+from essaim_master.wal.reading import read_identity, read_log
+from essaim_master.wal.records import Identity
+from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.ids import MemberId
+
+CLOCK = SystemClock()
+WAIT_S = 20.0
+SEGMENT_BYTES = 64 * 1024
+
+CONFIG = """
+cluster_id = "lab"
+member_id = "{member}"
+data_dir = "{data_dir}"
+socket = "/run/essaim.sock"
+http_listen = "127.0.0.1:7400"
+raft_listen = "127.0.0.1:7401"
+bus_servers = ["nats://127.0.0.1:4222"]
+"""
+MEMBER = """
+[[members]]
+id = "{member}"
+raft = "127.0.0.1:{port}"
+http = "127.0.0.1:7400"
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Site:
+    """The data directories of some masters, and the masters that run on them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ports: dict[str, int] = {}
+        self.nodes: dict[str, RaftNode] = {}
+        self.stores: dict[str, KeyValueStore] = {}
+        self.sequence = 0
+
+    def data_dir(self, member: str) -> Path:
+        return self.root / member
+
+    def config(self, member: str, *members: str) -> Path:
+        path = self.root / f"{member}.toml"
+        text = CONFIG.format(member=member, data_dir=self.data_dir(member))
+        for name in members:
+            self.ports.setdefault(name, free_port())
+            text += MEMBER.format(member=name, port=self.ports[name])
+        path.write_text(text)
+        return path
+
+    async def start(self, member: str, *members: str) -> RaftNode:
+        for name in members:
+            self.ports.setdefault(name, free_port())
+        files = DiskLogFiles(self.data_dir(member) / "wal")
+        identity = read_identity(files) or Identity(
+            "lab", MemberId(member), Configuration(tuple(map(MemberId, members)))
+        )
+        peers = TcpPeerTransport(
+            identity.links_name,
+            MemberId(member),
+            PeerAddress("127.0.0.1", self.ports[member]),
+            CLOCK,
+            random.Random(1),
+        )
+        peers.set_peers(
+            {MemberId(name): PeerAddress("127.0.0.1", self.ports[name]) for name in members}
+        )
+        store = self.stores[member] = KeyValueStore()
+        node = RaftNode(
+            RaftConfig(MemberId(member)),
+            identity,
+            files,
+            peers,
+            store,
+            CLOCK,
+            random.Random(),
+            self.fatal,
+            SEGMENT_BYTES,
+            snapshots=SnapshotSettings(every_entries=50, trailing_entries=10),
+        )
+        await node.start()
+        self.nodes[member] = node
+        return node
+
+    def fatal(self, error: BaseException) -> None:
+        raise AssertionError(error)
+
+    async def put(self, member: str, key: str, value: bytes) -> None:
+        self.sequence += 1
+        proposal = ProposalId("test", self.sequence)
+        transaction = Transaction(then=(Put(key.encode(), value),))
+        command = encode_command(Command(proposal, 0, transaction))
+        result = await self.nodes[member].propose(command, proposal, WAIT_S)
+        assert isinstance(result, TransactionResult)
+
+    async def stop(self) -> None:
+        for node in self.nodes.values():
+            await node.stop()
+        self.nodes.clear()
+
+
+@pytest.fixture
+async def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    await made.stop()
+
+
+async def test_a_backup_of_the_files_is_the_state_and_is_checked_by_its_hash(site, capsys):
+    await site.start("m1", "m1")
+    for number in range(120):
+        await site.put("m1", f"key{number}", bytes(100))
+    state_hash = site.stores["m1"].freeze().state_hash()
+    online = b"".join(site.nodes["m1"].backup())
+    await site.stop()
+    backup = site.root / "backup"
+    assert main(["backup", str(backup), "--data-dir", str(site.data_dir("m1"))]) == 0
+    assert backup.read_bytes() == online
+    assert main(["check", str(backup)]) == 0
+    assert "sha256" in capsys.readouterr().out
+    spoiled = bytearray(online)
+    spoiled[len(spoiled) // 2] ^= 1
+    backup.write_bytes(spoiled)
+    assert main(["check", str(backup)]) == 1
+    assert "is damaged at byte" in capsys.readouterr().err
+    backup.write_bytes(online)
+
+    for member in ("n1", "n2", "n3"):
+        config = site.config(member, "n1", "n2", "n3")
+        assert main(["restore", str(backup), "--config", str(config)]) == 0
+        assert main(["restore", str(backup), "--config", str(config)]) == 1
+        assert "holds a log already" in capsys.readouterr().err
+        await site.start(member, "n1", "n2", "n3")
+        assert site.stores[member].freeze().state_hash() == state_hash
+    await site.put("n1", "after", b"the restore")
+    await site.nodes["n3"].read_barrier(WAIT_S)
+    assert site.stores["n3"].get(b"after") is not None
+
+
+async def test_a_backup_of_a_running_master_s_files_is_refused(site, capsys):
+    await site.start("m1", "m1")
+    backup = site.root / "backup"
+    assert main(["backup", str(backup), "--data-dir", str(site.data_dir("m1"))]) == 1
+    assert "another master is running" in capsys.readouterr().err
+    assert not backup.exists()
+
+
+async def test_the_old_life_is_not_listened_to_by_the_restored_one(site):
+    await site.start("m1", "m1")
+    await site.put("m1", "key", b"value")
+    await site.stop()
+    backup = site.root / "backup"
+    assert main(["backup", str(backup), "--data-dir", str(site.data_dir("m1"))]) == 0
+    site.data_dir("m1").rename(site.root / "old")
+    assert main(["restore", str(backup), "--config", str(site.config("m1", "m1"))]) == 0
+    old = read_identity(DiskLogFiles(site.root / "old" / "wal"))
+    new = read_identity(DiskLogFiles(site.data_dir("m1") / "wal"))
+    assert old is not None
+    assert new is not None
+    assert old.links_name == "lab"
+    assert new.links_name == f"lab-{new.incarnation}"
+    assert new.incarnation
+
+
+async def test_a_survivor_goes_on_alone_and_keeps_all_that_it_holds(site, capsys):
+    members = ("m1", "m2", "m3")
+    for member in members:
+        await site.start(member, *members)
+    for number in range(120):
+        await site.put("m1", f"key{number}", bytes(50))
+    await site.stop()
+    config = site.config("m2", *members)
+    assert main(["recover", "--config", str(config)]) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    before = read_log(DiskLogFiles(site.data_dir("m2") / "wal"))
+    assert main(["recover", "--config", str(config), "--yes"]) == 0
+    log = read_log(DiskLogFiles(site.data_dir("m2") / "wal"))
+    assert log.last_index == before.last_index + 1
+    assert log.identity.incarnation
+    survivor = await site.start("m2", *members)
+    assert await wait_until(lambda: survivor.is_leader, CLOCK, WAIT_S)
+    await site.put("m2", "after", b"alone")
+    store = site.stores["m2"]
+    assert all(store.get(f"key{number}".encode()) for number in range(120))
+    assert survivor.status().configuration == Configuration((MemberId("m2"),))
+
+
+async def test_recovery_is_refused_while_a_quorum_can_be_had(site, capsys):
+    members = ("m1", "m2", "m3")
+    for member in members:
+        await site.start(member, *members)
+    await site.put("m1", "key", b"value")
+    await site.nodes.pop("m3").stop()
+    config = site.config("m3", *members)
+    assert main(["recover", "--config", str(config), "--yes"]) == 1
+    assert "can still be had" in capsys.readouterr().err
+    log = read_log(DiskLogFiles(site.data_dir("m3") / "wal"))
+    assert log.identity.incarnation == ""
