@@ -227,12 +227,20 @@ class KvClient:
         timeout_s: float = TIMEOUT_S,
     ) -> RangeAnswer:
         """Keys in [start, end), in order, as many as an answer holds; see `get`."""
+        return cast(RangeAnswer, await self.submit_range(start, end, limit, local, timeout_s))
+
+    def submit_range(
+        self,
+        start: bytes,
+        end: bytes,
+        limit: int = 0,
+        local: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> "asyncio.Future[Answer]":
+        """As `range`; the future's result is a RangeAnswer."""
         number = self._number()
         frame = RangeRequest(number, round(timeout_s * 1000), Range(start, end, limit), local)
-        return cast(
-            RangeAnswer,
-            await self._submit(number, encode_frame(frame), timeout_s, is_write=False),
-        )
+        return self._submit(number, encode_frame(frame), timeout_s, is_write=False)
 
     def _number(self) -> int:
         number = self._next_number
