@@ -4,7 +4,9 @@ Theory
 ------
 A node needs every task assigned to it that has not ended, every network on which it has an
 address, and of those networks every address that is on another node: tasks that have not ended,
-and gateways. All of it follows from the state.
+and gateways. A task that ended by itself stays assigned, wanted stopped, for as long as it is
+part of its slot's history, since a node keeps the containers of its tasks and nothing else: what
+the container wrote is what tells why it failed. All of it follows from the state.
 
 A change is only noted (`note`); `flush` then compares what each noted object contributes now with
 what it contributed at the last flush. One task's change thus costs one entry for its own node and
@@ -25,9 +27,14 @@ from essaim_master.state.keys import Kind
 from essaim_shared.ids import NetworkId, NodeId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import NodeStatus, Stored, Task
+from essaim_shared.task_state import TaskState
 
 Owner = str
 """Who has an address: a task's id, or `NETWORK/NODE` of a gateway."""
+
+
+ENDED_BY_ITSELF = frozenset({TaskState.COMPLETE, TaskState.FAILED})
+"""Ends that leave a container worth looking at (docs/adr/0012)."""
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -251,8 +258,10 @@ class AssignmentBook:
 
     def _contribution(self, task_id: TaskId) -> _Contribution | None:
         task = self._state.tasks.get(task_id)
-        if task is None or task.node_id is None or self._state.observed(task_id).is_terminal:
+        if task is None or task.node_id is None:
             return None
+        if self._state.observed(task_id).is_terminal:
+            return self._remains(task)
         status = self._state.node_status.get(task.node_id)
         if status is None:
             return _Contribution(task, ())
@@ -268,6 +277,16 @@ class AssignmentBook:
             for attachment in task.attachments
         )
         return _Contribution(task, places)
+
+    def _remains(self, task: Task) -> _Contribution | None:
+        """Of an ended task: what keeps its container. It is never asked to run, also by those who
+        do not know that it ended and hear of it before the orchestrator has replaced it."""
+        status = self._state.task_status[task.id]
+        if status.state not in ENDED_BY_ITSELF or not status.container_id:
+            return None
+        if task.desired_state < TaskState.SHUTDOWN:
+            task = msgspec.structs.replace(task, desired_state=TaskState.SHUTDOWN)
+        return _Contribution(task, ())
 
     def _gateway(self, key: str) -> tuple[NodeNetwork, _Place] | None:
         gateway = self._state.gateways.get(key)

@@ -228,7 +228,14 @@ class World:
 
     # The agents.
 
-    def report(self, task_id: TaskId, state: TaskState, ran_s: float = 0, err: str = "") -> None:
+    def report(
+        self,
+        task_id: TaskId,
+        state: TaskState,
+        ran_s: float = 0,
+        err: str = "",
+        container_id: str = "",
+    ) -> None:
         known = self.state.task_status.get(task_id)
         started_ns = 0 if known is None else known.started_ns
         if state is TaskState.RUNNING:
@@ -236,7 +243,13 @@ class World:
         elif ran_s:
             started_ns = self.now_ns - int(ran_s * 1e9)
         writes = Writes()
-        status = TaskStatus(state=state, timestamp_ns=self.now_ns, started_ns=started_ns, err=err)
+        status = TaskStatus(
+            state=state,
+            timestamp_ns=self.now_ns,
+            started_ns=started_ns,
+            err=err,
+            container_id=container_id,
+        )
         writes.put_task_status(task_id, status)
         self.commit(writes)
 

@@ -9,6 +9,7 @@ from essaim_master.control.assignments import AssignmentBook, Difference
 from essaim_master.control.chunks import assignment_payloads
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import NodeId
+from essaim_shared.limits import TASK_HISTORY_PER_SLOT
 from essaim_shared.messages import Assignments, decode
 from essaim_shared.task_state import TaskState
 
@@ -137,12 +138,50 @@ def test_an_ended_task_leaves_its_node_and_the_others_tables(world):
     world.converge()
     listeners = Listeners(world)
     task = world.tasks(web)[0]
-    world.report(task.id, TaskState.FAILED)
+    world.report(task.id, TaskState.REJECTED)
     differences = listeners.flush()
     assert differences[task.node_id].removed_tasks == [task.id]
     for node in set(NODES) - {task.node_id}:
         removed = [endpoint.address for endpoint in differences[NodeId(node)].removed_endpoints]
         assert removed == [task.attachments[0].address]
+
+
+@pytest.mark.parametrize("end", [TaskState.FAILED, TaskState.COMPLETE])
+def test_a_task_that_ended_by_itself_keeps_its_container_but_not_its_address(world, end):
+    web = world.create(replicas=3)
+    world.converge()
+    listeners = Listeners(world)
+    task = world.tasks(web)[0]
+    world.report(task.id, end, container_id="c1")
+    difference = listeners.book.flush()[task.node_id]
+    (kept,) = difference.tasks
+    assert (kept.id, difference.removed_tasks) == (task.id, [])
+    assert kept.desired_state is TaskState.SHUTDOWN, "nobody shall start it again"
+    assert listeners.book.full_set(task.node_id).tasks.count(kept) == 1
+    everywhere = [listeners.book.full_set(NodeId(node)).endpoints for node in NODES]
+    told = {endpoint.address for endpoints in everywhere for endpoint in endpoints}
+    assert task.attachments[0].address not in told
+
+
+def test_an_ended_task_goes_with_its_place_in_the_history(world):
+    web = world.create()
+    kept = []
+    listeners = Listeners(world)
+    for _ in range(TASK_HISTORY_PER_SLOT + 3):
+        world.converge()
+        (running,) = world.running(web)
+        kept.append(running.id)
+        world.report(running.id, TaskState.FAILED, container_id="c1")
+        world.settle()
+        listeners.flush()
+    world.converge()
+    listeners.flush()
+    on_nodes = {task_id for mirror in listeners.mirrors.values() for task_id in mirror.tasks}
+    assert on_nodes.intersection(kept) == set(kept[-TASK_HISTORY_PER_SLOT:])
+    world.remove(web)
+    world.converge()
+    listeners.flush()
+    assert not any(mirror.tasks for mirror in listeners.mirrors.values())
 
 
 def test_an_order_to_stop_is_told_to_the_node_alone(world):
