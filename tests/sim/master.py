@@ -169,7 +169,7 @@ class SimulatedMaster:
         """The write under way gets as far as it gets; what was not synced may be lost."""
         if self.health is not Health.RUNNING:
             return
-        self._power_is_gone(self._rng.randrange(1, OPERATIONS_OF_AN_APPEND_MAX))
+        self._power_is_gone(self._rng.choice((1, 2, 2, 3, OPERATIONS_OF_AN_APPEND_MAX)))
 
     def _power_is_gone(self, operations_left: int = 0) -> None:
         self._end_life(Health.DOWN)
@@ -219,6 +219,13 @@ class SimulatedMaster:
         self, files: LogFiles, identity: Identity, segment_bytes: int
     ) -> tuple[Wal, Recovered]:
         wal, recovered = Wal.open(files, identity, segment_bytes, WorkAtOnce())
+        # Whatever a start counts on must be there again, even if the power goes right now.
+        second, found_again = Wal.open(
+            self.files.after_power_cut(self._rng), identity, segment_bytes, WorkAtOnce()
+        )
+        second.close()
+        if found_again != recovered:
+            self._witness.accuse(f"{self.member} would find something else at a second start")
         base = 0 if recovered.snapshot is None else recovered.snapshot.index
         self._witness.recovered_on(self.member, recovered.hard_state, base, recovered.entries)
         return wal, recovered

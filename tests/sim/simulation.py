@@ -147,7 +147,10 @@ class Simulation:
             self._run_phases()
         except Violation as violation:
             self.witness.accuse(str(violation))
-        return self._report()
+        report = self._report()
+        for master in self.masters:
+            master.loop.kill()  # Its tasks may be thrown away now without a word.
+        return report
 
     def _run_phases(self) -> None:
         for master in self.masters:
@@ -290,7 +293,7 @@ class Simulation:
         operations = [one for client in self.clients for one in client.operations]
         return Report(
             options=self.options,
-            violations=self.witness.violations,
+            violations=list(self.witness.violations),
             simulated_s=self.world.now_s,
             events=self.world.events,
             entries=len(self.witness.ledger),

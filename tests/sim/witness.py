@@ -190,6 +190,13 @@ class Witness:
             self.accuse(f"[ElectionSafety] {sender} and {leader} lead term {term}")
             return
         self.leaders[term] = sender
+        granted = sum(self._votes.get((term, voter)) == sender for voter in self.voters)
+        has_own = sender in self.voters and self.durable[sender].hard_state.vote == sender
+        if 2 * (granted + has_own) <= len(self.voters):
+            self.accuse(
+                f"[ElectionSafety] {sender} leads term {term} with {granted + has_own} of "
+                f"{len(self.voters)} votes"
+            )
         status = self.look(sender)
         if status is not None:
             self.commit_at_election[term] = status.commit
