@@ -7,6 +7,7 @@ at most one block, and a block that is full is cut in half.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 BLOCK_LENGTH_MAX = 2048
 
@@ -71,7 +72,7 @@ class OrderedKeys:
         return max(0, (self._position(end) if end else len(self)) - self._position(start))
 
     def all(self) -> list[bytes]:
-        return [key for block in self._blocks for key in block]
+        return list(chain.from_iterable(self._blocks))
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))

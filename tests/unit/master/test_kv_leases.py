@@ -107,6 +107,23 @@ async def test_an_expired_lease_takes_its_keys_with_it_in_one_revision(world):
     assert not world.store.leases
 
 
+async def test_the_order_in_which_keys_go_is_the_order_of_their_bytes(world):
+    """An order of a set would differ between masters."""
+    keys = [b"k%03d" % number for number in range(100)]
+    await world.grant(1, 5, *reversed(keys))
+    told = []
+    world.store.watch(lambda _, events: told.extend(event.key for event in events))
+    await world.cluster.commit(Transaction(then=(RevokeLease(1),)), 1.0)
+    assert told == keys
+
+
+async def test_the_verdict_carries_the_term_of_its_judge(world):
+    world.cluster.lead(True, 7)
+    await world.grant(1, 5)
+    await world.clock.advance(6)
+    assert world.cluster.committed[-1].then == (RevokeLease(1, only_in_term=7),)
+
+
 async def test_a_new_leader_gives_all_leases_their_full_time_again(world):
     await world.grant(1, 5, b"a")
     await world.clock.advance(4)

@@ -197,6 +197,13 @@ def test_the_past_can_be_read_as_far_as_the_history_goes():
         read_page(log.store, b"", b"", revision=5)
 
 
+def test_a_key_that_one_transaction_wrote_twice_is_undone_in_one():
+    log = Log()
+    log.run(Put(b"a", b"1"))
+    log.run(Put(b"a", b"2"), Delete(b"a"), Put(b"a", b"3"))
+    assert [value.value for value in read_page(log.store, b"a", b"", revision=1).found] == [b"1"]
+
+
 def test_pages_are_bounded_by_count_and_size():
     log = Log()
     for number in range(PAGE_LENGTH_MAX + 1):
@@ -237,6 +244,15 @@ def test_a_copy_that_may_be_of_a_forgotten_proposal_is_not_applied():
     assert log.store.revision == revision
     with pytest.raises(OutcomeUnknown):
         check_executed(result)
+
+
+def test_what_was_forgotten_is_not_learned_anew_from_a_snapshot():
+    log, twin = Log(), Log()
+    for _ in range(RESULTS_PER_CLIENT_MAX + 3):
+        log.run(Put(b"b", b""))
+    twin.store.restore(log.store.freeze().chunks())
+    assert twin.run(Put(b"a", b"again"), sequence=2).refusal is Refusal.FORGOTTEN
+    assert twin.run(Put(b"a", b"again"), sequence=4).revision == 4
 
 
 def test_large_answers_are_emptied_and_still_not_applied_twice():

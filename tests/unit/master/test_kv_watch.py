@@ -257,6 +257,19 @@ def test_a_watch_sees_through_a_snapshot_that_jumped_ahead():
     assert [told.events[0].after.value for told in reader.told] == [b"2", b"3", b"4"]
 
 
+def test_a_snapshot_that_jumps_over_what_came_and_went_leaves_nothing_out():
+    """Before and after the jump the key is not there; what happened between is in the history."""
+    behind, ahead = Log(), Log()
+    reader = Reader(behind, b"a", 0)
+    reader.take()
+    ahead.write(Put(b"a", b""))
+    ahead.write(Delete(b"a"))
+    ahead.write(Put(b"b", b""))
+    behind.store.restore(ahead.store.freeze().chunks())
+    reader.take()
+    assert [told.revision for told in reader.told] == [1, 2]
+
+
 def test_a_snapshot_whose_history_begins_later_ends_the_watch_instead_of_leaving_a_gap():
     behind, ahead = Log(), Log()
     reader = Reader(behind, b"a", 0)

@@ -433,6 +433,8 @@ async def test_a_watch_resumes_where_another_one_ended(world) -> None:
 async def test_an_idle_watch_tells_how_far_it_is(world) -> None:
     reader = Reader(world, "prefix=a/")
     await reader.settle()
+    await put(world, "a/1")
+    await reader.settle()
     await put(world, "b")
     await world.clock.advance(10.1)
     assert (await reader.settle())[-1] == {"Revision": world.state.revision, "Events": []}
@@ -464,6 +466,11 @@ async def test_watches_end_when_the_master_stops(world) -> None:
     for reader in readers:
         await reader.settle()
         assert reader.done
+
+
+async def test_asking_for_the_head_of_a_watch_opens_none(world) -> None:
+    assert (await world.call("HEAD", "/essaim/kv/watch")).status == 200
+    assert (await world.get("/essaim/kv")).json["Watches"] == 0
 
 
 async def test_watches_leave_connections_for_those_who_ask(world) -> None:
