@@ -19,7 +19,6 @@ from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.replicated import ReplicatedCluster
 from essaim_master.state_hashes import StateHashes
 from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
-from essaim_master.versions import check_speaks
 from essaim_master.wal.files import DiskLogFiles
 from essaim_master.wal.reading import read_identity
 from essaim_master.wal.records import Identity
@@ -92,7 +91,6 @@ class Consensus:
         # Only now: what a start restores is told to subscribers in another thread.
         self._members.start()
         self._hashes.start()
-        check_speaks(self.state.cluster_version)
 
     def start_loops(self) -> tuple[asyncio.Task[None], ...]:
         """They run as long as the master does; the caller watches and ends them."""
@@ -103,6 +101,8 @@ class Consensus:
         self._members.stop()
         await self._hashes.stop()
         await self.node.stop()
+        if self._bus is not None:
+            await self._bus.close()
 
     def _new_peers(
         self, config: MasterConfig, identity: Identity, clock: Clock, rng: random.Random

@@ -10,6 +10,8 @@ import logging
 import os
 import random
 import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from essaim_master.config import MasterConfig, split_address
@@ -68,35 +70,42 @@ async def run_master(config: MasterConfig) -> None:
         loop.create_task(leader.run(), name="leader"),
         loop.create_task(api.leases.run(), name="leases"),
     ]
-    await consensus.start()
-    loops += consensus.start_loops()
-    for running in loops:
-        running.add_done_callback(_on_loops_ended)
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
-    await http.start()
-    for kv_server in kv_servers:
-        await kv_server.start()
-    await transport.open(wait_s=0)
-    await figures.start()
-    _log.info("started %s", fields(member=config.member_id, cluster=config.cluster_id))
-    notify.notify(os.environ, "READY=1")
+    async with AsyncExitStack() as started:
+        # Whatever goes wrong from here on, what was started is stopped: a thread left behind
+        # would keep the process, deaf, from ending.
+        try:
+            started.push_async_callback(consensus.stop)
+            await consensus.start()
+            loops += consensus.start_loops()
+            for running in loops:
+                running.add_done_callback(_on_loops_ended)
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD)
+            await http.start()
+            started.push_async_callback(http.stop)
+            for kv_server in kv_servers:
+                await kv_server.start()
+                started.push_async_callback(kv_server.stop)
+            started.push_async_callback(transport.close)
+            await transport.open(wait_s=0)
+            started.push_async_callback(figures.stop)
+            await figures.start()
+            _log.info("started %s", fields(member=config.member_id, cluster=config.cluster_id))
+            notify.notify(os.environ, "READY=1")
+            await stop.wait()
+            notify.notify(os.environ, "STOPPING=1")
+        finally:
+            await _end(loops)
+    _log.info("stopped")
+    if unfit:
+        raise unfit[0]
 
-    await stop.wait()
-    notify.notify(os.environ, "STOPPING=1")
+
+async def _end(loops: Sequence[asyncio.Task[None]]) -> None:
     for running in loops:
         running.remove_done_callback(_on_loops_ended)
         running.cancel()
     await asyncio.wait(loops)
-    for kv_server in kv_servers:
-        await kv_server.stop()
-    await http.stop()
-    await figures.stop()
-    await transport.close()
-    await consensus.stop()
-    _log.info("stopped")
-    if unfit:
-        raise unfit[0]
 
 
 def _kv_servers(
