@@ -35,6 +35,8 @@ from essaim_shared.undecodable import UNDECODABLE
 _log = logging.getLogger(__name__)
 
 JOURNAL_VERSION = 1
+TERM_DIGITS_MAX = 20
+"""Of 2**64."""
 WRITE_PAUSE_S = 0.1
 """Between two writes of the assignments: while two hundred tasks start, everything changes."""
 
@@ -112,7 +114,7 @@ class HighestTerm:
         self.value = 0
         if self._path.exists():
             text = self._path.read_bytes().strip()
-            if not text.isdigit():
+            if not text.isdigit() or len(text) > TERM_DIGITS_MAX:
                 raise ConfigError(f"{self._path} holds {text[:40]!r}, not a term")
             self.value = int(text)
 

@@ -38,7 +38,8 @@ def parse(content: bytes, file_name: str, settings_type: type[Settings]) -> Sett
         table = tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file_name}: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Also a number of thousands of digits, and lists nested without end.
         raise ConfigError(f"{file_name}: not TOML: {error}") from error
     checked = _checked_keys(table, settings_type, file_name, ())
     try:

@@ -1,0 +1,281 @@
+"""Every decoder that reads what another process or the disk hands over: how it is called, which
+errors it may raise, and samples of what it reads."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from essaim_agent.assignment_stream import AssignmentStream
+from essaim_agent.config import AgentConfig
+from essaim_master import bus_pieces, peer_frames
+from essaim_master.config import MasterConfig
+from essaim_master.http.filters import decode_filters
+from essaim_master.http.json_edge import decode_object, decode_spec
+from essaim_master.kv import commands
+from essaim_master.kv.store import KeyValueStore
+from essaim_master.raft import configurations
+from essaim_master.raft.messages import (
+    Configuration,
+    Entry,
+    EntryKind,
+    Message,
+    MessageType,
+    SnapshotMetadata,
+)
+from essaim_master.snapshot.errors import SnapshotDamaged
+from essaim_master.snapshot.format import (
+    SNAPSHOT_FORMAT_VERSION,
+    SnapshotHeader,
+    SnapshotReader,
+    SnapshotWriter,
+)
+from essaim_master.snapshot.transfer import ChunkAnswer, make_chunk
+from essaim_shared import config, kv_protocol, messages
+from essaim_shared.errors import ConfigError, InvalidRequest, MalformedMessage
+from essaim_shared.ids import MemberId, NodeId, TaskId
+from essaim_shared.objects import NodeDescription, TaskStatus
+from essaim_shared.spec import ServiceSpec
+from essaim_shared.task_state import TaskState
+from essaim_shared.undecodable import UNDECODABLE
+
+EXAMPLES = int(os.environ.get("ESSAIM_FUZZ_EXAMPLES", "120"))
+"""For each decoder; `make fuzz` asks for many more."""
+DEADLINE = timedelta(seconds=2)
+"""For one input; a decoder that hangs is caught by it."""
+
+MEMBERS = (MemberId("m1"), MemberId("m2"), MemberId("m3"))
+SNAPSHOT = SnapshotMetadata(7, 2, Configuration(MEMBERS))
+ENTRY = Entry(2, 8, EntryKind.NORMAL, b"command")
+TRANSACTION = commands.Transaction(
+    (commands.CompareRevision(b"k", 0),),
+    (commands.Put(b"k", b"v"), commands.GrantLease(5, 60), commands.Put(b"l", b"v", 5, True)),
+    (commands.DeleteRange(b"a", b"b"), commands.Range(b"a", b"z", 3), commands.Compact(4)),
+)
+COMMAND = commands.encode_command(
+    commands.Command(commands.ProposalId("client", 1), 1, TRANSACTION)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    decode: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...]
+    samples: tuple[bytes, ...]
+
+
+# The bus.
+
+_DESCRIBED = NodeDescription(
+    hostname="h1",
+    address="10.0.0.1",
+    architecture="x86_64",
+    nano_cpus=1,
+    memory_bytes=1,
+    engine_version="1",
+)
+_NODE = NodeId("n1")
+_BUS_SAMPLES = tuple(
+    messages.encode(message)
+    for message in (
+        messages.Register(node_id=_NODE, description=_DESCRIBED),
+        messages.Heartbeat(node_id=_NODE, session="s", term=2, sequence=3),
+        messages.StatusReport(
+            node_id=_NODE,
+            session="s",
+            statuses=(
+                messages.ReportedStatus(
+                    task_id=TaskId("t"),
+                    status=TaskStatus(state=TaskState.RUNNING, timestamp_ns=1),
+                ),
+            ),
+        ),
+        messages.Assignments(term=1, sequence=1, full=True, chunks=2, removed_tasks=(TaskId("t"),)),
+        messages.Refused(reason="no"),
+    )
+)
+
+
+def _bus_message(payload: bytes) -> object:
+    return messages.decode(payload, messages.BusMessage)
+
+
+def _orders(payload: bytes) -> object:
+    """An agent takes them in, whatever numbers they carry."""
+    return AssignmentStream(highest_term=1).offer(messages.decode(payload, messages.Assignments))
+
+
+# Masters among themselves.
+
+_GREETING = peer_frames.Greeting(2, "cluster", MEMBERS[0], MEMBERS[1])
+_FRAMES = (
+    peer_frames.encode_greeting(_GREETING),
+    peer_frames.encode_answer(peer_frames.GreetingAnswer(None)),
+    peer_frames.encode_message(
+        Message(MessageType.APPEND_REQUEST, MEMBERS[0], MEMBERS[1], 2, entries=(ENTRY,))
+    ),
+    *peer_frames.encode_proposals([COMMAND, b"x"]),
+    peer_frames.encode_chunk(make_chunk(SNAPSHOT, 10, 0, b"data")),
+    peer_frames.encode_chunk_answer(ChunkAnswer(7, 2, 4)),
+)
+_FRAME_DECODERS: tuple[Callable[[peer_frames.Frame], object], ...] = (
+    peer_frames.decode_greeting,
+    peer_frames.decode_answer,
+    peer_frames.decode_message,
+    peer_frames.decode_proposals,
+    peer_frames.decode_chunk,
+    peer_frames.decode_chunk_answer,
+)
+
+
+def _peer_stream(data: bytes) -> object:
+    return [(frame.kind, bytes(frame.body)) for frame in peer_frames.FrameReader().feed(data)]
+
+
+def _peer_frame(decode: Callable[[peer_frames.Frame], object]) -> Callable[[bytes], object]:
+    """The body of one frame: the sample's first bytes are its length and kind."""
+
+    def decode_body(data: bytes) -> object:
+        kind = data[4] if len(data) > 4 else 0
+        return decode(peer_frames.Frame(kind, memoryview(data)[5:]))
+
+    return decode_body
+
+
+_PIECES = tuple(
+    bus_pieces.encode_piece(value)
+    for value in (
+        bus_pieces.Piece(MEMBERS[0], 1, 2, 3, True, _FRAMES[0]),
+        bus_pieces.BusGreeting(_GREETING, 4),
+        bus_pieces.BusGreetingAnswer(peer_frames.GreetingAnswer("no"), 4),
+    )
+)
+
+# Clients with the fast protocol.
+
+_CLIENT_FRAMES = tuple(
+    kv_protocol.encode_frame(frame)
+    for frame in (
+        kv_protocol.Ping(1),
+        kv_protocol.RangeRequest(2, 500, kv_protocol.Range(b"a", b"b", 4)),
+    )
+)
+_MASTER_FRAMES = tuple(
+    kv_protocol.encode_frame(frame)
+    for frame in (
+        kv_protocol.Pong(1),
+        kv_protocol.Failure(2, kv_protocol.FailureCode.NO_LEADER, "no leader"),
+    )
+)
+
+# The disk.
+
+
+def _snapshot_file() -> bytes:
+    writer = SnapshotWriter()
+    header = SnapshotHeader(SNAPSHOT_FORMAT_VERSION, "cluster", "i", MEMBERS[0], SNAPSHOT)
+    parts = [writer.begin(header)]
+    parts += [writer.add(chunk) for chunk in _filled_store().freeze().chunks()]
+    return b"".join((*parts, writer.finish()[0]))
+
+
+def _read_snapshot(data: bytes) -> object:
+    reader = SnapshotReader("fuzzed")
+    # In pieces, as from a disk: no boundary may matter.
+    parts = [
+        part
+        for start in range(0, len(data), 100)
+        for part in reader.feed(data[start : start + 100])
+    ]
+    reader.check_complete()
+    return parts
+
+
+def _restore(data: bytes) -> object:
+    """`data` stands in the place of the second chunk; the others are good."""
+    store = KeyValueStore()
+    first, _, *others = _filled_store().freeze().chunks()
+    store.restore([first, data, *others])
+    return store.revision
+
+
+def _filled_store() -> KeyValueStore:
+    store = KeyValueStore()
+    store.apply(1, 1, COMMAND)
+    assert store.get(b"k") is not None, "the samples hold something"
+    return store
+
+
+# Text.
+
+_SPEC = (
+    b'{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"i","Env":["A=1"]},'
+    b'"Placement":{"Constraints":["node.id==x"]}},"Mode":{"Replicated":{"Replicas":3}}}'
+)
+_MASTER_TOML = b"""
+cluster_id = "c"
+member_id = "h1"
+data_dir = "/d"
+socket = "/s"
+http_listen = "127.0.0.1:1"
+raft_listen = "127.0.0.1:2"
+bus_servers = ["nats://127.0.0.1:3"]
+[[members]]
+id = "h1"
+raft = "127.0.0.1:2"
+http = "127.0.0.1:1"
+[overlay]
+vni = 5
+"""
+_AGENT_TOML = b"""
+cluster_id = "c"
+node_name = "h1"
+data_dir = "/d"
+run_dir = "/r"
+address = "10.0.0.1"
+bus_servers = ["nats://127.0.0.1:3"]
+"""
+
+
+def _service_spec(body: bytes) -> object:
+    return decode_spec(decode_object(body, "service"), ServiceSpec, "service")
+
+
+def _filters(body: bytes) -> object:
+    return decode_filters(body.decode("utf-8", "surrogateescape"), frozenset({"name", "label"}))
+
+
+MALFORMED = (MalformedMessage,)
+
+DECODERS: dict[str, Decoder] = {
+    "bus message": Decoder(_bus_message, MALFORMED, _BUS_SAMPLES),
+    "orders to an agent": Decoder(_orders, MALFORMED, _BUS_SAMPLES),
+    "stream from a peer": Decoder(_peer_stream, MALFORMED, _FRAMES),
+    **{
+        f"peer frame, {decode.__name__}": Decoder(_peer_frame(decode), MALFORMED, _FRAMES)
+        for decode in _FRAME_DECODERS
+    },
+    "piece on the bus": Decoder(bus_pieces.decode_piece, MALFORMED, _PIECES),
+    "greeting on the bus": Decoder(bus_pieces.decode_greeting, MALFORMED, _PIECES),
+    "answer on the bus": Decoder(bus_pieces.decode_answer, MALFORMED, _PIECES),
+    "stream from a client": Decoder(
+        lambda data: list(kv_protocol.ClientFrameReader().feed(data)), MALFORMED, _CLIENT_FRAMES
+    ),
+    "stream from a master": Decoder(
+        lambda data: list(kv_protocol.MasterFrameReader().feed(data)), MALFORMED, _MASTER_FRAMES
+    ),
+    "command in the log": Decoder(commands.decode_command, UNDECODABLE, (COMMAND,)),
+    "configuration in the log": Decoder(
+        configurations.decode, MALFORMED, (configurations.encode(Configuration(MEMBERS)),)
+    ),
+    "snapshot file": Decoder(_read_snapshot, (SnapshotDamaged,), (_snapshot_file(),)),
+    "chunk of a snapshot": Decoder(_restore, MALFORMED, tuple(_filled_store().freeze().chunks())),
+    "service in JSON": Decoder(_service_spec, (InvalidRequest,), (_SPEC,)),
+    "filters in JSON": Decoder(_filters, (InvalidRequest,), (b'{"name":{"a":true}}',)),
+    "a master's settings": Decoder(
+        lambda data: config.parse(data, "f", MasterConfig), (ConfigError,), (_MASTER_TOML,)
+    ),
+    "an agent's settings": Decoder(
+        lambda data: config.parse(data, "f", AgentConfig), (ConfigError,), (_AGENT_TOML,)
+    ),
+}
