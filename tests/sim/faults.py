@@ -231,9 +231,9 @@ class Faults:
     def weather(self) -> None:
         rng, network = self._rng, self._network
         network.loss_probability = rng.choice((0.0, 0.02, 0.1, 0.3))
-        network.duplicate_probability = rng.choice((0.0, 0.05, 0.3))
-        network.replay_max_s = rng.choice((0.0, 0.5, 6.0))
-        network.delay_max_s = rng.choice((0.0, 0.01, 0.1, 0.4))
+        network.duplicate_probability = rng.choice((0.0, 0.05, 0.3, 0.5))
+        network.replay_max_s = rng.choice((0.0, 0.5, 3.0, 6.0))
+        network.delay_max_s = rng.choice((0.0, 0.01, 0.1, 0.4, 2.0))
 
     def clog(self) -> None:
         names = self._names()
