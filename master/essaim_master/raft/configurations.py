@@ -6,13 +6,15 @@ Why on append and not when applied: docs/adr/0013.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
 
 import msgspec
 
 from essaim_master.raft.messages import Configuration, Entry, EntryKind
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.undecodable import UNDECODABLE
+
+CONFIGURATION = EntryKind.CONFIGURATION
+"""A name of this module's own: it is looked up once for every entry that comes by."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Configuration)
@@ -67,10 +69,9 @@ class Configurations:
         position = bisect_right(self._placed, index, key=lambda placed: placed.index) - 1
         return self._placed[max(position, 0)].configuration
 
-    def appended(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if entry.kind is EntryKind.CONFIGURATION:
-                self._placed.append(Placed(entry.index, decode(entry.data)))
+    def appended(self, entry: Entry) -> None:
+        """An entry of kind CONFIGURATION. Raises MalformedMessage."""
+        self._placed.append(Placed(entry.index, decode(entry.data)))
 
     def truncated_from(self, index: int) -> None:
         while len(self._placed) > 1 and self._placed[-1].index >= index:

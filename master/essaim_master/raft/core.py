@@ -24,7 +24,6 @@ from essaim_master.raft.membership import ConfigurationChange
 from essaim_master.raft.messages import (
     Configuration,
     Entry,
-    EntryKind,
     HardState,
     Message,
     MessageType,
@@ -415,6 +414,9 @@ class RaftCore:
             progress={name: progress[name] for name in quorum.members(member.configuration)}
             if progress
             else {},
+            configuration_index=log.configurations.latest.index,
+            first_index=log.first_index,
+            snapshot_index=0 if member.snapshot is None else member.snapshot.index,
         )
 
 
@@ -438,5 +440,5 @@ def _check(member: Member, message: Message) -> None:
             f" {first.index}..{last.index} do not follow entry {message.index}"
         )
     for entry in entries:
-        if entry.kind is EntryKind.CONFIGURATION:
+        if entry.kind is configurations.CONFIGURATION:
             configurations.decode(entry.data)

@@ -21,7 +21,7 @@ Sizes are kept as running totals, so that a cut by bytes is a binary search and 
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from essaim_master.raft.configurations import Configurations
+from essaim_master.raft.configurations import CONFIGURATION, Configurations
 from essaim_master.raft.messages import Configuration, Entry, SnapshotMetadata
 from essaim_shared.errors import BrokenInvariant
 
@@ -124,7 +124,8 @@ class RaftLog:
         for entry in entries:
             total += len(entry.data) + ENTRY_OVERHEAD_BYTES
             add_total(total)
-        self.configurations.appended(entries)
+            if entry.kind is CONFIGURATION:
+                self.configurations.appended(entry)
 
     def try_append(
         self, previous_index: int, previous_term: int, entries: Sequence[Entry]

@@ -26,5 +26,13 @@ class RaftStatus(msgspec.Struct, frozen=True):
     applied: int
     last_index: int
     configuration: Configuration
+    """The latest of the log, committed or not."""
     progress: dict[MemberId, FollowerStatus]
     """Empty unless this member leads. Its own row shows its own disk."""
+    configuration_index: int = 0
+    """Of the entry that brought it; not committed yet if beyond `commit`. At or below a snapshot's
+    index: it came with the snapshot."""
+    first_index: int = 1
+    """The first entry held here; those before it were compacted away."""
+    snapshot_index: int = 0
+    """Where the newest durable snapshot of this member ends; 0: there is none."""
