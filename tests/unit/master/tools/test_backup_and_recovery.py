@@ -224,3 +224,26 @@ async def test_recovery_is_refused_while_a_quorum_can_be_had(site, capsys):
     assert "can still be had" in capsys.readouterr().err
     log = read_log(DiskLogFiles(site.data_dir("m3") / "wal"))
     assert log.identity.incarnation == ""
+
+
+async def test_a_master_that_was_away_is_sent_the_snapshot_over_its_own_connection(site):
+    """Real files, real connections, threads: what the driver's tests do on memory."""
+    members = ("m1", "m2", "m3")
+    for member in members:
+        await site.start(member, *members)
+    await site.put("m1", "first", b"value")
+    await site.nodes.pop("m3").stop()
+    for number in range(200):
+        await site.put("m1", f"key{number}", bytes(5000))
+    node = await site.start("m3", *members)
+    assert await wait_until(lambda: node.metrics().snapshots_received == 1, CLOCK, WAIT_S)
+    await node.read_barrier(WAIT_S)
+    hashes = set()
+    for member in members:
+        await site.nodes[member].read_barrier(WAIT_S)
+        hashes.add(site.stores[member].freeze().state_hash())
+    assert len(hashes) == 1
+    figures = node.metrics()
+    assert figures.sync.count > 0
+    assert figures.sync.p50_s <= figures.sync.p99_s <= figures.sync.max_s
+    assert figures.alarms == ()
