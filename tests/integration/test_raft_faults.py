@@ -7,13 +7,16 @@ by a checker that knows nothing of Raft), and in the end all masters must hold t
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
-from support.kv_client import KvClient
+from support.kv_client import KvClient, NoAnswer
 from support.kv_load import Load, under_load
 from support.lab_cluster import Cluster
 from support.packet_drop import Direction, dropped
+from support.small_disk import fill, on_a_small_disk
+
+from essaim_cli.lab.parts import is_running
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
@@ -140,3 +143,61 @@ async def test_killing_all_masters_at_once_again_and_again(cluster: Cluster) -> 
             await asyncio.gather(*(cluster.lab("kill", name, "master") for name in names))
             await asyncio.gather(*(cluster.lab("start", name, "master") for name in names))
             await load.until_writes(WRITES)
+
+
+# A full disk.
+
+ROOM_BYTES = 20 * 1024 * 1024
+"""For one more segment of the log, and for little else."""
+BIG_VALUE = "x" * 128 * 1024
+BIG_WRITES_MAX = 800
+"""Three times what is left in both segments."""
+BIG_KEYS = 4
+
+
+@pytest.mark.parametrize("role", ["follower", "leader"])
+async def test_a_master_whose_disk_is_full_ends_with_a_clear_line_and_costs_nothing(
+    cluster: Cluster, role: str
+) -> None:
+    async with judged_load(cluster) as load:
+        victim = cluster.topology.host((await followers(cluster))[0])
+        log = victim.log_file("master")
+        async with on_a_small_disk(cluster, victim, ROOM_BYTES) as directory:
+            await load.until_writes(WRITES)
+            if role == "leader":
+                await lead(cluster, victim.name)
+            said_before = len(log.read_text())
+            fill(directory)
+            other = next(host for host in cluster.topology.masters if host != victim)
+            client = KvClient(other, PROBE_TIMEOUT_S)
+            for number in range(BIG_WRITES_MAX):
+                if not is_running(victim, "master"):
+                    break
+                with suppress(NoAnswer):  # its leader may just have ended
+                    await client.put(f"big{number % BIG_KEYS}", BIG_VALUE)
+            client.close()
+            said = log.read_text()[said_before:]
+            assert not is_running(victim, "master"), said
+            assert "ALARM: no room" in said
+            (last,) = [line for line in said.splitlines() if " critical " in line]
+            assert "No space left on device" in last
+            await load.until_writes(WRITES)
+
+
+async def lead(cluster: Cluster, wanted: str) -> None:
+    """Let one master lead: whoever else does sleeps for a moment."""
+
+    async def leads() -> bool:
+        leader = await cluster.leader()
+        if leader == wanted:
+            return True
+        await stop(cluster, leader)
+        await cluster.until(lambda: _other_than(cluster, leader), "another master leads")
+        await go_on(cluster, leader)
+        return False
+
+    await cluster.until(leads, f"{wanted} leads")
+
+
+async def _other_than(cluster: Cluster, leader: str) -> bool:
+    return await cluster.leader() != leader
