@@ -7,7 +7,11 @@ Read in this order:
 3. `files`: the few file operations the log needs, as a protocol, and their real form
    (`memory_files` is the twin with crashes and faults);
 4. `log`: `Wal`, which opens, appends in synced batches, and moves on to the next segment;
-5. `writer`: the one thread that writes, and how batches come together while a sync runs.
+5. `writer`: the one thread that writes, and how batches come together while a sync runs;
+6. `reading`: the same files looked at without changing anything, for tools.
+
+Snapshots (`essaim_master.snapshot`) stand in the same directory; a record of the log says of each
+that it counts. Why torn and damaged are told apart as they are: docs/adr/0017.
 
 Theory, in four sentences. A *batch* is what one `fdatasync` makes durable; it ends with a
 batch-end record, and the next batch is not written before that sync returned. So damage in
