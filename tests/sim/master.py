@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from sim.disk import OPERATIONS_OF_AN_APPEND_MAX, DiskSpeed, SimulatedFiles, SimulatedWriter
+from sim.invariants import ClusterInvariants
 from sim.network import SimulatedNetwork, SimulatedTransport
 from sim.virtual_time import MachineClock, MachineLoop, PowerCut, WorkAtOnce, World
 from sim.witness import Witness
@@ -74,6 +75,7 @@ class SimulatedMaster:
         world: World,
         network: SimulatedNetwork,
         witness: Witness,
+        invariants: ClusterInvariants,
         rng: random.Random,
         clock_skew_max: float,
         config: RaftConfig,
@@ -86,6 +88,7 @@ class SimulatedMaster:
         self._world = world
         self._network = network
         self._witness = witness
+        self._invariants = invariants
         self._rng = rng
         self._clock_skew_max = clock_skew_max
         self.health = Health.DOWN
@@ -110,6 +113,7 @@ class SimulatedMaster:
             self._world, rate, self._failed
         )
         self.loop.on_crash = self.cut_power
+        self.loop.turn_ended = lambda: self._invariants.turn_ended(self.member)
         wall_ns = WALL_NS + self._rng.randrange(WALL_SKEW_NS)
         self.clock = MachineClock(self._world, rate, wall_ns)
         self.transport = SimulatedTransport(self._network, self.member, self.loop)
@@ -145,6 +149,7 @@ class SimulatedMaster:
         except OSError as error:
             self._fatal(error)
             return
+        self._invariants.life_began(self)
         self.is_ready = True
 
     def kill(self) -> None:
@@ -200,6 +205,7 @@ class SimulatedMaster:
         self.health = health
         self.is_ready = False
         self.loop.kill()
+        self._invariants.life_ended(self.member)
         self.transport.unplug()
         self.ended(self)
 
@@ -226,8 +232,9 @@ class SimulatedMaster:
         second.close()
         if found_again != recovered:
             self._witness.accuse(f"{self.member} would find something else at a second start")
-        base = 0 if recovered.snapshot is None else recovered.snapshot.index
-        self._witness.recovered_on(self.member, recovered.hard_state, base, recovered.entries)
+        self._witness.recovered_on(
+            self.member, recovered.hard_state, recovered.snapshot, recovered.entries
+        )
         return wal, recovered
 
     def _start_writer(

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from sim.clients import SimulatedClient
 from sim.faults import FaultOptions, Faults, draw_options
+from sim.invariants import ClusterInvariants
 from sim.master import Health, SimulatedMaster
 from sim.model import Model, Operation, check_history
 from sim.network import SimulatedNetwork
@@ -95,6 +96,7 @@ class Simulation:
         self.world = World()
         self.witness = Witness(configuration)
         self.witness.look = self._look
+        self.invariants = ClusterInvariants(self.witness, names)
         self.network = SimulatedNetwork(self.world, random.Random(rng.getrandbits(64)))
         self.network.sent = self.witness.sent
         self.masters = [
@@ -104,6 +106,7 @@ class Simulation:
                 self.world,
                 self.network,
                 self.witness,
+                self.invariants,
                 random.Random(rng.getrandbits(64)),
                 options.faults.clock_skew_max,
                 RaftConfig(
@@ -164,11 +167,13 @@ class Simulation:
         for client in self.clients:
             client.is_stopping = True
         self.witness.check_everything()
+        self.invariants.check_everything()
         if not self._run_for(LAST_CALLS_S):
             return
         if self._becomes_lively():
             self._compare_states()
         self.witness.check_everything()
+        self.invariants.check_everything()
         self._check_watches()
         operations = [one for client in self.clients for one in client.operations]
         for problem in check_history(self.witness.ledger, operations):

@@ -91,6 +91,8 @@ class MachineLoop(asyncio.AbstractEventLoop):
         self.is_paused = False
         self.crash_after_callbacks: int | None = None
         self.on_crash: Callable[[], None] = lambda: None
+        self.turn_ended: Callable[[], None] = lambda: None
+        """Called when all that was ready has run."""
 
     # What asyncio asks of a loop
 
@@ -232,6 +234,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
         try:
             for _ in range(CALLBACKS_PER_MOMENT_MAX):
                 if not ready:
+                    self.turn_ended()
                     return
                 handle = ready.popleft()
                 if handle.cancelled():

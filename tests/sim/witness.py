@@ -9,7 +9,15 @@ the properties in the TLA+ specification of Raft (Ongaro's dissertation, appendi
 from collections.abc import Callable, Sequence
 
 from essaim_master.kv.commands import AppliedProposal
-from essaim_master.raft.messages import Configuration, Entry, HardState, Message, MessageType, Role
+from essaim_master.raft.messages import (
+    Configuration,
+    Entry,
+    HardState,
+    Message,
+    MessageType,
+    Role,
+    SnapshotMetadata,
+)
 from essaim_master.raft.status import RaftStatus
 from essaim_master.wal.records import WalBatch
 from essaim_shared.ids import MemberId
@@ -27,6 +35,7 @@ class DiskImage:
 
     def __init__(self) -> None:
         self.base = 0
+        self.base_term = 0
         self.terms: list[int] = []
         self.hard_state = HardState()
 
@@ -43,7 +52,8 @@ class DiskImage:
 
     def write(self, batch: WalBatch) -> None:
         if batch.snapshot is not None and batch.snapshot.resets_log:
-            self.base, self.terms = batch.snapshot.metadata.index, []
+            metadata = batch.snapshot.metadata
+            self.base, self.base_term, self.terms = metadata.index, metadata.term, []
         if batch.entries:
             kept = batch.entries[0].index - 1 - self.base
             if not 0 <= kept <= len(self.terms):
@@ -121,11 +131,17 @@ class Witness:
             self.durable[member].write(batch)
 
     def recovered_on(
-        self, member: MemberId, hard_state: HardState, base: int, entries: Sequence[Entry]
+        self,
+        member: MemberId,
+        hard_state: HardState,
+        snapshot: SnapshotMetadata | None,
+        entries: Sequence[Entry],
     ) -> None:
         """A new life found this on its disk: all that counted as durable must be there."""
         found = DiskImage()
-        found.base, found.hard_state = base, hard_state
+        if snapshot is not None:
+            found.base, found.base_term = snapshot.index, snapshot.term
+        found.hard_state = hard_state
         found.terms = [entry.term for entry in entries]
         before = self.durable[member]
         for index, applied in self.ledger.items():
@@ -143,7 +159,8 @@ class Witness:
             self.accuse(f"{member} forgot its vote: {old} was durable, {new} was recovered")
         self.durable[member] = found
         again = DiskImage()
-        again.base, again.terms, again.hard_state = base, list(found.terms), hard_state
+        again.base, again.base_term = found.base, found.base_term
+        again.terms, again.hard_state = list(found.terms), hard_state
         self.submitted[member] = again
 
     # The wires
