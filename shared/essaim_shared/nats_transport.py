@@ -70,6 +70,7 @@ REQUESTS_MAX: Final = 65_536
 """Requests under way at once; one more raises BusDisconnected."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
+CANCEL_AGAIN_S: Final = 0.1
 
 _NATS_PY_PING_INTERVAL_S: Final = 86_400
 """In effect never: nats-py's own ping ends a connection by ways that can wait for ever."""
@@ -312,9 +313,11 @@ class NatsTransport:
                 await connection.rtt(CLOSE_TIMEOUT_S)  # type: ignore[arg-type]
             except _CONNECTION_ERRORS as error:
                 _log.info("the bus was left unflushed %s", fields(error=repr(error)))
-        if self._keeper is not None:
+        # Again until it ends: a cancellation that meets nats-py in the midst of a handshake that
+        # fails is swallowed there.
+        while self._keeper is not None and not self._keeper.done():
             self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+            await asyncio.wait({self._keeper}, timeout=CANCEL_AGAIN_S)
         for answer in self._requests.values():
             if not answer.done():
                 answer.set_exception(BusDisconnected("the connection to the bus was closed"))
