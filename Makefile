@@ -1,6 +1,6 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test check sim mutations bench lock
+.PHONY: help up down test check sim mutations fuzz bench failover lock
 .DEFAULT_GOAL := help
 
 help:
@@ -10,7 +10,9 @@ help:
 	@echo 'make check   style, types and house rules only'
 	@echo 'make sim     whole clusters of masters on virtual time, with faults (SEEDS=2000, or SEED=42)'
 	@echo 'make mutations  put known bugs into copies of the code; the simulator must find each'
+	@echo 'make fuzz    hostile bytes for every decoder (EXAMPLES=3000 for each)'
 	@echo 'make bench   Essaim, Docker Swarm and plain calls side by side (ROUNDS=3, about 15 minutes)'
+	@echo 'make failover  the leader is cut off: how long until a write is accepted (RUNS=10)'
 	@echo 'make lock    pin the newest allowed versions again (needs uv)'
 
 up:
@@ -49,6 +51,18 @@ ROUNDS ?= 3
 bench:
 	@tools/bootstrap dev
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python bench/compare_swarm.py --rounds $(ROUNDS)
+
+EXAMPLES ?= 3000
+
+fuzz:
+	@tools/bootstrap dev
+	ESSAIM_FUZZ_EXAMPLES=$(EXAMPLES) .venv/bin/python -m pytest -q tests/fuzz
+
+RUNS ?= 10
+
+failover:
+	@tools/bootstrap dev
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python bench/failover.py --runs $(RUNS)
 
 UV_COMPILE = uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-header
