@@ -107,8 +107,8 @@ class Cluster:
         self.applied: dict[str, list[bytes]] = {name: [] for name in self.cores}
         self.readies: list[tuple[str, Ready]] = []
 
-    def settle(self) -> None:
-        """Work and deliver until nobody has anything to do."""
+    def settle(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Work and deliver until nobody has anything to do, or `until` is true after a delivery."""
         for _ in range(TURNS_MAX):
             for name, core in self.cores.items():
                 if core.has_ready():
@@ -121,6 +121,8 @@ class Cluster:
                 if not {message.sender, message.receiver} & self.cut:
                     self.delivered.append(message)
                     self.cores[message.receiver].step(message)
+                    if until():
+                        return
             if not arriving and not any(core.has_ready() for core in self.cores.values()):
                 return
         raise AssertionError(f"not at rest after {TURNS_MAX} turns")

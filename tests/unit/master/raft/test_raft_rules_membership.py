@@ -46,6 +46,37 @@ def test_rule_17_no_change_before_an_entry_of_the_own_term_is_committed(leader, 
     assert leading.propose_configuration(AddLearner("d")) == 4
 
 
+def test_rule_17_the_story_of_2015(cluster):
+    """Without the rule, b removes a with the word of c alone, while a, which had removed b without
+    anybody's knowing, is elected by d: {b, c} and {a, d} share nobody, and a commit is lost."""
+    four = cluster("a", "b", "c", "d")
+    a, b = four.elect("a"), four.cores["b"]
+    four.cut = {"b", "c", "d"}
+    a.propose_configuration(RemoveMember("b"))
+    four.settle()
+    four.cut = {"a"}
+    for name in "cd":
+        for _ in range(6):
+            four.cores[name].tick()
+        four.cores[name].ready()
+    for _ in range(6):
+        b.tick()
+    four.settle(until=lambda: b.is_leader)
+    with pytest.raises(ProposalDropped, match="has not committed an entry of its own yet"):
+        b.propose_configuration(RemoveMember("a"))
+    four.settle()
+    b.propose_configuration(RemoveMember("a"))
+    four.settle()
+    commit = b.commit
+    four.cut = {"b", "c"}
+    four.tick(30)
+    assert not any(core.is_leader and core.term > b.term for core in four.cores.values())
+    four.cut = set()
+    leading = four.elect("c")
+    assert leading.log.term_at(commit) == 2, "nothing that was committed is lost"
+    assert leading.status().configuration.voters == ("b", "c", "d")
+
+
 def test_rule_17_one_change_at_a_time_committed_and_applied(leader, raft):
     leading = settled_leader(leader, raft)
     index = leading.propose_configuration(AddLearner("d"))
