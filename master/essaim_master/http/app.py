@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
+from essaim_master.http.backup_route import BackupRoute
 from essaim_master.http.cluster_routes import ClusterRoutes
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
@@ -103,6 +104,7 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *NodeRoutes(api).routes(),
         *essaim.routes(),
         *ClusterRoutes(api).routes(),
+        *BackupRoute(api).routes(),
         *kv.routes(),
         *SystemRoutes(api).routes(),
     ]

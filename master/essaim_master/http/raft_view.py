@@ -1,5 +1,6 @@
 """What one master tells about its part in the consensus: the object of `GET /essaim/raft`."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from essaim_master.cluster_members import ClusterMembers
@@ -10,6 +11,7 @@ from essaim_master.raft_metrics import RaftMetrics
 from essaim_master.state.cluster import Cluster
 from essaim_master.state_hashes import StateHashes
 from essaim_master.versions import CLUSTER_VERSION
+from essaim_master.wal.records import Identity
 from essaim_shared import __version__
 from essaim_shared.ids import MemberId
 from essaim_shared.loop_lag import LoopLag
@@ -27,9 +29,17 @@ class InspectedNode(Protocol):
     @property
     def log(self) -> RaftLog: ...
 
+    @property
+    def applied(self) -> int: ...
+
+    @property
+    def identity(self) -> Identity: ...
+
     def status(self) -> RaftStatus: ...
 
     def metrics(self) -> RaftMetrics: ...
+
+    def backup(self) -> Iterator[bytes]: ...
 
 
 class Inside:

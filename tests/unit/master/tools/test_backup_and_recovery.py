@@ -1,11 +1,15 @@
 """The offline tools on real files: what is backed up comes back, and a lone survivor goes on."""
 
+import asyncio
 import random
 import socket
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
+from essaim_master.http.backup_route import BackupRoute
 from essaim_master.kv.commands import (
     Command,
     ProposalId,
@@ -247,3 +251,49 @@ async def test_a_master_that_was_away_is_sent_the_snapshot_over_its_own_connecti
     assert figures.sync.count > 0
     assert figures.sync.p50_s <= figures.sync.p99_s <= figures.sync.max_s
     assert figures.alarms == ()
+
+
+class OneMaster:
+    """What the backup's route asks of the API, over a real node."""
+
+    def __init__(self, node: RaftNode) -> None:
+        self.inside = self
+        self.node = node
+
+    async def read_barrier(self, request: Request) -> None:
+        await self.node.read_barrier(WAIT_S)
+
+
+async def fetch(app: Starlette, path: str) -> tuple[int, bytes]:
+    sent: list[dict] = []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    is_asked = False
+
+    async def receive():
+        nonlocal is_asked
+        if is_asked:
+            await asyncio.Event().wait()
+        is_asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def test_a_running_master_serves_a_backup_that_passes_its_check(site, capsys):
+    node = await site.start("m1", "m1")
+    for number in range(60):
+        await site.put("m1", f"key{number}", bytes(20_000))
+    app = Starlette(routes=BackupRoute(OneMaster(node)).routes())
+    status, body = await fetch(app, "/essaim/cluster/backup")
+    assert status == 200
+    backup = site.root / "backup"
+    backup.write_bytes(body)
+    assert main(["check", str(backup)]) == 0
+    assert f"entry {node.applied}" in capsys.readouterr().out
+    backup.write_bytes(body[:-30])
+    assert main(["check", str(backup)]) == 1
+    assert "ends before its footer" in capsys.readouterr().err
