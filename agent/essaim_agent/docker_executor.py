@@ -1,4 +1,4 @@
-"""Tasks as containers of a Docker Engine. Only this and `docker_executor_events` import docker.
+"""Tasks as containers of a Docker Engine. Only the files called `docker_executor…` import docker.
 
 Calls block, so they run in a small pool of threads, each with a client (and a connection) of its
 own. What costs nothing per container is preferred to what is convenient: bodies are built by us,
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import docker
-import docker.constants
 import docker.errors
 import docker.utils
 import requests.exceptions
 import urllib3.exceptions
 
 from essaim_agent import docker_options as options
+from essaim_agent.docker_executor_client import NEWEST_VERSION, new_client
 from essaim_agent.docker_executor_events import ExitStream
 from essaim_agent.executor import (
     ContainerExit,
@@ -106,7 +106,6 @@ class DockerExecutor:
         self.engine_root = Path("/var/lib/docker")
         """Where the engine keeps its data; known once opened."""
         self._socket_path = socket_path
-        self._base_url = f"unix://{socket_path}"
         self._cluster_id = cluster_id
         self._run_dir = run_dir
         self._clock = clock
@@ -126,12 +125,8 @@ class DockerExecutor:
 
     # Clients and threads.
 
-    def _new_client(self, timeout_s: int = CALL_TIMEOUT_S) -> docker.APIClient:
-        client = docker.APIClient(self._base_url, version=self._version, timeout=timeout_s)
-        # Neither proxies nor netrc matter on a unix socket, and looking for them costs a
-        # millisecond per call.
-        client.trust_env = False
-        return client
+    def _new_client(self) -> docker.APIClient:
+        return new_client(self._socket_path, self._version, CALL_TIMEOUT_S)
 
     def _client(self) -> docker.APIClient:
         """The client of the present thread."""
@@ -164,9 +159,8 @@ class DockerExecutor:
                 # docker's client leaves its socket open when nobody listens.
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.connect(str(self._socket_path))
-                asking = docker.APIClient(self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
-                newest = docker.constants.DEFAULT_DOCKER_API_VERSION
-                spoken = asking.api_version
+                asking = new_client(self._socket_path, "auto", CALL_TIMEOUT_S)
+                spoken, newest = asking.api_version, NEWEST_VERSION
                 self._version = spoken if docker.utils.version_lt(spoken, newest) else newest
                 info: dict[str, Any] = asking.info()
                 asking.close()
