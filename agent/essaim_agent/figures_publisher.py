@@ -59,10 +59,13 @@ class FiguresPublisher:
         tasks: Tasks,
         new_sampler: Callable[[Sequence[str]], FiguresSampler],
         pid_of: Callable[[str], Awaitable[int]] | None,
+        may_tell: Callable[[], bool],
         clock: Clock,
     ) -> None:
         """`new_sampler` makes a sampler that looks for containers under these cgroups. `pid_of`
-        asks the engine for a container's process; None where the processes are known."""
+        asks the engine for a container's process; None where the processes are known. `may_tell`
+        is whether the figures are those of the node that bears this id: a cloned disk's are not,
+        and would be shown in turn with the original's."""
         self._transport = transport
         self._subject = subject
         self._node_id = node_id
@@ -70,6 +73,7 @@ class FiguresPublisher:
         self._tasks = tasks
         self._new_sampler = new_sampler
         self._pid_of = pid_of
+        self._may_tell = may_tell
         self._clock = clock
         self._sampler = new_sampler(CGROUP_PARENTS_DEFAULT)
 
@@ -84,6 +88,8 @@ class FiguresPublisher:
             await self._learn_parent(running[0].container_id, self._pid_of)
         containers = [self._measured(manager) for manager in running]
         node, figures = await self._sampler.sample(containers)
+        if not self._may_tell():
+            return
         try:
             for report in reports(self._node_id, node, figures):
                 await self._transport.publish(self._subject, encode(report))

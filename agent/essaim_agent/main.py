@@ -180,6 +180,7 @@ async def _run(config: AgentConfig) -> None:
                 resources.engine_version,
             ),
             pid_of=engine.pid_of,
+            may_tell=lambda: session.state is not State.REFUSED,
             clock=clock,
         )
         await _serve_metrics(config, figures, session, ends)
