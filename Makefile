@@ -1,6 +1,6 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test check sim mutations fuzz bench failover lock
+.PHONY: help up down test check sim mutations fuzz bench bench-etcd failover lock
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make mutations  put known bugs into copies of the code; the simulator must find each'
 	@echo 'make fuzz    hostile bytes for every decoder (EXAMPLES=3000 for each)'
 	@echo 'make bench   Essaim, Docker Swarm and plain calls side by side (ROUNDS=3, about 15 minutes)'
+	@echo 'make bench-etcd  the masters as a key-value store beside etcd (needs etcd-server, etcd-client)'
 	@echo 'make failover  the leader is cut off: how long until a write is accepted (RUNS=10)'
 	@echo 'make lock    pin the newest allowed versions again (needs uv)'
 
@@ -63,6 +64,11 @@ RUNS ?= 10
 failover:
 	@tools/bootstrap dev
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python bench/failover.py --runs $(RUNS)
+
+bench-etcd:
+	@tools/bootstrap dev
+	@command -v etcd etcdctl >/dev/null || { echo 'make bench-etcd: the peer is missing (apt-get install --no-install-recommends etcd-server etcd-client)' >&2; exit 1; }
+	@.venv/bin/python bench/compare_etcd.py --rounds $(ROUNDS)
 
 UV_COMPILE = uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-header
