@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import click
@@ -17,6 +17,8 @@ REQUEST_TIMEOUT_S = 30.0
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """Of a watch: one transaction's keys and values, with those before, in base64."""
+
+DOWNLOAD_PART_BYTES = 1024 * 1024
 
 Filters = dict[str, list[str]]
 
@@ -54,6 +56,22 @@ class Client:
 
     def post(self, path: str, body: Any, **query: str) -> Any:
         return self._request("POST", path, query, body)
+
+    def download(self, path: str, file: BinaryIO) -> None:
+        """Write the body of a GET into a file, however long it is. What comes may be cut off: the
+        caller checks it."""
+        try:
+            self._connection.request("GET", path)
+            answer = self._connection.getresponse()
+            if answer.status >= 400:
+                raise ApiError(answer.status, _message(answer.read(), answer.status))
+            while part := answer.read(DOWNLOAD_PART_BYTES):
+                file.write(part)
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise MasterUnreachable(
+                f"the master at {self.url} broke off: {reason}; try again"
+            ) from error
 
     def delete(self, path: str, **query: str) -> Any:
         return self._request("DELETE", path, query, None)

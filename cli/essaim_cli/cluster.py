@@ -1,14 +1,17 @@
 """`essaim cluster …`: the masters themselves."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
 from essaim_cli.client import client_of
+from essaim_cli.errors import CommandFailed
 from essaim_cli.formatting import table
-from essaim_cli.master_tools import run_tool
+from essaim_cli.master_tools import ask_tool, run_tool
 
 MEMBER_HEADINGS = ("ID", "ROLE", "LEADER", "RAFT ADDRESS", "HTTP ADDRESS", "VERSION", "ADDED")
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -80,6 +83,29 @@ def transfer_leadership(context: click.Context, member_id: str | None) -> None:
     body = {} if member_id is None else {"To": member_id}
     answer = client_of(context).post("/essaim/cluster/transfer-leadership", body)
     click.echo(answer["Leader"])
+
+
+@cluster.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data-dir", metavar="DIR", help="Of a stopped master, instead of asking one.")
+@click.pass_context
+def backup(context: click.Context, file: Path, data_dir: str | None) -> None:
+    """Write the whole state into a file, and check it by its hash."""
+    if data_dir is not None:
+        run_tool(["backup", str(file), f"--data-dir={data_dir}"])
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        with partial.open("wb") as written:
+            client_of(context).download("/essaim/cluster/backup", written)
+            written.flush()
+            os.fsync(written.fileno())
+        found = ask_tool(["check", str(partial)])
+        partial.rename(file)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {file}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    click.echo(found.replace(str(partial), str(file), 1))
 
 
 def _tool_command(name: str, help_text: str) -> None:

@@ -135,3 +135,31 @@ async def test_the_only_voter_stays(alone: MasterProcesses) -> None:
     code, _, err = await alone.run("cluster", "transfer-leadership")
     assert code == 1
     assert "no other master votes here" in err
+
+
+async def test_a_backup_of_the_running_cluster_is_whole_and_stopped_files_show_the_same(
+    masters: MasterProcesses, tmp_path: Path
+) -> None:
+    await masters.start()
+    await masters.ok("kv", "put", "color", "blue")
+    file = tmp_path / "backup"
+    said = await masters.ok("cluster", "backup", str(file), at="m2")
+    assert said.startswith(f"{file}: cluster test, entry ")
+    assert file.stat().st_size > 0
+    assert not (tmp_path / "backup.partial").exists()
+
+    running = (await masters.ok("raft", "dump", at="m2")).splitlines()
+    data_dir = str(masters.masters["m2"].data_dir)
+    code, _, err = await masters.run("raft", "dump", "--data-dir", data_dir)
+    assert code == 1, "the files of a running master are its own"
+    assert len(err.splitlines()) == 1
+    assert masters.masters["m2"].stop() == 0
+    stopped = (await masters.ok("raft", "dump", "--data-dir", data_dir)).splitlines()
+    assert [json.loads(line)["Key"] for line in stopped] == [
+        json.loads(line)["Key"] for line in running
+    ]
+    log = json.loads(await masters.ok("raft", "log", "-o", "json", "--data-dir", data_dir))
+    assert log["MemberID"] == "m2"
+    assert any("/kv/color" in entry["Summary"] for entry in log["Entries"])
+    code, _, err = await masters.run("cluster", "backup", "/nowhere/backup", at="m1")
+    assert (code, err) == (1, "Error: cannot write /nowhere/backup: No such file or directory\n")

@@ -11,7 +11,6 @@ from essaim_master.raft_metrics import RaftMetrics
 from essaim_master.state.cluster import Cluster
 from essaim_master.state_hashes import StateHashes
 from essaim_master.versions import CLUSTER_VERSION
-from essaim_master.wal.records import Identity
 from essaim_shared import __version__
 from essaim_shared.ids import MemberId
 from essaim_shared.loop_lag import LoopLag
@@ -28,12 +27,6 @@ class InspectedNode(Protocol):
 
     @property
     def log(self) -> RaftLog: ...
-
-    @property
-    def applied(self) -> int: ...
-
-    @property
-    def identity(self) -> Identity: ...
 
     def status(self) -> RaftStatus: ...
 

@@ -1,4 +1,4 @@
-"""`python -m essaim_master.tools backup|check|restore|recover`."""
+"""`python -m essaim_master.tools backup|check|restore|recover|log|dump`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from essaim_master.config import load_master_config
 from essaim_master.tools.backup import CheckedBackup, backup_files, check_backup, restore_backup
+from essaim_master.tools.inspect import add_commands
 from essaim_master.tools.recovery import go_on_alone, survey
 from essaim_shared.errors import EssaimError
 
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     recover = commands.add_parser("recover", help="Go on alone, when a majority is lost for good.")
     recover.add_argument("--yes", action="store_true", help="Do it, rather than only look.")
     recover.set_defaults(run=_recover)
+    add_commands(commands)
     for command in (restore, recover):
         command.add_argument("--config", type=Path, required=True, metavar="MASTER.TOML")
         command.add_argument("--data-dir", type=Path, help="Another one than the file names.")
