@@ -84,7 +84,7 @@ class Faults:
         self._options = options
         self._rng = rng
         self._is_over = False
-        self._flips_left = 1  # Of three voters, at least two keep what they promised.
+        self.flips_left = 1  # Of three voters, at least two keep what they promised.
         self.count = 0
         self._kinds = [kind for kind in KINDS if options.weights[kind] > 0]
         self._weights = [options.weights[kind] for kind in self._kinds]
@@ -271,11 +271,11 @@ class Faults:
     def flip_bit(self) -> None:
         """A bit of a machine that is down changes; it must notice, or the bit must not matter."""
         down = [one for one in self._masters if one.health is Health.DOWN and not one.is_flipped]
-        if down and self._flips_left:
+        if down and self.flips_left:
             master = self._rng.choice(down)
             if master.files.flip_bit(self._rng) is not None:
                 master.is_flipped = True
-                self._flips_left -= 1
+                self.flips_left -= 1
 
 
 STRIKES: dict[str, Callable[[Faults], None]] = {kind: getattr(Faults, kind) for kind in KINDS}

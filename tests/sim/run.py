@@ -30,6 +30,7 @@ class Totals(msgspec.Struct):
     operations: int = 0
     acknowledged: int = 0
     terms: int = 0
+    changes: int = 0
     faults: int = 0
     crashes: int = 0
     corrupt: int = 0
@@ -91,7 +92,8 @@ def describe_totals(totals: Totals, wall_s: float, processes: int) -> str:
         f"{totals.seeds} seeds, {hours:.2f} simulated hours in {wall_s:.0f} s: {rate:.0f} "
         f"simulated hours per wall hour with {processes} processes\n"
         f"{totals.events} events, {totals.entries} entries, {totals.operations} calls "
-        f"({totals.acknowledged} answered), {totals.terms} terms, {totals.faults} faults, "
+        f"({totals.acknowledged} answered), {totals.terms} terms, {totals.changes} changes of "
+        f"members, {totals.faults} faults, "
         f"{totals.crashes} crashes, {totals.restores} snapshots restored, "
         f"{totals.corrupt} damaged disks refused"
     )

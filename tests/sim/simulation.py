@@ -10,11 +10,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
+from sim.churn import Churn
 from sim.clients import SimulatedClient
 from sim.faults import FaultOptions, Faults, draw_options
 from sim.invariants import ClusterInvariants
 from sim.master import Health, SimulatedMaster
-from sim.model import Model, Operation, check_history
+from sim.model import Model, check_history
 from sim.network import SimulatedNetwork
 from sim.virtual_time import World
 from sim.witness import Violation, Witness
@@ -31,6 +32,8 @@ LAST_CALLS_S = 5.0
 """How long calls that are under way are waited for after healing."""
 LIVENESS_S = 20.0
 LIVENESS_STEP_S = 0.1
+CHURN_EVERY_SEEDS = 4
+"""In one of so many seeds members come and go; no disk is damaged in those."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -47,6 +50,7 @@ class Options(msgspec.Struct, frozen=True):
     phase_one_s: float
     padding_bytes: int
     faults: FaultOptions
+    has_churn: bool
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -60,6 +64,8 @@ class Report(msgspec.Struct, frozen=True):
     operations: int
     acknowledged: int
     terms: int
+    changes: int
+    """Of the configuration."""
     faults: int
     crashes: int
     corrupt: int
@@ -81,6 +87,7 @@ def draw(seed: int, phase_one_s: float | None = None) -> Options:
         phase_one_s=phase_one_s or rng.uniform(3.0, 9.0),
         padding_bytes=rng.choice((0, 0, 300)),
         faults=draw_options(rng),
+        has_churn=seed % CHURN_EVERY_SEEDS == CHURN_EVERY_SEEDS - 1,
     )
 
 
@@ -141,7 +148,10 @@ class Simulation:
             options.faults,
             random.Random(rng.getrandbits(64)),
         )
-        self.last_writes: list[Operation] = []
+        self.churn: Churn | None = None
+        if options.has_churn:
+            self.churn = Churn(self.world, self.masters, random.Random(rng.getrandbits(64)))
+            self.faults.flips_left = 0
 
     # Running
 
@@ -161,9 +171,13 @@ class Simulation:
         for client in self.clients:
             client.start()
         self.faults.start()
+        if self.churn is not None:
+            self.churn.start()
         if not self._run_for(self.options.phase_one_s):
             return
         self.faults.stop()
+        if self.churn is not None:
+            self.churn.stop()
         for client in self.clients:
             client.is_stopping = True
         self.witness.check_everything()
@@ -190,7 +204,20 @@ class Simulation:
         return master.node.status() if master.health is Health.RUNNING else None
 
     def _living(self) -> list[SimulatedMaster]:
-        return [master for master in self.masters if master.health is not Health.CORRUPT]
+        """Those which must serve: members on disks that were not damaged."""
+        wanted = set(self._last_configuration())
+        return [
+            master
+            for master in self.masters
+            if master.health is not Health.CORRUPT and master.member in wanted
+        ]
+
+    def _last_configuration(self) -> tuple[MemberId, ...]:
+        statuses = [one.node.status() for one in self.masters if one.is_ready]
+        if not statuses:
+            return ()
+        newest = max(statuses, key=lambda one: (one.commit, one.term)).configuration
+        return (*newest.voters, *newest.learners)
 
     def _becomes_lively(self) -> bool:
         """Write and read through every master; whether all of that came about in time."""
@@ -305,6 +332,7 @@ class Simulation:
             operations=len(operations),
             acknowledged=sum(one.returned is not None for one in operations),
             terms=len(self.witness.leaders),
+            changes=0 if self.churn is None else self.churn.count,
             faults=self.faults.count,
             crashes=sum(master.crashes for master in self.masters),
             corrupt=sum(master.health is Health.CORRUPT for master in self.masters),

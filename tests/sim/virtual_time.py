@@ -151,6 +151,10 @@ class MachineLoop(asyncio.AbstractEventLoop):
     def create_task(
         self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
+        unstarted = self._unstarted
+        while unstarted and inspect.getcoroutinestate(unstarted[0]) != inspect.CORO_CREATED:
+            _ = unstarted.popleft()
+        unstarted.append(coro)
         return asyncio.Task(coro, loop=self, name=name, context=context)
 
     def run_in_executor(  # type: ignore[override]
@@ -195,11 +199,15 @@ class MachineLoop(asyncio.AbstractEventLoop):
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begin a task here, called from outside of the loop."""
-        unstarted = self._unstarted
-        while unstarted and inspect.getcoroutinestate(unstarted[0]) != inspect.CORO_CREATED:
-            _ = unstarted.popleft()
-        unstarted.append(coroutine)
         return self.create_task(coroutine)
+
+    def run_inside(self, call: Callable[[], object]) -> None:
+        """Call something of this machine now, as one of its own callbacks would."""
+        asyncio._set_running_loop(self)
+        try:
+            call()
+        finally:
+            asyncio._set_running_loop(None)
 
     def kill(self) -> None:
         self.is_dead = True

@@ -9,9 +9,11 @@ the properties in the TLA+ specification of Raft (Ongaro's dissertation, appendi
 from collections.abc import Callable, Sequence
 
 from essaim_master.kv.commands import AppliedProposal
+from essaim_master.raft import configurations
 from essaim_master.raft.messages import (
     Configuration,
     Entry,
+    EntryKind,
     HardState,
     Message,
     MessageType,
@@ -24,6 +26,9 @@ from essaim_shared.ids import MemberId
 
 LEADERS_MESSAGES = frozenset({MessageType.APPEND_REQUEST, MessageType.HEARTBEAT_REQUEST})
 PRE_VOTES = frozenset({MessageType.PRE_VOTE_REQUEST, MessageType.PRE_VOTE_RESPONSE})
+
+CONFIGURATIONS_IN_QUESTION = 3
+"""One that is in effect, one under way, and one that was replaced with its leader."""
 
 
 class Violation(Exception):
@@ -78,7 +83,6 @@ class AppliedEntry:
 
 class Witness:
     def __init__(self, configuration: Configuration) -> None:
-        self.voters: tuple[MemberId, ...] = configuration.voters
         members = (*configuration.voters, *configuration.learners)
         self.moment = 0
         """Grows with every call and return of a client: the order of real time."""
@@ -93,6 +97,8 @@ class Witness:
         """What the leader of a term had learned from its predecessors, by term."""
         self.look: Callable[[MemberId], RaftStatus | None] = lambda member: None
         """What a member says of itself now."""
+        self.configurations = [configuration]
+        """Those of the members that were ever written to a disk, in the order of writing."""
         self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}
         """By (index, term): the entry and the term of the one before it."""
         self._votes: dict[tuple[int, MemberId], MemberId] = {}
@@ -125,6 +131,10 @@ class Witness:
                     f"term {previous_term} on {member}, elsewhere of term {known[1]}"
                 )
             previous_term = entry.term
+            if entry.kind is EntryKind.CONFIGURATION:
+                found = configurations.decode(entry.data)
+                if found != self.configurations[-1]:
+                    self.configurations.append(found)
 
     def durable_on(self, member: MemberId, batches: Sequence[WalBatch]) -> None:
         for batch in batches:
@@ -207,12 +217,13 @@ class Witness:
             self.accuse(f"[ElectionSafety] {sender} and {leader} lead term {term}")
             return
         self.leaders[term] = sender
-        granted = sum(self._votes.get((term, voter)) == sender for voter in self.voters)
-        has_own = sender in self.voters and self.durable[sender].hard_state.vote == sender
-        if 2 * (granted + has_own) <= len(self.voters):
+        supporters = {name for name in self.durable if self._votes.get((term, name)) == sender}
+        if self.durable[sender].hard_state.vote == sender:
+            supporters.add(sender)
+        if not self._is_majority(supporters):
             self.accuse(
-                f"[ElectionSafety] {sender} leads term {term} with {granted + has_own} of "
-                f"{len(self.voters)} votes"
+                f"[ElectionSafety] {sender} leads term {term} with the votes of "
+                f"{', '.join(sorted(supporters)) or 'nobody'}"
             )
         status = self.look(sender)
         if status is not None:
@@ -249,14 +260,22 @@ class Witness:
             )
 
     def _check_quorum_holds(self, member: MemberId, index: int, term: int) -> None:
-        holders = [
-            voter for voter in self.voters if self.durable[voter].term_at(index) in (term, -1)
-        ]
-        if 2 * len(holders) <= len(self.voters):
+        holders = {
+            name for name, image in self.durable.items() if image.term_at(index) in (term, -1)
+        }
+        if not self._is_majority(holders):
             self.accuse(
                 f"[QuorumLog] {member} applies entry {index} of term {term}, which is durable on "
-                f"{', '.join(holders) or 'nobody'} only"
+                f"{', '.join(sorted(holders)) or 'nobody'} only"
             )
+
+    def _is_majority(self, names: set[MemberId]) -> bool:
+        """Of the voters; while members come and go, of those of one of the latest configurations:
+        which one counted, only the leader knew."""
+        return any(
+            2 * len(names & set(configuration.voters)) > len(configuration.voters)
+            for configuration in self.configurations[-CONFIGURATIONS_IN_QUESTION:]
+        )
 
     def _check_own_term(self, member: MemberId, index: int) -> None:
         """A leader commits by counting only entries of its own term; what earlier ones left
