@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
@@ -164,21 +164,13 @@ async def _run(config: AgentConfig) -> None:
             clock=clock,
             rng=rng,
         )
-        networks = engine.networks
         figures = FiguresPublisher(
             transport=transport,
             subject=subjects.figures(node_id),
             node_id=node_id,
             cluster_id=config.cluster_id,
             tasks=worker,
-            new_sampler=lambda parents: FiguresSampler(
-                engine.measured_as,
-                engine.data_root(),
-                clock,
-                lambda task_id: networks.counters(TaskId(task_id)),
-                parents,
-                resources.engine_version,
-            ),
+            new_sampler=_sampler_maker(engine, clock, resources.engine_version),
             pid_of=engine.pid_of,
             may_tell=lambda: session.state is not State.REFUSED,
             clock=clock,
@@ -195,6 +187,22 @@ async def _run(config: AgentConfig) -> None:
             group.create_task(session.run(), name="session")
             group.create_task(figures.run(), name="figures")
             group.create_task(LoopLag(clock).run(), name="loop lag")
+
+
+def _sampler_maker(
+    engine: Engine, clock: Clock, engine_version: str
+) -> Callable[[Sequence[str]], FiguresSampler]:
+    def new_sampler(cgroup_parents: Sequence[str]) -> FiguresSampler:
+        return FiguresSampler(
+            engine.measured_as,
+            engine.data_root(),
+            clock,
+            lambda task_id: engine.networks.counters(TaskId(task_id)),
+            cgroup_parents,
+            engine_version,
+        )
+
+    return new_sampler
 
 
 def _make_run_directory(run_dir: str) -> None:
