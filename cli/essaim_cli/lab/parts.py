@@ -10,7 +10,7 @@ from pathlib import Path
 from essaim_cli.lab import config_files
 from essaim_cli.lab.errors import EngineImpossible, LabError, PartNotReady
 from essaim_cli.lab.external import run_command
-from essaim_cli.lab.probes import answers
+from essaim_cli.lab.probes import answers, http_request
 from essaim_cli.lab.processes import (
     ProcessIdentity,
     is_alive,
@@ -154,8 +154,19 @@ async def wait_ready(host: Host, part: PartName, clock: Clock) -> None:
             attempts += 1
             start_part(host, part)
         if clock.monotonic_s() > deadline_s:
-            raise PartNotReady(_complaint(host, part, f"is silent after {READY_TIMEOUT_S:g} s"))
+            raise PartNotReady(_complaint(host, part, await unready(host, part)))
         await clock.sleep(READY_POLL_S)
+
+
+async def unready(host: Host, part: PartName) -> str:
+    """What is wrong with a part that runs. An agent says so itself: without a master it is well,
+    and yet not ready."""
+    if part == "agent":
+        answer = await http_request((host.address, host.metrics_port), "/healthz")
+        if answer is not None:
+            reason = answer[1].decode(errors="replace").strip()
+            return f"runs, but is not ready after {READY_TIMEOUT_S:g} s ({reason})"
+    return f"is silent for {READY_TIMEOUT_S:g} s"
 
 
 async def signal_part(host: Host, part: PartName, number: signal.Signals, clock: Clock) -> None:
@@ -199,8 +210,8 @@ async def state_of_part(host: Host, part: PartName) -> PartState:
 
 def _complaint(host: Host, part: PartName, what: str) -> str:
     last = _last_line(host.log_file(part))
-    said = f' after "{last}"' if last else ""
-    return f"the {part} of {host.name} {what}{said}: see {host.log_file(part)}"
+    said = f', its last words: "{last}"' if last else ""
+    return f"the {part} of {host.name} {what}{said}; see {host.log_file(part)}"
 
 
 def _last_line(path: Path) -> str:

@@ -7,6 +7,7 @@ import signal
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from essaim_cli.lab.errors import LabError
 from essaim_cli.lab.external import run_command
 from essaim_cli.lab.images import web_image_tar
 from essaim_cli.lab.lock import labs_locked
+from essaim_cli.lab.parts import unready
 from essaim_cli.lab.probes import http_request, json_of
 from essaim_cli.lab.processes import (
     ProcessIdentity,
@@ -25,6 +27,7 @@ from essaim_cli.lab.processes import (
     state_of,
 )
 from essaim_cli.lab.state import Roots
+from essaim_cli.lab.topology import plan_lab
 from essaim_cli.lab.traces import (
     end_processes,
     find_processes,
@@ -245,3 +248,28 @@ async def test_a_probe_takes_any_answer_and_believes_only_good_ones(
 async def test_a_probe_of_nobody_is_no_answer(tmp_path: Path) -> None:
     assert await http_request(tmp_path / "nobody", "/") is None
     assert await json_of(tmp_path / "nobody", "/") is None
+
+
+async def test_an_agent_that_waits_for_a_master_is_not_called_silent(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Unavailable\r\n\r\nno session with a leader\n")
+        writer.close()
+
+    lab = plan_lab(
+        "lab",
+        host_count=1,
+        master_count=1,
+        executor="process",
+        subnet_number=0,
+        run_root=tmp_path,
+        data_root=tmp_path,
+    )
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    host = replace(lab.hosts[0], metrics_port=port)
+    assert "runs, but is not ready" in await unready(host, "agent")
+    assert "(no session with a leader)" in await unready(host, "agent")
+    server.close()
+    await server.wait_closed()
+    assert "is silent" in await unready(host, "agent")
