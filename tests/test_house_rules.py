@@ -22,6 +22,7 @@ FUNCTION_LINES_MAX = 60
 IMPORTERS: dict[str, tuple[str, ...]] = {
     "nats": ("shared/essaim_shared/nats_transport",),
     "docker": ("agent/essaim_agent/docker_",),
+    "msgpack": ("master/essaim_master/inspection",),
     "pyroute2": ("agent/essaim_agent/overlay/",),
     "psutil": ("agent/essaim_agent/metrics/",),
     "uvicorn": ("master/essaim_master/http/", "agent/essaim_agent/metrics/"),

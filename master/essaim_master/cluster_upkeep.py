@@ -84,6 +84,7 @@ class ClusterUpkeep:
         on_unfit: Callable[[ConfigError], None],
         ask: AskMaster = ask_over_http,
         hash_period_s: float = HASH_PERIOD_S,
+        lonely_s: float = LONELY_S,
     ) -> None:
         """`on_unfit` ends this master: it must not go on with this build in this cluster."""
         self._cluster = cluster
@@ -94,6 +95,7 @@ class ClusterUpkeep:
         self._on_unfit = on_unfit
         self._ask = ask
         self._hash_period_s = hash_period_s
+        self._lonely_s = lonely_s
         self._next_hash_s = clock.monotonic_s() + hash_period_s
         self._hashed_revision = 0
         self._comparison = HashComparison(cluster.member_id)
@@ -145,7 +147,7 @@ class ClusterUpkeep:
             return
         if self._lonely_since_s is None:
             self._lonely_since_s = now_s
-        if now_s - self._lonely_since_s < LONELY_S:
+        if now_s - self._lonely_since_s < self._lonely_s:
             return
         self._lonely_since_s = now_s
         for member in self._cluster.members:

@@ -1,0 +1,268 @@
+"""Three real masters on memory disks and links: what they do for the cluster beside its work."""
+
+import random
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from essaim_master.cluster_members import ClusterMembers, members_of
+from essaim_master.cluster_upkeep import ClusterUpkeep
+from essaim_master.errors import MemberRemoved
+from essaim_master.kv.commands import Put, Transaction
+from essaim_master.kv.store import KeyValueStore
+from essaim_master.memory_peer_transport import MemoryPeerNetwork
+from essaim_master.raft.config import RaftConfig
+from essaim_master.raft.errors import MembershipRefused, NotLeader
+from essaim_master.raft.messages import Configuration
+from essaim_master.raft_driver import RaftNode
+from essaim_master.state.cluster import Member
+from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.replicated import ReplicatedCluster
+from essaim_master.state_hashes import StateHashes
+from essaim_master.versions import CLUSTER_VERSION
+from essaim_master.wal.memory_files import MemoryLogFiles
+from essaim_master.wal.records import Identity
+from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.errors import ConfigError, Conflict, InvalidRequest, NotFound
+from essaim_shared.ids import MemberId
+
+SEED = 11
+WAIT_S = 10.0
+CLOCK = SystemClock()
+FIRST = tuple(Member(MemberId(f"m{n}"), f"10.0.0.{n}:7401", f"10.0.0.{n}:7400") for n in (1, 2, 3))
+
+
+class Links:
+    """Notes what the links are told; the memory network needs no addresses."""
+
+    def __init__(self) -> None:
+        self.peers: dict[str, tuple[str, int]] = {}
+
+    def set_peers(self, addresses) -> None:
+        self.peers = dict(addresses)
+
+
+class MasterInMemory:
+    def __init__(self, world: "Masters", member: Member, first: Configuration) -> None:
+        self.id = member.id
+        self.store = KeyValueStore()
+        self.state = ClusterState(self.store)
+        self.node = RaftNode(
+            RaftConfig(member.id),
+            Identity("cluster-1", member.id, first),
+            MemoryLogFiles(),
+            world.network.transport(member.id),
+            self.store,
+            CLOCK,
+            random.Random(world.rng.getrandbits(64)),
+            world.fatal_errors.append,
+            64 * 1024,
+        )
+        self.cluster = ReplicatedCluster(self.node, self.state, member.id, FIRST, CLOCK, world.rng)
+        self.links = Links()
+        self.unfit: list[ConfigError] = []
+        self.members = ClusterMembers(
+            self.cluster, self.node, self.links, FIRST, CLOCK, self.unfit.append
+        )
+        self.hashes = StateHashes(self.store, self.state)
+        self.upkeep = ClusterUpkeep(
+            self.cluster,
+            self.node,
+            self.members,
+            self.hashes,
+            CLOCK,
+            self.unfit.append,
+            world.ask,
+            hash_period_s=0.0,
+            lonely_s=0.2,
+        )
+
+    async def start(self) -> None:
+        await self.node.start()
+        self.members.start()
+        self.hashes.start()
+
+    async def stop(self) -> None:
+        self.members.stop()
+        await self.hashes.stop()
+        await self.node.stop()
+
+
+class Masters:
+    def __init__(self) -> None:
+        print(f"seed {SEED}")
+        self.rng = random.Random(SEED)
+        self.network = MemoryPeerNetwork(CLOCK, self.rng)
+        self.fatal_errors: list[BaseException] = []
+        self.all: dict[str, MasterInMemory] = {}
+
+    async def start(self, member: Member, first: Configuration) -> MasterInMemory:
+        master = self.all[member.id] = MasterInMemory(self, member, first)
+        await master.start()
+        return master
+
+    async def ask(self, address: str, target: str) -> bytes | None:
+        """One master's question to another, as its HTTP API would answer it."""
+        master = next(m for m in self.all.values() if address == f"10.0.0.{m.id[1:]}:7400")
+        if target.startswith("/essaim/cluster/hash?revision="):
+            found = master.hashes.at(int(target.rpartition("=")[2]))
+            if found is None:
+                return None
+            return msgspec.json.encode({"Revision": found.revision, "Hash": found.hash})
+        rows = [
+            {"ID": one.id, "Removed": bool(one.removed_ns)} for one in master.state.members.values()
+        ]
+        return msgspec.json.encode(rows)
+
+    async def leader(self) -> MasterInMemory:
+        def leading() -> list[MasterInMemory]:
+            return [master for master in self.all.values() if master.node.is_leader]
+
+        assert await wait_until(lambda: len(leading()) == 1, CLOCK, WAIT_S)
+        return leading()[0]
+
+    async def turns_until(self, condition, what: str) -> None:
+        """Let every master do its upkeep again and again."""
+        deadline_s = CLOCK.monotonic_s() + WAIT_S
+        while not condition():
+            assert CLOCK.monotonic_s() < deadline_s, f"did not come about: {what}"
+            for master in list(self.all.values()):
+                await master.upkeep.turn()
+            await CLOCK.sleep(0.005)
+
+
+@pytest.fixture
+async def masters() -> AsyncIterator[Masters]:
+    made = Masters()
+    for member in FIRST:
+        await made.start(member, Configuration(tuple(m.id for m in FIRST)))
+    yield made
+    for master in made.all.values():
+        await master.stop()
+    await made.network.close()
+    assert made.fatal_errors == []
+
+
+async def test_members_and_version_come_to_stand_in_the_state(masters) -> None:
+    await masters.turns_until(
+        lambda: all(m.state.cluster_version == CLUSTER_VERSION for m in masters.all.values()),
+        "everybody is announced",
+    )
+    for master in masters.all.values():
+        assert set(master.state.members) == {"m1", "m2", "m3"}
+        assert set(master.links.peers) == {"m1", "m2", "m3"} - {master.id}
+        assert master.unfit == []
+
+
+async def test_while_one_is_silent_the_version_stays(masters) -> None:
+    await masters.leader()
+    for _ in range(20):
+        for name in ("m1", "m2"):
+            await masters.all[name].upkeep.turn()
+        await CLOCK.sleep(0.005)
+    assert masters.all["m1"].state.cluster_version == 0
+
+
+async def test_equal_masters_have_equal_hashes(masters) -> None:
+    leader = await masters.leader()
+    await masters.turns_until(
+        lambda: all(m.hashes.latest is not None for m in masters.all.values()), "all hashed"
+    )
+    check = await leader.cluster.commit(Transaction(then=(Put(b"/kv/a", b"1"),)), 5.0)
+    assert check.succeeded
+    await masters.turns_until(
+        lambda: (
+            len({m.hashes.latest for m in masters.all.values()}) == 1
+            and leader.hashes.latest.revision > check.revision
+        ),
+        "all hashed the state with the new key",
+    )
+    assert leader.upkeep.alarms == ()
+
+
+async def test_a_master_whose_state_differs_raises_the_alarm(masters) -> None:
+    leader = await masters.leader()
+    await leader.cluster.commit(Transaction(then=(Put(b"/kv/a", b"1"),)), 5.0)
+    broken = next(m for m in masters.all.values() if m is not leader)
+    assert await wait_until(lambda: broken.store.get(b"/kv/a") is not None, CLOCK, WAIT_S)
+    flipped = msgspec.structs.replace(broken.store.get(b"/kv/a"), value=b"0")
+    broken.store._values[b"/kv/a"] = flipped  # A bit of its memory has changed.
+    number = 0
+
+    def alarmed() -> bool:
+        return bool(leader.upkeep.alarms)
+
+    deadline_s = CLOCK.monotonic_s() + WAIT_S
+    while not alarmed():
+        assert CLOCK.monotonic_s() < deadline_s
+        number += 1
+        await leader.cluster.commit(Transaction(then=(Put(b"/kv/n", b"%d" % number),)), 5.0)
+        for master in masters.all.values():
+            await master.upkeep.turn()
+        await CLOCK.sleep(0.005)
+    (alarm,) = leader.upkeep.alarms
+    assert f"the state of {broken.id} differs from that of {leader.id}" in alarm
+
+
+async def test_only_the_leader_changes_the_members(masters) -> None:
+    leader = await masters.leader()
+    other = next(m for m in masters.all.values() if m is not leader)
+    assert await wait_until(lambda: other.node.leader == leader.id, CLOCK, WAIT_S)
+    with pytest.raises(NotLeader) as refused:
+        await other.members.add(Member(MemberId("m4"), "10.0.0.4:7401", "10.0.0.4:7400"))
+    assert refused.value.leader == leader.id
+
+
+async def test_a_new_master_learns_votes_and_goes(masters) -> None:
+    leader = await masters.leader()
+    await masters.turns_until(lambda: len(leader.state.members) == 3, "the first are known")
+    joining = Member(MemberId("m4"), "10.0.0.4:7401", "10.0.0.4:7400")
+    await leader.members.add(joining)
+    assert all("m4" in m.links.peers for m in masters.all.values())
+    with pytest.raises(MembershipRefused, match="is that master running"):
+        await leader.members.promote(joining.id)
+    added = await masters.start(joining, Configuration(()))
+    assert await wait_until(lambda: added.node.applied >= leader.node.applied, CLOCK, WAIT_S)
+    await leader.members.promote(joining.id)
+    assert "m4" in leader.node.status().configuration.voters
+    await leader.members.remove(joining.id)
+    assert leader.state.members[joining.id].removed_ns
+    assert "m4" not in leader.links.peers
+    assert "m4" not in members_of(leader.node.status().configuration)
+    with pytest.raises(Conflict, match="choose a new one"):
+        await leader.members.add(joining)
+
+
+async def test_who_was_removed_unheard_asks_and_ends(masters) -> None:
+    leader = await masters.leader()
+    await masters.turns_until(lambda: len(leader.state.members) == 3, "the first are known")
+    away = next(m for m in masters.all.values() if m is not leader)
+    masters.network.isolate(away.id)
+    await leader.members.remove(away.id)
+    await masters.turns_until(lambda: bool(away.unfit), "it found out")
+    assert isinstance(away.unfit[0], MemberRemoved)
+
+
+@pytest.mark.parametrize(
+    ("member", "error", "sentence"),
+    [
+        (Member("m 4", "10.0.0.4:1", "10.0.0.4:2"), InvalidRequest, "no name of a master"),
+        (Member("m4.x", "10.0.0.4:1", "10.0.0.4:2"), InvalidRequest, "no name of a master"),
+        (Member("m4", "10.0.0.4", "10.0.0.4:2"), InvalidRequest, "write HOST:PORT"),
+        (Member("m1", "10.0.0.4:1", "10.0.0.4:2"), Conflict, "already"),
+        (Member("m4", "10.0.0.1:7401", "10.0.0.4:2"), Conflict, "belongs to m1"),
+    ],
+)
+async def test_a_member_that_cannot_be_is_refused_before_anything_is_written(
+    masters, member, error, sentence
+) -> None:
+    leader = await masters.leader()
+    await masters.turns_until(lambda: len(leader.state.members) == 3, "the first are known")
+    before = leader.state.revision
+    with pytest.raises(error, match=sentence):
+        await leader.members.add(member)
+    assert leader.state.members.keys() == {"m1", "m2", "m3"}
+    assert leader.state.revision >= before
+    with pytest.raises(NotFound):
+        await leader.members.remove(MemberId("m9"))
