@@ -65,6 +65,10 @@ class SimulatedFiles(MemoryLogFiles):
         found.is_full, found.is_broken = self.is_full, self.is_broken
         return found
 
+    def may_lose_name(self, name: str) -> bool:
+        """The file is there, and a power cut now could take its name away."""
+        return name in self._files and name not in self._durable_names
+
     def independent_copy(self) -> "SimulatedFiles":
         found = SimulatedFiles()
         copied = self.twin()

@@ -18,6 +18,7 @@ from essaim_master.kv.store import KeyValueStore
 from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
+from essaim_master.snapshot.files import name_of
 from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_master.wal.errors import ForeignWal, WalCorrupt
 from essaim_master.wal.files import LogFiles
@@ -255,3 +256,11 @@ class SimulatedMaster:
 
     def batches_durable(self, batches: Sequence[WalBatch]) -> None:
         self._witness.durable_on(self.member, batches)
+        for batch in batches:
+            if batch.snapshot is None:
+                continue
+            name = name_of(batch.snapshot.metadata)
+            if self.files.may_lose_name(name):
+                self._witness.accuse(
+                    f"the log of {self.member} counts on {name}, whose name is not durable yet"
+                )
