@@ -8,6 +8,7 @@ from pathlib import Path
 
 from essaim_master.config import load_master_config
 from essaim_master.main import run_master
+from essaim_master.malloc import keep_large_buffers
 from essaim_shared import __version__, log
 from essaim_shared.errors import EssaimError
 
@@ -26,6 +27,7 @@ def main() -> None:
         log.set_up(arguments.log_level, os.environ, sys.stderr)
         config = load_master_config(arguments.config)
         if not arguments.check_config:
+            keep_large_buffers()
             asyncio.run(run_master(config))
     except EssaimError as error:
         print(f"essaim-master: {error}", file=sys.stderr)
