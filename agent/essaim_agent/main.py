@@ -11,10 +11,10 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -180,13 +180,21 @@ async def _run(config: AgentConfig) -> None:
         gc.freeze()
         _log.info("started %s", fields(node=node_id, name=config.node_name, tasks=worker.count))
         notify.notify(os.environ, notify.READY)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(worker.run(), name="worker")
-            group.create_task(journal.run(), name="journal")
-            group.create_task(reporter.run(), name="reporter")
-            group.create_task(session.run(), name="session")
-            group.create_task(figures.run(), name="figures")
-            group.create_task(LoopLag(clock).run(), name="loop lag")
+        await _run_all(
+            worker=worker.run(),
+            journal=journal.run(),
+            reporter=reporter.run(),
+            session=session.run(),
+            figures=figures.run(),
+            loop_lag=LoopLag(clock).run(),
+        )
+
+
+async def _run_all(**loops: Coroutine[Any, Any, None]) -> None:
+    """Run the agent's loops until one fails; then the others are cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for name, loop in loops.items():
+            group.create_task(loop, name=name)
 
 
 def _sampler_maker(
