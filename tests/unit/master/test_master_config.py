@@ -1,0 +1,60 @@
+"""The master's configuration file: what joins, what links, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from essaim_master.config import load_master_config
+from essaim_master.consensus import first_configuration, raft_config
+from essaim_master.raft.config import RaftConfig
+from essaim_master.raft.messages import Configuration
+from essaim_shared.errors import ConfigError
+
+MEMBERS = "".join(
+    f'[[members]]\nid = "m{n}"\nraft = "127.0.0.1:740{n}"\nhttp = "127.0.0.1:750{n}"\n'
+    for n in (1, 2, 3)
+)
+
+
+def written(directory: Path, member_id: str, more: str = "", members: str = MEMBERS) -> Path:
+    path = directory / "master.toml"
+    path.write_text(
+        f'cluster_id = "test"\nmember_id = "{member_id}"\ndata_dir = "/d"\nsocket = "/s"\n'
+        'http_listen = "127.0.0.1:7500"\nraft_listen = "127.0.0.1:7400"\n'
+        f'bus_servers = ["nats://127.0.0.1:4222"]\n{more}\n{members}'
+    )
+    return path
+
+
+def test_one_of_the_first_begins_with_their_configuration(tmp_path) -> None:
+    config = load_master_config(written(tmp_path, "m1"))
+    assert first_configuration(config) == Configuration(("m1", "m2", "m3"))
+    assert raft_config(config) == RaftConfig("m1")
+
+
+def test_one_that_joins_begins_with_none(tmp_path) -> None:
+    config = load_master_config(written(tmp_path, "m4", "join = true"))
+    assert first_configuration(config) == Configuration(())
+    assert [member.id for member in config.first_members] == ["m1", "m2", "m3"]
+
+
+def test_over_the_bus_elections_take_three_to_six_seconds(tmp_path) -> None:
+    config = raft_config(load_master_config(written(tmp_path, "m1", 'raft_transport = "nats"')))
+    config.validate()
+    assert (config.election_ticks_min, config.election_ticks_max) == (30, 60)
+
+
+@pytest.mark.parametrize(
+    ("member_id", "more", "sentence"),
+    [
+        ("m4", "", "says `join = true`"),
+        ("m1", "join = true", "one of the first members"),
+        ("m1", 'raft_transport = "udp"', "raft_transport"),
+        ("m1", "joins = true", "did you mean 'join'"),
+        ("m1", "[snapshots]\nevery_entries = 0", "snapshots.every_entries"),
+        ("m1", "[snapshots]\ntrailing_entries = -1", "snapshots.trailing_entries"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_key(tmp_path, member_id, more, sentence) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_master_config(written(tmp_path, member_id, more))
