@@ -1,7 +1,8 @@
 """Masters are killed, stopped, cut off and half cut off while clients write to all of them.
 
 In each story no acknowledged write may be lost, the clients' history must be linearizable (judged
-by a checker that knows nothing of Raft), and in the end all masters must hold the same.
+by a checker that knows nothing of Raft), in the end all masters must hold the same, and one who
+watched all the time must have been told each change once, in order.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from support.kv_client import KvClient, NoAnswer
-from support.kv_load import Load, under_load
+from support.kv_load import LEDGER, Load, under_load
+from support.kv_watcher import Watcher
 from support.lab_cluster import Cluster
 from support.packet_drop import Direction, dropped
 from support.small_disk import fill, on_a_small_disk
@@ -31,11 +33,21 @@ async def judged_load(cluster: Cluster) -> AsyncIterator[Load]:
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")
     masters = cluster.topology.masters
-    async with under_load(masters, cluster.clock, random.Random(seed)) as load:
-        yield load
-        await load.until_writes(WRITES)
-    load.check()
-    await load.check_masters_agree()
+    watcher = Watcher(masters, LEDGER, cluster.clock)
+    await watcher.begin()
+    watching = asyncio.create_task(watcher.run())
+    try:
+        async with under_load(masters, cluster.clock, random.Random(seed)) as load:
+            yield load
+            await load.until_writes(WRITES)
+        load.check()
+        kept = await load.check_masters_agree()
+        assert not watching.done(), watching.exception()
+        written = [one for one in kept if one["Key"].startswith(LEDGER)]
+        await watcher.until_told({one["Key"] for one in written})
+        watcher.check(written)
+    finally:
+        watching.cancel()
 
 
 async def followers(cluster: Cluster) -> list[str]:

@@ -70,8 +70,9 @@ class Load:
         violation = check(self.history)
         assert violation is None, violation
 
-    async def check_masters_agree(self) -> None:
-        """Every acknowledged write is there, and each master by itself holds the same."""
+    async def check_masters_agree(self) -> list[dict[str, Any]]:
+        """Every acknowledged write is there, and each master by itself holds the same, which is
+        returned."""
         deadline_s = self.clock.monotonic_s() + WAIT_S
         # Requests that were cut short may still be carried out: then it is compared again.
         while True:
@@ -82,6 +83,7 @@ class Load:
         held = {one["Key"]: one["Value"] for one in kept}
         lost = {key for key, value in self.acknowledged.items() if held.get(key) != value}
         assert not lost, f"{len(lost)} acknowledged writes are lost: {sorted(lost)[:5]}"
+        return kept
 
     async def _held_by(self, host: Host) -> list[dict[str, Any]]:
         client = KvClient(host, ANSWER_TIMEOUT_S)
@@ -195,8 +197,11 @@ async def under_load(
     history they are writes with an unknown outcome. Keys are those of an empty store."""
     load = Load(hosts, clock)
     first = KvClient(hosts[0], ANSWER_TIMEOUT_S)
-    emptied = await first.ask("DELETE", "/essaim/kv/range?prefix=")
-    assert emptied.is_ok, emptied
+    deadline_s = clock.monotonic_s() + WAIT_S
+    # A young cluster takes no keys of users before every master is known to understand them.
+    while not (emptied := await first.ask("DELETE", "/essaim/kv/range?prefix=")).is_ok:
+        assert clock.monotonic_s() < deadline_s, emptied
+        await clock.sleep(REFUSED_PAUSE_S)
     first.close()
     clients = [
         _Client(f"{host.name}c{number}", load, host, random.Random(rng.getrandbits(64)))
