@@ -14,6 +14,7 @@ import logging
 import random
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from essaim_master import kv_wire
@@ -91,8 +92,10 @@ class KvServer:
         cluster_id: str,
         member_id: MemberId,
         listen: tuple[str, int],
+        are_sessions_known: Callable[[], bool],
     ) -> None:
-        """`listen` is (host, port). Raises ConfigError for a host outside loopback and private
+        """`listen` is (host, port); `are_sessions_known` tells whether every master understands an
+        entry that opens a session. Raises ConfigError for a host outside loopback and private
         networks: connections are neither encrypted nor authenticated yet."""
         _check_is_private(listen[0])
         self.node = node
@@ -101,6 +104,7 @@ class KvServer:
         self.rng = rng
         self.cluster_id = cluster_id
         self.member_id = member_id
+        self.are_sessions_known = are_sessions_known
         self._listen = listen
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -391,7 +395,10 @@ class _Connection(asyncio.Protocol):
                 if self._counts(frame.number):
                     self._read(frame)
             case OpenSession(number, timeout_ms):
-                if self._counts(number):
+                if not self._server.are_sessions_known():
+                    message = "some masters are of an older build: update them, then write"
+                    self._send(Failure(number, FailureCode.UNAVAILABLE, message))
+                elif self._counts(number):
                     proposal = ProposalId(OPENING_CLIENT, self._server.rng.getrandbits(63))
                     self._propose(number, timeout_ms, proposal, Transaction())
             case TransactionRequest(number):

@@ -25,6 +25,7 @@ from essaim_master.http.server import HttpServer
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.kv_server import KvServer
 from essaim_master.process_end import end_process
+from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
 from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import BrokenInvariant, ConfigError
@@ -114,9 +115,19 @@ def _kv_servers(
     """One, if it is wanted."""
     if config.kv_listen is None:
         return []
-    node, store = consensus.node, consensus.state.store
-    member_id, listen = MemberId(config.member_id), split_address(config.kv_listen)
-    return [KvServer(node, store, clock, rng, config.cluster_id, member_id, listen)]
+    state = consensus.state
+    return [
+        KvServer(
+            consensus.node,
+            state.store,
+            clock,
+            rng,
+            config.cluster_id,
+            MemberId(config.member_id),
+            split_address(config.kv_listen),
+            lambda: is_enabled(state.cluster_version, Feature.SESSIONS),
+        )
+    ]
 
 
 def _control_settings(config: MasterConfig) -> ControlSettings:

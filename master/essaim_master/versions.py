@@ -27,6 +27,8 @@ class Feature(IntEnum):
     HASH_CHECKS = 1
     USER_KEYS = 1
     """Leases, ranges, compares and compacting in transactions: `/essaim/kv`."""
+    SESSIONS = 1
+    """Of the clients of the native key-value protocol."""
 
 
 def is_enabled(cluster_version: int, feature: Feature) -> bool:

@@ -129,6 +129,8 @@ class KvClient:
         self._session = 0
         self._opening = 0
         """Number of the request that opens a session; 0 if there is none."""
+        self._is_opening_allowed = True
+        """False from a failed attempt until the next tick: no busy asking."""
         self._waiting: deque[_Request] = deque()
         """To be sent, oldest first."""
         self._outstanding: dict[int, _Request] = {}
@@ -299,7 +301,7 @@ class KvClient:
         return number - self._oldest < KV_IN_FLIGHT_MAX
 
     def _open_session(self, link: KvLink) -> None:
-        if not self._opening:
+        if not self._opening and self._is_opening_allowed:
             self._opening = self._number()
             link.send(encode_frame(OpenSession(self._opening, round(TIMEOUT_S * 1000))))
 
@@ -334,8 +336,9 @@ class KvClient:
 
     def _failed(self, failure: Failure) -> None:
         if failure.number == self._opening:
-            # Tried again with the next tick: whoever waits for the session has a deadline.
+            # Whoever waits for the session has a deadline.
             self._opening = 0
+            self._is_opening_allowed = False
             return
         request = self._outstanding.pop(failure.number, None)
         if failure.code is FailureCode.SESSION_FORGOTTEN:
@@ -434,6 +437,7 @@ class KvClient:
             await self._clock.sleep(TICK_S)
             now_s = self._clock.monotonic_s()
             self._pass_deadlines(now_s)
+            self._is_opening_allowed = True
             link = self._link
             if link is not None and (self._outstanding or self._opening):
                 link.check(now_s)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from essaim_master.kv.commands import AppliedProposal, ProposalId
 from essaim_master.kv.store import KeyValueStore
-from essaim_master.kv_server import KvServer
+from essaim_master.kv_server import KeyValueNode, KvServer
 from essaim_master.memory_peer_transport import MemoryPeerNetwork
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.messages import Configuration
@@ -79,9 +79,14 @@ class AloneNode:
 
 
 def new_server(
-    node, store: KeyValueStore, member: MemberId = MEMBERS[0], port: int = 0
+    node: KeyValueNode,
+    store: KeyValueStore,
+    member: MemberId = MEMBERS[0],
+    port: int = 0,
+    are_sessions_known: Callable[[], bool] = lambda: True,
 ) -> KvServer:
-    return KvServer(node, store, CLOCK, random.Random(), "c1", member, ("127.0.0.1", port))
+    listen = ("127.0.0.1", port)
+    return KvServer(node, store, CLOCK, random.Random(), "c1", member, listen, are_sessions_known)
 
 
 class Trio:

@@ -14,7 +14,7 @@ from essaim_shared.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from essaim_shared.kv_client import KvClient, StoreFull
+from essaim_shared.kv_client import TICK_S, KvClient, StoreFull
 from essaim_shared.kv_protocol import (
     Attribute,
     CompareNumber,
@@ -170,6 +170,24 @@ async def test_what_the_master_refuses_is_raised_as_the_same_kind_of_error(
     alone.refusal = refusal
     with pytest.raises(error, match=str(refusal)):
         await client.put(b"a", b"")
+
+
+async def test_a_session_that_cannot_be_opened_is_asked_for_again_but_not_without_a_pause(
+    alone, new_client
+):
+    asked = []
+
+    def are_sessions_known() -> bool:
+        asked.append(CLOCK.monotonic_s())
+        return len(asked) > 3
+
+    server = new_server(alone, alone.store, are_sessions_known=are_sessions_known)
+    await server.start()
+    client = await new_client(server)
+    assert await client.put(b"a", b"") == 1
+    assert len(asked) == 4
+    assert asked[-1] - asked[0] > 2 * TICK_S, "one attempt a tick at most"
+    await server.stop()
 
 
 async def test_a_key_that_cannot_be_is_refused(server, new_client):

@@ -125,6 +125,23 @@ async def test_a_session_that_the_masters_do_not_know_is_refused_and_another_can
     await client.close()
 
 
+async def test_no_session_is_opened_before_every_master_understands_that_entry(alone):
+    known: list[bool] = []
+    server = new_server(alone, alone.store, are_sessions_known=lambda: bool(known))
+    await server.start()
+    client = await RawClient.greeted(server)
+    client.send(OpenSession(1, 1000))
+    refused = await client.next()
+    assert isinstance(refused, Failure)
+    assert (refused.number, refused.code) == (1, FailureCode.UNAVAILABLE)
+    assert alone.applied == []
+    known.append(True)
+    client.send(OpenSession(2, 1000))
+    assert isinstance(await client.next(), SessionOpened)
+    await client.close()
+    await server.stop()
+
+
 async def test_the_same_write_on_another_connection_of_the_session_is_executed_once(server, alone):
     first = await RawClient.greeted(server)
     first.send(OpenSession(1, 1000))
@@ -232,7 +249,7 @@ async def test_connections_are_bounded(alone, caplog):
 @pytest.mark.parametrize("host", ["0.0.0.0", "8.8.8.8", "localhost"])
 def test_it_listens_only_where_nobody_from_outside_can_reach_it(alone, host):
     with pytest.raises(ConfigError, match="kv_listen"):
-        KvServer(alone, alone.store, CLOCK, None, "c1", MEMBERS[0], (host, 0))
+        KvServer(alone, alone.store, CLOCK, None, "c1", MEMBERS[0], (host, 0), bool)
 
 
 async def test_a_taken_port_is_a_clear_error(server, alone):
