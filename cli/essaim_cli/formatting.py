@@ -1,6 +1,6 @@
 """What a list looks like: Docker's tables, `--format`, `-q`, `-o json`. Pure.
 
-A row is a dictionary of Docker's placeholder names (`.ID`, `.Name`, …) to text.
+A row maps the names of Docker's templates (`.ID`, `.Name`, …) to text.
 """
 
 import json
@@ -48,7 +48,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def render_list(
     rows: Sequence[Row], columns: Mapping[str, str], template: str | None, quiet: bool
 ) -> str:
-    """The text of a list. `columns`: placeholder → heading, in order of the default table.
+    """The text of a list. `columns`: template name → heading, in the default order.
 
     `template`: None or `table` for the default, `json` for an object a line, `table TEMPLATE`, or
     a Go template of `{{.Name}}` and `{{json .Name}}`.

@@ -5,13 +5,20 @@ from typing import Any
 import click
 
 from essaim_cli.client import Client, client_of
-from essaim_cli.errors import ApiError, CommandFailed
-from essaim_cli.formatting import natural_key, render_list
-from essaim_cli.pace import utc_now
+from essaim_cli.errors import CommandFailed
+from essaim_cli.formatting import natural_key
+from essaim_cli.listing import (
+    each,
+    list_options,
+    parse_filters,
+    raise_failures,
+    show_list,
+    show_objects,
+    show_tasks,
+    task_list_options,
+)
 from essaim_cli.pretty import pretty_node
-from essaim_cli.service import list_options, node_names, parse_filters, show_objects
 from essaim_cli.service_spec import key_values
-from essaim_cli.task_view import TASK_COLUMNS, task_rows
 from essaim_cli.units import human_size
 
 NODE_COLUMNS = {
@@ -34,24 +41,16 @@ def node() -> None:
 @node.command("ls")
 @list_options
 @click.pass_context
-def list_nodes(
-    context: click.Context,
-    filters: tuple[str, ...],
-    quiet: bool,
-    template: str | None,
-    output: str | None,
-) -> None:
+def list_nodes(context: click.Context, /, **options: Any) -> None:
     """List nodes, with what they use."""
     client = client_of(context)
-    found = client.get("/nodes", filters=parse_filters(filters))
+    found = client.get("/nodes", filters=parse_filters(options["filters"]))
     figures = client.get("/essaim/figures")["Nodes"]
     own_id = client.get("/info")["Swarm"]["NodeID"]
-    full_ids = quiet or template == "json" or output == "json"
-    rows = [_node_row(item, figures.get(item["ID"]), own_id, full_ids) for item in found]
+    is_data = options["quiet"] or "json" in (options["template"], options["output"])
+    rows = [_node_row(item, figures.get(item["ID"]), own_id, is_data) for item in found]
     rows.sort(key=lambda row: natural_key(row["Hostname"]))
-    text = render_list(rows, NODE_COLUMNS, template or output, quiet)
-    if text:
-        click.echo(text)
+    show_list(rows, NODE_COLUMNS, options)
 
 
 @node.command()
@@ -64,46 +63,27 @@ def inspect(
 ) -> None:
     """Show nodes in full."""
     client = client_of(context)
-    found, failures = _each(client, nodes)
+    found, failures = each(nodes, lambda name: _node(client, name))
     figures = client.get("/essaim/figures")["Nodes"]
     for item in found:
         item["Figures"] = figures.get(item["ID"])
     show_objects(
         found, template, (lambda item: pretty_node(item, item["Figures"])) if pretty else None
     )
-    _raise(failures)
+    raise_failures(failures)
 
 
 @node.command()
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
-@list_options
-@click.option("--no-trunc", is_flag=True, help="Do not cut IDs and errors.")
-@click.option("--no-resolve", is_flag=True, help="Show IDs instead of names.")
+@task_list_options
 @click.pass_context
-def ps(
-    context: click.Context,
-    nodes: tuple[str, ...],
-    filters: tuple[str, ...],
-    quiet: bool,
-    template: str | None,
-    output: str | None,
-    no_trunc: bool,
-    no_resolve: bool,
-) -> None:
+def ps(context: click.Context, /, nodes: tuple[str, ...], **options: Any) -> None:
     """List the tasks on one or more nodes."""
     client = client_of(context)
-    found, failures = _each(client, nodes)
+    found, failures = each(nodes, lambda name: _node(client, name))
     if found:
-        query = parse_filters(filters)
-        query["node"] = [item["ID"] for item in found]
-        tasks = client.get("/tasks", filters=query)
-        services = client.get("/services") if not no_resolve else []
-        names = {item["ID"]: item["Spec"]["Name"] for item in services}
-        hosts = {} if no_resolve else node_names(client)
-        rows = task_rows(tasks, names, hosts, utc_now(), no_trunc or quiet)
-        if text := render_list(rows, TASK_COLUMNS, template or output, quiet):
-            click.echo(text)
-    _raise(failures)
+        show_tasks(client, "node", [item["ID"] for item in found], options)
+    raise_failures(failures)
 
 
 @node.command()
@@ -142,37 +122,25 @@ def update(
 def remove(context: click.Context, nodes: tuple[str, ...], force: bool) -> None:
     """Remove nodes that are down."""
     client = client_of(context)
-    failures = []
-    for name in nodes:
-        try:
-            client.delete(f"/nodes/{name}", force=str(force).lower())
-        except ApiError as error:
-            failures.append(error.message)
-        else:
-            click.echo(name)
-    _raise(failures)
+
+    def remove_one(name: str) -> None:
+        client.delete(f"/nodes/{name}", force=str(force).lower())
+        click.echo(name)
+
+    _, failures = each(nodes, remove_one)
+    raise_failures(failures)
 
 
-def _each(client: Client, nodes: tuple[str, ...]) -> tuple[list[Any], list[str]]:
-    found, failures = [], []
-    for name in nodes:
-        try:
-            wanted = client.get("/info")["Swarm"]["NodeID"] if name == "self" else name
-            found.append(client.get(f"/nodes/{wanted}"))
-        except ApiError as error:
-            failures.append(error.message)
-    return found, failures
+def _node(client: Client, name: str) -> Any:
+    """`self` is the node on the host of the master that is asked."""
+    wanted = client.get("/info")["Swarm"]["NodeID"] if name == "self" else name
+    return client.get(f"/nodes/{wanted}")
 
 
-def _raise(failures: list[str]) -> None:
-    if failures:
-        raise CommandFailed("\n".join(failures))
-
-
-def _node_row(item: Any, figures: Any | None, own_id: str, full_ids: bool) -> dict[str, str]:
+def _node_row(item: Any, figures: Any | None, own_id: str, is_data: bool) -> dict[str, str]:
     manager = item.get("ManagerStatus") or {}
     role = "Leader" if manager.get("Leader") else manager.get("Reachability", "").capitalize()
-    mark = " *" if item["ID"] == own_id and not full_ids else ""
+    mark = " *" if item["ID"] == own_id and not is_data else ""
     used = figures or {}
     memory = ""
     if used:

@@ -1,19 +1,26 @@
 """`essaim service …`: Swarm's commands, columns and messages."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from essaim_cli.client import Client, Filters, client_of
+from essaim_cli.client import Client, client_of
 from essaim_cli.converge import wait_converged
 from essaim_cli.errors import ApiError, CommandFailed, usage
-from essaim_cli.formatting import natural_key, render_list, render_template, short_id
-from essaim_cli.pace import utc_now
+from essaim_cli.formatting import natural_key, short_id
+from essaim_cli.listing import (
+    each,
+    list_options,
+    parse_filters,
+    raise_failures,
+    show_list,
+    show_objects,
+    show_tasks,
+    task_list_options,
+)
 from essaim_cli.pretty import pretty_service
 from essaim_cli.service_spec import CREATE_OPTIONS, DURATION, key_values, service_spec
-from essaim_cli.task_view import TASK_COLUMNS, task_rows
 
 SERVICE_COLUMNS = {
     "ID": "ID",
@@ -38,30 +45,6 @@ def wait_options(command: F) -> F:
     ):
         command = option(command)
     return command
-
-
-def list_options(command: F) -> F:
-    """What every list understands."""
-    for option in (
-        click.option(
-            "-o", "--output", type=click.Choice(["table", "json"]), help="Same as --format."
-        ),
-        click.option("--format", "template", help="table, json, or a Go template."),
-        click.option("-q", "--quiet", is_flag=True, help="IDs only."),
-        click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE"),
-    ):
-        command = option(command)
-    return command
-
-
-def parse_filters(settings: Sequence[str]) -> Filters:
-    filters: Filters = {}
-    for setting in settings:
-        key, separator, value = setting.partition("=")
-        if not separator:
-            raise usage(f"invalid filter {setting!r}: write KEY=VALUE")
-        filters.setdefault(key.strip(), []).append(value.strip())
-    return filters
 
 
 @click.group()
@@ -101,48 +84,26 @@ for _option in CREATE_OPTIONS:
 @service.command("ls")
 @list_options
 @click.pass_context
-def list_services(
-    context: click.Context,
-    filters: tuple[str, ...],
-    quiet: bool,
-    template: str | None,
-    output: str | None,
-) -> None:
+def list_services(context: click.Context, /, **options: Any) -> None:
     """List services."""
-    found = client_of(context).get("/services", filters=parse_filters(filters), status="true")
+    filters = parse_filters(options["filters"])
+    found = client_of(context).get("/services", filters=filters, status="true")
     rows = [_service_row(item) for item in found]
     rows.sort(key=lambda row: natural_key(row["Name"]))
-    _print(render_list(rows, SERVICE_COLUMNS, template or output, quiet))
+    show_list(rows, SERVICE_COLUMNS, options)
 
 
 @service.command()
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
-@list_options
-@click.option("--no-trunc", is_flag=True, help="Do not cut IDs and errors.")
-@click.option("--no-resolve", is_flag=True, help="Show IDs instead of names.")
+@task_list_options
 @click.pass_context
-def ps(
-    context: click.Context,
-    services: tuple[str, ...],
-    filters: tuple[str, ...],
-    quiet: bool,
-    template: str | None,
-    output: str | None,
-    no_trunc: bool,
-    no_resolve: bool,
-) -> None:
+def ps(context: click.Context, /, services: tuple[str, ...], **options: Any) -> None:
     """List the tasks of one or more services."""
     client = client_of(context)
-    wanted, failures = _each(services, lambda name: client.get(f"/services/{name}"))
-    if wanted:
-        query = parse_filters(filters)
-        query["service"] = [item["ID"] for item in wanted]
-        tasks = client.get("/tasks", filters=query)
-        names = {item["ID"]: item["Spec"]["Name"] for item in wanted}
-        nodes = {} if no_resolve else node_names(client)
-        rows = task_rows(tasks, {} if no_resolve else names, nodes, utc_now(), no_trunc or quiet)
-        _print(render_list(rows, TASK_COLUMNS, template or output, quiet))
-    _raise(failures)
+    found, failures = each(services, lambda name: client.get(f"/services/{name}"))
+    if found:
+        show_tasks(client, "service", [item["ID"] for item in found], options)
+    raise_failures(failures)
 
 
 @service.command()
@@ -155,9 +116,9 @@ def inspect(
 ) -> None:
     """Show services in full."""
     client = client_of(context)
-    found, failures = _each(services, lambda name: client.get(f"/services/{name}"))
+    found, failures = each(services, lambda name: client.get(f"/services/{name}"))
     show_objects(found, template, pretty_service if pretty else None)
-    _raise(failures)
+    raise_failures(failures)
 
 
 @service.command()
@@ -174,11 +135,11 @@ def scale(
     """Set the number of tasks of one or more services."""
     client = client_of(context)
     wanted = dict(_parse_target(target) for target in targets)
-    done, failures = _each(tuple(wanted), lambda name: _scale_one(client, name, wanted[name]))
+    done, failures = each(tuple(wanted), lambda name: _scale_one(client, name, wanted[name]))
     if not detach:
         for service_id in done:
             wait_converged(client, service_id, _seconds(timeout), quiet)
-    _raise(failures)
+    raise_failures(failures)
 
 
 @service.command()
@@ -234,24 +195,8 @@ def remove(context: click.Context, services: tuple[str, ...]) -> None:
         client.delete(f"/services/{name}")
         click.echo(name)
 
-    _, failures = _each(services, remove_one)
-    _raise(failures)
-
-
-def node_names(client: Client) -> dict[str, str]:
-    return {node["ID"]: node["Description"]["Hostname"] for node in client.get("/nodes")}
-
-
-def show_objects(
-    found: Sequence[Any], template: str | None, pretty: Callable[[Any], str] | None
-) -> None:
-    """A JSON array by default, as `docker inspect` prints."""
-    if pretty is not None:
-        _print("\n\n".join(pretty(item) for item in found))
-    elif template and template != "json":
-        _print("\n".join(render_template(template, item) for item in found))
-    elif found or template != "json":
-        click.echo(json.dumps(list(found), indent=4))
+    _, failures = each(services, remove_one)
+    raise_failures(failures)
 
 
 def _service_row(item: Any) -> dict[str, str]:
@@ -305,30 +250,6 @@ def _update(client: Client, name: str, change: Callable[[dict[str, Any]], None])
             raise
         return str(present["ID"])
     raise AssertionError("the last attempt returns or raises")
-
-
-T = TypeVar("T")
-
-
-def _each(names: Sequence[str], work: Callable[[str], T]) -> tuple[list[T], list[str]]:
-    """Do all, and gather the refusals: one bad name does not keep the others from their turn."""
-    done, failures = [], []
-    for name in names:
-        try:
-            done.append(work(name))
-        except ApiError as error:
-            failures.append(error.message)
-    return done, failures
-
-
-def _raise(failures: Sequence[str]) -> None:
-    if failures:
-        raise CommandFailed("\n".join(failures))
-
-
-def _print(text: str) -> None:
-    if text:
-        click.echo(text)
 
 
 def _seconds(duration_ns: int | None) -> float | None:

@@ -8,8 +8,8 @@ import click
 
 from essaim_cli.client import Client, client_of
 from essaim_cli.formatting import natural_key, short_id, table
+from essaim_cli.listing import node_names
 from essaim_cli.pace import pause
-from essaim_cli.service import node_names
 from essaim_cli.units import human_size
 
 REFRESH_S = 2.0

@@ -1,6 +1,7 @@
 """A lab of a test's own, with the shape that it needs."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from essaim_cli.lab.traces import has_traces, places_of
 
 @contextmanager
 def raised_lab(name: str, host_count: int, master_count: int) -> Iterator[Topology]:
-    """A lab with engines; gone without a trace afterwards."""
+    """A lab with engines; gone without a trace afterwards, unless ESSAIM_KEEP_LAB is set."""
     where = roots()
     shape = ("--hosts", str(host_count), "--masters", str(master_count))
     raised = subprocess.run(
@@ -36,5 +37,6 @@ def raised_lab(name: str, host_count: int, master_count: int) -> Iterator[Topolo
             data_root=where.data,
         )
     finally:
-        subprocess.run(lab_command(name, "down"), check=True, capture_output=True)
-        assert not has_traces(places_of(name, where))
+        if not os.environ.get("ESSAIM_KEEP_LAB"):
+            subprocess.run(lab_command(name, "down"), check=True, capture_output=True)
+            assert not has_traces(places_of(name, where))
