@@ -31,7 +31,8 @@ from peers import Essaim, PlainCalls, Swarm, SwarmLike, container_count, lab, wa
 NAME = "bench"
 SCALES = ((1, 10), (10, 100), (1, 200))
 CUT_REPLICAS = 12
-DEFINITIONS_PER_CLIENT = 60
+DEFINITIONS = {1: 300, 16: 60}
+"""Clients → services that each of them creates."""
 WRITE_TIMEOUT_S = 1.0
 IDLE_S = 10.0
 
@@ -55,8 +56,9 @@ def note(results: Results, peer: str, what: str, value: float) -> None:
 
 def measure_cluster(peer: SwarmLike, results: Results, cuts: bool) -> None:
     first = peer.api(peer.topology.hosts[0])
-    measure_create_and_scale(peer, first, results)
+    # Before anything runs: the kernel is busy for a while with what a removal leaves behind.
     measure_definitions(peer, results)
+    measure_create_and_scale(peer, first, results)
     if cuts:
         measure_host_cut(peer, results)
         measure_leader_cut(peer, results)
@@ -77,13 +79,13 @@ def measure_create_and_scale(peer: SwarmLike, api: EngineApi, results: Results) 
 
 def measure_definitions(peer: SwarmLike, results: Results) -> None:
     """Services without replicas created a second: the cost of a definition alone."""
-    for clients in (1, 16):
+    for clients, definitions in DEFINITIONS.items():
         made: list[str] = []
         hosts = peer.topology.hosts
 
         def work(number: int) -> None:
             api = peer.api(hosts[number % len(hosts)])  # noqa: B023
-            for turn in range(DEFINITIONS_PER_CLIENT):
+            for turn in range(definitions):  # noqa: B023
                 made.append(peer.create(api, f"def{number}x{turn}", 0))  # noqa: B023
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
