@@ -42,6 +42,8 @@ KEY_PREFIX = b"/compare-etcd-bench/"
 KEY_BYTES = 256
 VALUE = bytes(1024)
 WARM_UP_S = 0.5
+SECONDS_PER_RATE = 2.0
+"""All rates of a round write new keys: together they must stay below the masters' quota."""
 LIVE_BYTES = 100_000_000
 PROBE_EVERY_S = 0.02
 FAILOVER_TIMEOUT_S = 30.0
@@ -287,7 +289,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each rate")
+    parser.add_argument("--seconds", type=float, default=SECONDS_PER_RATE, help="for each rate")
     parser.add_argument("--failovers", type=int, default=20)
     parser.add_argument(
         "--peers", nargs="+", choices=("essaim", "etcd"), default=("essaim", "etcd")
