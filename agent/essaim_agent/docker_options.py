@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from essaim_agent.executor import ExecutorError
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.ids import TaskId, short_id
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
-from essaim_shared.spec import ContainerSpec, DnsConfig, Limits
+from essaim_shared.spec import Limits
 
 CLUSTER_LABEL = "io.essaim.cluster"
 TASK_LABEL = "io.essaim.task"

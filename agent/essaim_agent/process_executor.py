@@ -35,10 +35,11 @@ from essaim_agent.executor import (
 )
 from essaim_shared import __version__
 from essaim_shared.clock import Clock
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.ids import TaskId
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
-from essaim_shared.spec import ContainerSpec, DnsConfig, Limits
+from essaim_shared.spec import Limits
 
 _log = logging.getLogger(__name__)
 

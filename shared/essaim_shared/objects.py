@@ -10,7 +10,8 @@ from typing import Literal
 import msgspec
 
 from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
-from essaim_shared.spec import NodeSpec, ServiceSpec, TaskSpec
+from essaim_shared.limits import TASK_HISTORY_PER_SLOT
+from essaim_shared.spec import GenericResource, NodeSpec, PortConfig, ServiceSpec, TaskSpec
 from essaim_shared.task_state import TaskState
 
 
@@ -19,15 +20,90 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Service(Stored, frozen=True, kw_only=True):
-    """`/services/ID`, written by the API (any master, guarded by its version)."""
+    """`/services/ID`, written by the API (any master, guarded by its version). The leader's
+    updater rolls a service back as a user would: by the same guarded write."""
 
     id: ServiceId
     spec: ServiceSpec
     previous_spec: ServiceSpec | None = None
     spec_version: int = 1
     """Grows by one whenever the task template changes; tasks carry the one they were made from."""
+    generation: int = 1
+    """Grows by one with every accepted update, a scaling too: it ends what `UpdateStatus` says of
+    an earlier one, so that an update which was paused goes on."""
+    promotions: int = 0
+    """How many steps of the present template's update a user has promoted; 0 again with each
+    change of `spec_version`."""
+    revision: int = 1
+    """Number of the present spec in the service's history (`ServiceRevision`)."""
+    job_iteration: int = 0
+    """Of a job: grows with every update, which runs it anew. 0 for the first run."""
+    executed_ns: int = 0
+    """Of a job: when its present iteration was asked for."""
     created_ns: int
     updated_ns: int
+
+
+class ServiceRevision(Stored, frozen=True, kw_only=True):
+    """`/service_revisions/SERVICE/NUMBER`, written by the API together with the service: a spec
+    that it has or had. A mere scaling makes none."""
+
+    service_id: ServiceId
+    number: int
+    spec: ServiceSpec
+    created_ns: int
+
+
+class UpdateStatus(Stored, frozen=True, kw_only=True):
+    """`/update_status/SERVICE`, written by the leader's updater; deleted with the service."""
+
+    service_id: ServiceId
+    state: Literal[
+        "updating",
+        "paused",
+        "completed",
+        "rollback_started",
+        "rollback_paused",
+        "rollback_completed",
+    ]
+    generation: int
+    """Of the service, at which it holds."""
+    started_ns: int
+    completed_ns: int = 0
+    message: str = ""
+    total: int = 0
+    """Slots that were to be changed when it began, and those that came since."""
+    failed: int = 0
+    """Changed slots whose task failed within the monitor period."""
+    progressed_ns: int = 0
+    """When the last slot was changed with success; what the progress deadline measures from."""
+    step: int = 0
+    """Steps that are done; the next waits until `Service.promotions` is as high."""
+
+
+class CronRun(Stored, frozen=True, kw_only=True):
+    """One run of a cron job; its number is its tasks' `iteration`."""
+
+    number: int
+    scheduled_ns: int
+    """The time that the expression named."""
+    started_ns: int = 0
+    finished_ns: int = 0
+    outcome: Literal["running", "complete", "failed", "skipped", "replaced"] = "running"
+    reason: str = ""
+    """Why it was skipped or failed."""
+
+
+class CronStatus(Stored, frozen=True, kw_only=True):
+    """`/cron_status/SERVICE`, written by the leader: which times were served, so that no change of
+    leader runs one twice. A run stands here before any of its tasks is made."""
+
+    service_id: ServiceId
+    considered_ns: int
+    """All times up to this one were decided."""
+    runs: tuple[CronRun, ...] = ()
+    """Oldest first; the finished ones as many as the schedule keeps."""
+    next_number: int = 1
 
 
 class Attachment(Stored, frozen=True, kw_only=True):
@@ -58,10 +134,26 @@ class Task(Stored, frozen=True, kw_only=True):
     """A replacement with desired READY is moved to RUNNING once this wall time has come."""
     failures: int = 0
     """Failures in a row of this slot before this task: the exponent of the back-off."""
+    restarts_ns: tuple[int, ...] = ()
+    """When tasks of this slot and template were replaced after they ended, oldest first; only kept
+    under a policy that limits attempts, and no more than it allows."""
+    target_node: NodeId | None = None
+    """Of a global service or job: the one node where the task may run. Its slot is 0."""
+    iteration: int | None = None
+    """Of a job: the run that the task belongs to."""
+    ports: tuple[PortConfig, ...] = ()
+    """Ports of the node that lead to the task: those of the service in the mode `host`."""
+    generic_resources: tuple[GenericResource, ...] = ()
+    """What the scheduler gave the task of its node's."""
+
+    @property
+    def slot_key(self) -> "int | NodeId":
+        """What tells the service's slots apart: a number, or the node of a global one."""
+        return self.slot if self.target_node is None else self.target_node
 
     @property
     def name(self) -> str:
-        return f"{self.service_name}.{self.slot}"
+        return f"{self.service_name}.{self.slot_key}"
 
 
 class TaskStatus(Stored, frozen=True, kw_only=True):
@@ -79,6 +171,11 @@ class TaskStatus(Stored, frozen=True, kw_only=True):
     started_ns: int = 0
     """When the task was first seen RUNNING; kept through its later states by the leader, and 0 if
     it never ran. What the restart policy measures."""
+    is_ready: bool = True
+    """False while the task runs and its readiness probe fails."""
+    readiness_changes: int = 0
+    """How often `is_ready` has changed: of two statuses in the state RUNNING the higher is right,
+    as the state itself is otherwise."""
 
 
 class NodeObject(Stored, frozen=True, kw_only=True):
@@ -88,6 +185,12 @@ class NodeObject(Stored, frozen=True, kw_only=True):
     spec: NodeSpec
     created_ns: int
     updated_ns: int
+
+
+class EnginePlugin(Stored, frozen=True, kw_only=True):
+    type: str
+    """`Volume`, `Log` or `Network`, as Docker writes them."""
+    name: str
 
 
 class NodeDescription(Stored, frozen=True, kw_only=True):
@@ -102,6 +205,11 @@ class NodeDescription(Stored, frozen=True, kw_only=True):
     memory_bytes: int
     engine_version: str
     engine_labels: dict[str, str] = {}
+    plugins: tuple[EnginePlugin, ...] = ()
+    generic_resources: tuple[GenericResource, ...] = ()
+    """What the agent's configuration says the node has."""
+    seal_key: str = ""
+    """Base64 of the agent's public key (X25519); what only this node may read is sealed to it."""
     agent_version: str = ""
     instance: str = ""
     """Differs between two machines even when a disk was cloned (kernel boot id and host name)."""
@@ -150,6 +258,22 @@ class ClusterInfo(Stored, frozen=True, kw_only=True):
 
     id: str
     created_ns: int
+
+
+class ClusterSettings(Stored, frozen=True, kw_only=True):
+    """`/cluster/settings`, written by the API; absent while all are at their defaults."""
+
+    task_history_limit: int = TASK_HISTORY_PER_SLOT
+    """Ended tasks that are kept of each slot."""
+
+
+class RegistryCredentials(Stored, frozen=True, kw_only=True):
+    """`/registry_credentials/SERVICE`, written by the API with the service: what its nodes show to
+    the image's registry. Never shown by the API."""
+
+    service_id: ServiceId
+    sealed: bytes
+    """Encrypted with the masters' key; opened by the leader only to seal it to one node."""
 
 
 class ClusterMember(Stored, frozen=True, kw_only=True):

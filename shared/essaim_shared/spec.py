@@ -1,59 +1,15 @@
-"""What a user asks for: the specs of Docker's Engine API, as frozen values.
+"""What a user asks for: services and nodes, in the shapes of Docker's Engine API.
 
-The JSON names are Docker's (`docker_names`). Durations are integer nanoseconds, as on Docker's
-wire. A field that Essaim cannot honour is not defined here, so the HTTP edge refuses it by name
-instead of dropping it.
-
-Fields that Docker does not have are *Essaim fields*: typed `… | UnsetType | None`. Docker's
-clients read, change and write back without them, so on update an absent one keeps its value and
-only an explicit null clears it (`keep_essaim_fields`).
+`spec_base` tells what names, durations and Essaim fields are; the container of a task has a file
+of its own, `container_spec`.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
-from essaim_shared.docker_names import docker_name
-
-
-class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=docker_name):
-    """Base of all specs: absent fields are not written, as Docker's `omitempty` does."""
-
-
-class DnsConfig(Spec, frozen=True, kw_only=True):
-    nameservers: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-class ContainerSpec(Spec, frozen=True, kw_only=True):
-    image: str
-    labels: dict[str, str] = {}
-    command: tuple[str, ...] = ()
-    """Replaces the image's entry point."""
-    args: tuple[str, ...] = ()
-    """Replaces the image's command."""
-    hostname: str = ""
-    env: tuple[str, ...] = ()
-    dir: str = ""
-    user: str = ""
-    stop_signal: str = ""
-    stop_grace_period: int | None = None
-    """Nanoseconds between the stop signal and SIGKILL; 10 s when absent."""
-    init: bool | None = None
-    tty: bool = False
-    open_stdin: bool = False
-    read_only: bool = False
-    hosts: tuple[str, ...] = ()
-    """Lines for /etc/hosts in its own order: `ADDRESS NAME…`."""
-    dns_config: DnsConfig | None = None
-    sysctls: dict[str, str] = {}
-    capability_add: tuple[str, ...] = ()
-    capability_drop: tuple[str, ...] = ()
-    oom_score_adj: int = 0
-    isolation: Literal["", "default"] = ""
-    """Windows has others."""
+from essaim_shared.container_spec import ContainerSpec
+from essaim_shared.spec_base import Spec
 
 
 class Limits(Spec, frozen=True, kw_only=True):
@@ -62,14 +18,40 @@ class Limits(Spec, frozen=True, kw_only=True):
     pids: int = 0
 
 
+class NamedResource(Spec, frozen=True, kw_only=True):
+    """One unit that has a name, as a certain GPU."""
+
+    kind: str
+    resource_value: str
+
+
+class DiscreteResource(Spec, frozen=True, kw_only=True):
+    """A number of units that are all the same."""
+
+    kind: str
+    resource_value: int
+
+
+class GenericResource(Spec, frozen=True, kw_only=True):
+    """Exactly one of the two. A reservation is always discrete: which units a task gets, if they
+    have names, the scheduler decides (`Task.generic_resources`)."""
+
+    named: NamedResource | None = None
+    discrete: DiscreteResource | None = None
+
+
 class Reservations(Spec, frozen=True, kw_only=True):
     nano_cpus: int = 0
     memory_bytes: int = 0
+    generic_resources: tuple[GenericResource, ...] = ()
 
 
 class Resources(Spec, frozen=True, kw_only=True):
     limits: Limits | None = None
     reservations: Reservations | None = None
+    swap_bytes: int | None = None
+    """Swap beside the memory limit; -1: no limit."""
+    memory_swappiness: int | None = None
 
 
 class RestartPolicy(Spec, frozen=True, kw_only=True):
@@ -79,6 +61,9 @@ class RestartPolicy(Spec, frozen=True, kw_only=True):
     failure in a row doubles it."""
     max_attempts: int | None = None
     """Replacements of a slot before it is given up; absent or 0 means no limit."""
+    window: int | None = None
+    """Nanoseconds: only the replacements made in so long a time before now count as attempts;
+    absent or 0 means all of them."""
     backoff_max: int | UnsetType | None = UNSET
     """Essaim field: where the doubling of `delay` ends, nanoseconds; 5 minutes when unset."""
 
@@ -88,21 +73,40 @@ class Platform(Spec, frozen=True, kw_only=True):
     os: str = ""
 
 
+class Spread(Spec, frozen=True, kw_only=True):
+    spread_descriptor: str
+    """`node.labels.NAME`, `engine.labels.NAME` or another key of constraints."""
+
+
+class PlacementPreference(Spec, frozen=True, kw_only=True):
+    spread: Spread
+
+
 class Placement(Spec, frozen=True, kw_only=True):
     constraints: tuple[str, ...] = ()
     """`KEY==VALUE` or `KEY!=VALUE`; all must hold."""
+    preferences: tuple[PlacementPreference, ...] = ()
+    """The first spreads over the values of its key, the second within each of them, and so on."""
     max_replicas: int = 0
     """Of the service on one node; 0 means no limit."""
     platforms: tuple[Platform, ...] = ()
 
 
+class LogDriver(Spec, frozen=True, kw_only=True):
+    name: str = ""
+    driver_options: dict[str, str] = {}
+
+
 class TaskSpec(Spec, frozen=True, kw_only=True):
-    """How to run one task of a service. A change of it replaces the service's tasks."""
+    """How to run one task of a service. A change of it replaces the service's tasks, but for what
+    can be changed in place (`control/dirty.py`)."""
 
     container: ContainerSpec
     resources: Resources | None = None
     restart_policy: RestartPolicy | None = None
     placement: Placement | None = None
+    log_driver: LogDriver | None = None
+    """Absent: the engine's own driver, with rotation where it is `json-file` or `local`."""
     force_update: int = 0
     runtime: Literal["", "container"] = ""
     stop_when_cut_off: int | UnsetType | None = UNSET
@@ -115,12 +119,91 @@ class ReplicatedMode(Spec, frozen=True, kw_only=True):
     """Absent means 1 and is stored as 1: `docker` needs the number back."""
 
 
+class GlobalMode(Spec, frozen=True, kw_only=True):
+    """One task on every node that is ready, active and satisfies the constraints."""
+
+
+class ReplicatedJobMode(Spec, frozen=True, kw_only=True):
+    max_concurrent: int | None = None
+    """Tasks at the same time; absent means as many as completions."""
+    total_completions: int | None = None
+    """Absent means `max_concurrent`, else 1. Both are stored once known."""
+
+
+class GlobalJobMode(Spec, frozen=True, kw_only=True):
+    """One task on every such node, until each has completed once."""
+
+
 class ServiceMode(Spec, frozen=True, kw_only=True):
+    """Exactly one is given."""
+
     replicated: ReplicatedMode | None = None
+    global_: GlobalMode | None = None
+    replicated_job: ReplicatedJobMode | None = None
+    global_job: GlobalJobMode | None = None
+
+    @property
+    def is_job(self) -> bool:
+        return self.replicated_job is not None or self.global_job is not None
+
+    @property
+    def is_global(self) -> bool:
+        """One task for each node: a global service or a global job."""
+        return self.global_ is not None or self.global_job is not None
+
+
+class Schedule(Spec, frozen=True, kw_only=True):
+    """Makes a replicated job a cron job: it runs at these times instead of once."""
+
+    expression: str
+    """Five fields, as crontab(5), or `@hourly` and its like."""
+    time_zone: str = "UTC"
+    """A name of the IANA database."""
+    concurrency: Literal["allow", "forbid", "replace"] = "allow"
+    """What a run does that is due while an earlier one is under way: start beside it, be skipped,
+    or take its place."""
+    missed: Literal["skip", "run-once"] = "skip"
+    """What becomes of times at which no leader could start the run."""
+    history: int = 5
+    """Finished runs that are kept, with their tasks."""
+    is_suspended: bool = False
+
+
+class UpdateConfig(Spec, frozen=True, kw_only=True):
+    """How a change reaches the tasks, of an update or of a rollback. Without it, the defaults of
+    `docker service create` hold: one at a time, stop-first, paused at the first failure."""
+
+    parallelism: int = 0
+    """Slots changed at the same time; 0: all at once."""
+    delay: int = 0
+    """Nanoseconds between one batch's success and the next batch."""
+    failure_action: Literal["", "pause", "continue", "rollback"] = ""
+    """Empty means `pause`. A rollback's is never `rollback`."""
+    monitor: int | None = None
+    """Nanoseconds after a task's start in which its failure counts; 5 s when absent."""
+    max_failure_ratio: float = 0.0
+    order: Literal["", "stop-first", "start-first"] = ""
+    """Empty means `stop-first`."""
+    progress_deadline: int | UnsetType | None = UNSET
+    """Essaim field: nanoseconds in which at least one more slot must have been changed, or else
+    the update has failed; 10 minutes when unset, 0 for no deadline."""
+    steps: tuple[int, ...] | UnsetType | None = UNSET
+    """Essaim field: percentages of the slots, growing. The update pauses after each but the last
+    until it is promoted (`Service.promotions`)."""
+
+
+class PortConfig(Spec, frozen=True, kw_only=True):
+    name: str = ""
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    target_port: int
+    published_port: int = 0
+    publish_mode: Literal["", "ingress", "host"] = "ingress"
 
 
 class EndpointSpec(Spec, frozen=True, kw_only=True):
     mode: Literal["", "vip", "dnsrr"] = ""
+    ports: tuple[PortConfig, ...] = ()
+    """Of the mode `host` so far: `ingress` is refused by the API, in words."""
 
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):
@@ -128,14 +211,19 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     task: TaskSpec
     mode: ServiceMode = ServiceMode()
+    update_config: UpdateConfig | None = None
+    rollback_config: UpdateConfig | None = None
     endpoint: EndpointSpec | None = None
+    schedule: Schedule | UnsetType | None = UNSET
+    """Essaim field: a replicated job that runs at these times."""
 
     @property
     def replicas(self) -> int:
-        replicated = self.mode.replicated
-        if replicated is None or replicated.replicas is None:
-            return 1
-        return replicated.replicas
+        """Tasks that a replicated service wants; 0 in the other modes."""
+        if self.mode.replicated is not None:
+            replicas = self.mode.replicated.replicas
+            return 1 if replicas is None else replicas
+        return 0 if self.mode.is_global or self.mode.is_job else 1
 
 
 class NodeSpec(Spec, frozen=True, kw_only=True):
@@ -145,22 +233,3 @@ class NodeSpec(Spec, frozen=True, kw_only=True):
     """What clients write back. The role that is shown and that constraints see follows from where
     masters run, not from here."""
     availability: Literal["active", "pause", "drain"] = "active"
-
-
-S = TypeVar("S", bound=Spec)
-
-
-def keep_essaim_fields(new: S, old: S) -> S:
-    """`new` with each unset Essaim field taken from the same place of `old`; nulls cleared.
-
-    Structs are walked together; lists are not, since their elements have no identity.
-    """
-    changes: dict[str, Any] = {}
-    for field in new.__struct_fields__:
-        wanted, present = getattr(new, field), getattr(old, field)
-        if wanted is UNSET:
-            if present is not UNSET:
-                changes[field] = present
-        elif isinstance(wanted, Spec) and isinstance(present, type(wanted)):
-            changes[field] = keep_essaim_fields(wanted, present)
-    return msgspec.structs.replace(new, **changes) if changes else new

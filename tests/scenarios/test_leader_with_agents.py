@@ -22,16 +22,11 @@ from essaim_master.control.leader import ControlSettings, Leader
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import MemberId, NodeId, ServiceId
 from essaim_shared.memory_transport import MemoryBus
 from essaim_shared.objects import NodeDescription, Service, Task
-from essaim_shared.spec import (
-    ContainerSpec,
-    ReplicatedMode,
-    ServiceMode,
-    ServiceSpec,
-    TaskSpec,
-)
+from essaim_shared.spec import ReplicatedMode, ServiceMode, ServiceSpec, TaskSpec
 from essaim_shared.subjects import Subjects
 from essaim_shared.task_state import TaskState
 

@@ -14,60 +14,23 @@ before the new one is made; the next follows once the new one runs. Tasks that d
 are replaced at once: that costs no availability, and it is how a broken template is repaired.
 """
 
-import heapq
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from essaim_master.control.conditions import LOST, UNREACHABLE, condition_of, has_stopped
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import ControlIndex
 from essaim_master.control.reaper import expired_tasks
 from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
+from essaim_master.control.slots import FRESH, Progress, Slot, examine_slot, surplus_slots
+from essaim_master.control.updater import update_service
 from essaim_master.state.cluster_state import ClusterState
-from essaim_shared.ids import NodeId, ServiceId
+from essaim_shared.ids import ServiceId
 from essaim_shared.objects import Service, Task
 from essaim_shared.task_state import TaskState
-
-FRESH = Replacement(failures=0, not_before_ns=0)
 
 FINISHED = frozenset({TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.ORPHANED})
 """Ends after which a slot may stay empty while an update goes on; after a failure it may not:
 a template that its restart policy has given up must not reach the remaining slots."""
-
-
-class Progress(Enum):
-    """How far one look at a service came."""
-
-    DONE = "done"
-    UPDATING = "updating"
-    """Tasks of an older template remain: look again when one of the service's tasks runs."""
-    INTERRUPTED = "interrupted"
-    """The slice is full: look again after it is written."""
-    FILLING = "filling"
-    """The slice is full, and all that is left is to make tasks: `fill_service` goes on."""
-
-
-@dataclass(slots=True)
-class Slot:
-    """One occupied slot as it stands."""
-
-    number: int
-    tasks: list[Task]
-    """All of the slot's, oldest first; those to be removed included."""
-    current: Task | None
-    observed: TaskState
-    """Of the current task; NEW when there is none."""
-    is_finished: bool = False
-    """Its work is done and nothing follows; set by `_maintain`."""
-
-    @property
-    def is_running(self) -> bool:
-        return self.observed is TaskState.RUNNING
-
-    @property
-    def youngest(self) -> Task:
-        return next(t for t in reversed(self.tasks) if t.desired_state is not TaskState.REMOVE)
 
 
 def reconcile_service(
@@ -104,7 +67,7 @@ def reconcile_service(
         _maintain(state, service, slot, effects)
     if not _fill(service, {slot.number for slot in slots}, effects):
         return Progress.FILLING
-    return _update(service, slots, effects)
+    return update_service(service, slots, effects)
 
 
 def reconcile_slot(
@@ -125,47 +88,6 @@ def reconcile_slot(
         _forget_expired(state, tasks, effects)
     else:
         _maintain(state, service, slot, effects)
-
-
-def examine_slot(state: ClusterState, number: int, tasks: list[Task]) -> Slot | None:
-    """The slot with its current task; None when it is not occupied."""
-    is_occupied = False
-    current, observed = None, TaskState.NEW
-    for task in tasks:
-        if task.desired_state is TaskState.REMOVE:
-            continue
-        is_occupied = True
-        if task.desired_state > TaskState.RUNNING:
-            continue
-        seen = state.observed(task.id)
-        if seen.is_terminal or condition_of(state, task.node_id) in LOST:
-            continue
-        if current is None or seen >= observed:
-            current, observed = task, seen
-    return Slot(number, tasks, current, observed) if is_occupied else None
-
-
-def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
-    """Which slots to give up: those that do not run, the least advanced first; then always one
-    from the node with the most; of equals the highest number."""
-    if count <= 0:
-        return []
-    idle = [slot for slot in slots if not slot.is_running]
-    idle.sort(key=lambda slot: (slot.current is not None, slot.observed, -slot.number))
-    chosen = idle[:count]
-    by_node: dict[NodeId | None, list[Slot]] = {}
-    for slot in sorted(slots, key=lambda slot: slot.number):
-        if slot.is_running and slot.current is not None:
-            by_node.setdefault(slot.current.node_id, []).append(slot)
-    heap = [(-len(found), -found[-1].number, node_id) for node_id, found in by_node.items()]
-    heapq.heapify(heap)
-    while heap and len(chosen) < count:
-        _, _, node_id = heapq.heappop(heap)
-        found = by_node[node_id]
-        chosen.append(found.pop())
-        if found:
-            heapq.heappush(heap, (-len(found), -found[-1].number, node_id))
-    return chosen
 
 
 def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effects) -> None:
@@ -251,35 +173,6 @@ def _fill(service: Service, taken: Collection[int], effects: Effects) -> bool:
             effects.create(service, number, FRESH, None)
             missing -= 1
     return True
-
-
-def _update(service: Service, slots: Sequence[Slot], effects: Effects) -> Progress:
-    """The next step of replacing tasks that were made from an older template."""
-    running_stale: list[Task] = []
-    is_changing = False
-    for slot in slots:
-        current = slot.current
-        if current is None:
-            is_changing |= not slot.is_finished
-        elif current.spec_version == service.spec_version:
-            is_changing |= not slot.is_running
-        elif slot.is_running:
-            running_stale.append(current)
-        else:
-            is_changing = True
-            _replace_idle(service, slot.number, current, effects)
-    if running_stale and not is_changing:
-        effects.desire(min(running_stale, key=lambda task: task.slot), TaskState.SHUTDOWN)
-    return Progress.UPDATING if running_stale else Progress.DONE
-
-
-def _replace_idle(service: Service, number: int, stale: Task, effects: Effects) -> None:
-    """Give up a task that does not run yet. One that no node knows leaves no trace."""
-    if stale.node_id is None:
-        effects.delete(stale.id)
-        effects.create(service, number, FRESH, stale)
-    else:
-        effects.desire(stale, TaskState.SHUTDOWN)
 
 
 def _remove_tasks(state: ClusterState, tasks: Sequence[Task], effects: Effects) -> None:

@@ -14,13 +14,13 @@ from essaim_master.control.allocator import AddressPool, Cursors, Grant
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import GroupKey
 from essaim_master.control.orchestrator import (
-    Progress,
     fill_service,
     reconcile_service,
     reconcile_slot,
 )
 from essaim_master.control.scheduler.filters import Candidate, demand_of
 from essaim_master.control.scheduler.scheduler import candidates_of, place
+from essaim_master.control.slots import Progress
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes

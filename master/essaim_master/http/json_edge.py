@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from essaim_shared.errors import InvalidRequest
-from essaim_shared.spec import Spec
+from essaim_shared.spec_base import Spec
 from essaim_shared.undecodable import UNDECODABLE
 
 S = TypeVar("S", bound=Spec)

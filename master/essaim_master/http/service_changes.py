@@ -13,20 +13,13 @@ from essaim_master.http.errors import ImmutableName
 from essaim_master.http.image_name import familiar_image
 from essaim_master.http.json_edge import decode_object, decode_spec, essaim_fields, field_of
 from essaim_master.http.validation import check_service_name, check_service_spec
+from essaim_shared.container_spec import DnsConfig
 from essaim_shared.errors import InvalidRequest, NotSupported
 from essaim_shared.ids import ServiceId
 from essaim_shared.limits import RESTART_DELAY_DEFAULT_NS, STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Service
-from essaim_shared.spec import (
-    DnsConfig,
-    EndpointSpec,
-    ReplicatedMode,
-    RestartPolicy,
-    ServiceMode,
-    ServiceSpec,
-    Spec,
-    keep_essaim_fields,
-)
+from essaim_shared.spec import EndpointSpec, ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec
+from essaim_shared.spec_base import Spec, keep_essaim_fields
 
 REPLICAS_DEFAULT = 1
 

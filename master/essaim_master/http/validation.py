@@ -10,17 +10,10 @@ from collections.abc import Iterable
 from msgspec import UnsetType
 
 from essaim_master.control.scheduler.constraints import parse_constraints
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.limits import NAME_LENGTH_MAX, REPLICAS_MAX
-from essaim_shared.spec import (
-    ContainerSpec,
-    Limits,
-    Placement,
-    Reservations,
-    RestartPolicy,
-    ServiceSpec,
-    TaskSpec,
-)
+from essaim_shared.spec import Limits, Placement, Reservations, RestartPolicy, ServiceSpec, TaskSpec
 
 NANO_CPUS_MIN = 1_000_000
 """A thousandth of a core."""

@@ -17,7 +17,9 @@ from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import (
     ClusterInfo,
     ClusterMember,
+    ClusterSettings,
     ClusterVersion,
+    CronStatus,
     Gateway,
     HashCheck,
     LeaderEpoch,
@@ -25,15 +27,22 @@ from essaim_shared.objects import (
     Network,
     NodeObject,
     NodeStatus,
+    RegistryCredentials,
     Service,
+    ServiceRevision,
     Stored,
     Task,
     TaskStatus,
+    UpdateStatus,
 )
 from essaim_shared.task_state import TaskState
 
 _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.SERVICE: msgspec.msgpack.Decoder(Service),
+    Kind.SERVICE_REVISION: msgspec.msgpack.Decoder(ServiceRevision),
+    Kind.UPDATE_STATUS: msgspec.msgpack.Decoder(UpdateStatus),
+    Kind.CRON_STATUS: msgspec.msgpack.Decoder(CronStatus),
+    Kind.REGISTRY_CREDENTIALS: msgspec.msgpack.Decoder(RegistryCredentials),
     Kind.TASK: msgspec.msgpack.Decoder(Task),
     Kind.TASK_STATUS: msgspec.msgpack.Decoder(TaskStatus),
     Kind.NODE: msgspec.msgpack.Decoder(NodeObject),
@@ -41,12 +50,15 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.NETWORK: msgspec.msgpack.Decoder(Network),
     Kind.GATEWAY: msgspec.msgpack.Decoder(Gateway),
     Kind.LEADER: msgspec.msgpack.Decoder(LeaderEpoch),
+    Kind.SETTINGS: msgspec.msgpack.Decoder(ClusterSettings),
     Kind.CLUSTER: msgspec.msgpack.Decoder(ClusterInfo),
     Kind.MEMBER: msgspec.msgpack.Decoder(ClusterMember),
     Kind.MEMBER_BUILD: msgspec.msgpack.Decoder(MemberBuild),
     Kind.VERSION: msgspec.msgpack.Decoder(ClusterVersion),
     Kind.HASH_CHECK: msgspec.msgpack.Decoder(HashCheck),
 }
+
+_DEFAULT_SETTINGS = ClusterSettings()
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -74,6 +86,7 @@ class ClusterState:
         self._store = store
         self._objects: dict[Kind, dict[str, Any]] = {kind: {} for kind in _DECODERS}
         self._service_ids: dict[str, ServiceId] = {}
+        self._revisions: dict[str, dict[int, ServiceRevision]] = {}
         self._tasks_by_service: dict[str, dict[TaskId, Task]] = {}
         self._tasks_by_node: dict[str, dict[TaskId, Task]] = {}
         self._addresses: dict[str, dict[str, str]] = {}
@@ -96,6 +109,22 @@ class ClusterState:
     @property
     def services(self) -> Mapping[ServiceId, Service]:
         return self._objects[Kind.SERVICE]  # type: ignore[return-value]
+
+    def revisions_of(self, service_id: ServiceId) -> Mapping[int, ServiceRevision]:
+        """The kept specs of a service by their numbers, oldest first."""
+        return self._revisions.get(service_id, {})
+
+    @property
+    def update_status(self) -> Mapping[ServiceId, UpdateStatus]:
+        return self._objects[Kind.UPDATE_STATUS]  # type: ignore[return-value]
+
+    @property
+    def cron_status(self) -> Mapping[ServiceId, CronStatus]:
+        return self._objects[Kind.CRON_STATUS]  # type: ignore[return-value]
+
+    @property
+    def registry_credentials(self) -> Mapping[ServiceId, RegistryCredentials]:
+        return self._objects[Kind.REGISTRY_CREDENTIALS]  # type: ignore[return-value]
 
     @property
     def tasks(self) -> Mapping[TaskId, Task]:
@@ -144,6 +173,11 @@ class ClusterState:
         """Of the commands and fields that may be written; 0 before the first leader wrote it."""
         found = self._objects[Kind.VERSION].get("")
         return 0 if found is None else found.version
+
+    @property
+    def settings(self) -> ClusterSettings:
+        found: ClusterSettings = self._objects[Kind.SETTINGS].get("", _DEFAULT_SETTINGS)
+        return found
 
     @property
     def hash_check(self) -> HashCheck | None:
@@ -209,6 +243,11 @@ class ClusterState:
                     self._service_ids.pop(before.spec.name, None)
                 if after is not None:
                     self._service_ids[after.spec.name] = after.id
+            case Kind.SERVICE_REVISION:
+                if before is not None:
+                    self._forget_revision(before)
+                if after is not None:
+                    self._index_revision(after)
             case Kind.TASK:
                 if before is not None:
                     self._forget_task(before)
@@ -221,6 +260,19 @@ class ClusterState:
                     self._addresses.setdefault(after.network_id, {})[after.address] = after.node_id
             case _:
                 pass
+
+    def _index_revision(self, revision: ServiceRevision) -> None:
+        kept = self._revisions.setdefault(revision.service_id, {})
+        kept[revision.number] = revision
+        if len(kept) > 1:
+            # A restored state comes in the order of the keys' bytes: 10 before 9.
+            self._revisions[revision.service_id] = dict(sorted(kept.items()))
+
+    def _forget_revision(self, revision: ServiceRevision) -> None:
+        kept = self._revisions[revision.service_id]
+        kept.pop(revision.number, None)
+        if not kept:
+            del self._revisions[revision.service_id]
 
     def _index_task(self, task: Task) -> None:
         self._tasks_by_service.setdefault(task.service_id, {})[task.id] = task

@@ -10,6 +10,10 @@ class Kind(Enum):
 
     SERVICE = b"/services/"
     SERVICE_NAME = b"/service_names/"
+    SERVICE_REVISION = b"/service_revisions/"
+    UPDATE_STATUS = b"/update_status/"
+    CRON_STATUS = b"/cron_status/"
+    REGISTRY_CREDENTIALS = b"/registry_credentials/"
     TASK = b"/tasks/"
     TASK_STATUS = b"/task_status/"
     NODE = b"/nodes/"
@@ -20,12 +24,14 @@ class Kind(Enum):
     MEMBER_BUILD = b"/member_builds/"
     LEADER = b"/cluster/leader"
     CLUSTER = b"/cluster/info"
+    SETTINGS = b"/cluster/settings"
     VERSION = b"/cluster/version"
     HASH_CHECK = b"/cluster/hash_check"
 
 
 LEADER_KEY = Kind.LEADER.value
 CLUSTER_KEY = Kind.CLUSTER.value
+SETTINGS_KEY = Kind.SETTINGS.value
 VERSION_KEY = Kind.VERSION.value
 HASH_CHECK_KEY = Kind.HASH_CHECK.value
 
@@ -37,6 +43,22 @@ def service_key(service_id: ServiceId) -> bytes:
 def service_name_key(name: str) -> bytes:
     """Holds the id of the service of that name: what makes names unique."""
     return Kind.SERVICE_NAME.value + name.encode()
+
+
+def service_revision_key(service_id: ServiceId, number: int) -> bytes:
+    return Kind.SERVICE_REVISION.value + f"{service_id}/{number}".encode()
+
+
+def update_status_key(service_id: ServiceId) -> bytes:
+    return Kind.UPDATE_STATUS.value + service_id.encode()
+
+
+def cron_status_key(service_id: ServiceId) -> bytes:
+    return Kind.CRON_STATUS.value + service_id.encode()
+
+
+def registry_credentials_key(service_id: ServiceId) -> bytes:
+    return Kind.REGISTRY_CREDENTIALS.value + service_id.encode()
 
 
 def task_key(task_id: TaskId) -> bytes:
@@ -86,5 +108,6 @@ def kind_of(key: bytes) -> Kind | None:
 
 
 def identifier_of(kind: Kind, key: bytes) -> str:
-    """What follows the prefix: an id, a name, or `NETWORK/NODE` of a gateway."""
+    """What follows the prefix: an id, a name, `NETWORK/NODE` of a gateway, or
+    `SERVICE/NUMBER` of a revision."""
     return key[len(kind.value) :].decode()

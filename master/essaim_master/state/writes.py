@@ -1,5 +1,6 @@
 """Typed writes collected as values, then cut into transactions that fit the limits."""
 
+from collections.abc import Iterable
 from typing import assert_never
 
 import msgspec
@@ -13,12 +14,14 @@ from essaim_master.kv.commands import (
     Transaction,
 )
 from essaim_master.state import keys
-from essaim_shared.ids import NetworkId, NodeId, TaskId
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.limits import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
 from essaim_shared.objects import (
     ClusterInfo,
     ClusterMember,
+    ClusterSettings,
     ClusterVersion,
+    CronStatus,
     Gateway,
     HashCheck,
     LeaderEpoch,
@@ -26,19 +29,27 @@ from essaim_shared.objects import (
     Network,
     NodeObject,
     NodeStatus,
+    RegistryCredentials,
     Service,
+    ServiceRevision,
     Task,
     TaskStatus,
+    UpdateStatus,
 )
 
 Addressed = (
     Service
+    | ServiceRevision
+    | UpdateStatus
+    | CronStatus
+    | RegistryCredentials
     | Task
     | NodeObject
     | Network
     | Gateway
     | LeaderEpoch
     | ClusterInfo
+    | ClusterSettings
     | ClusterMember
     | MemberBuild
     | ClusterVersion
@@ -56,6 +67,16 @@ def key_of(stored: Addressed) -> bytes:
     match stored:
         case Service():
             return keys.service_key(stored.id)
+        case ServiceRevision():
+            return keys.service_revision_key(stored.service_id, stored.number)
+        case UpdateStatus():
+            return keys.update_status_key(stored.service_id)
+        case CronStatus():
+            return keys.cron_status_key(stored.service_id)
+        case RegistryCredentials():
+            return keys.registry_credentials_key(stored.service_id)
+        case ClusterSettings():
+            return keys.SETTINGS_KEY
         case Task():
             return keys.task_key(stored.id)
         case NodeObject():
@@ -105,12 +126,24 @@ class Writes:
         self.expect(key, 0)
         self._operations[key] = Put(key, service.id.encode())
 
-    def delete_service(self, service: Service) -> None:
-        """Delete a service and free its name, unless another service has taken it meanwhile."""
+    def delete_service(self, service: Service, revisions: Iterable[int] = ()) -> None:
+        """Delete a service with its history and free its name, unless another service has taken
+        it meanwhile."""
         name_key = keys.service_name_key(service.spec.name)
         self._compares.append(CompareValue(name_key, service.id.encode()))
         self._delete(keys.service_key(service.id))
         self._delete(name_key)
+        self._delete(keys.update_status_key(service.id))
+        self._delete(keys.cron_status_key(service.id))
+        self._delete(keys.registry_credentials_key(service.id))
+        for number in revisions:
+            self.delete_service_revision(service.id, number)
+
+    def delete_service_revision(self, service_id: ServiceId, number: int) -> None:
+        self._delete(keys.service_revision_key(service_id, number))
+
+    def delete_registry_credentials(self, service_id: ServiceId) -> None:
+        self._delete(keys.registry_credentials_key(service_id))
 
     def delete_task(self, task_id: TaskId) -> None:
         self._delete(keys.task_key(task_id))

@@ -33,9 +33,10 @@ from essaim_agent.fake_executor import FakeEngine, FakeExecutor, Script
 from essaim_agent.process_executor import ProcessExecutor
 from essaim_agent.shim import install
 from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import NodeId, ServiceId, TaskId, new_id
 from essaim_shared.objects import Task
-from essaim_shared.spec import ContainerSpec, TaskSpec
+from essaim_shared.spec import TaskSpec
 from essaim_shared.task_state import TaskState
 
 PATIENCE_S = 30.0

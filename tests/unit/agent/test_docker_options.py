@@ -13,9 +13,10 @@ from essaim_agent.docker_options import (
     task_id_of,
 )
 from essaim_agent.executor import ExecutorError
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import Attachment, Task
-from essaim_shared.spec import ContainerSpec, DnsConfig, Limits, Resources, TaskSpec
+from essaim_shared.spec import Limits, Resources, TaskSpec
 from essaim_shared.task_state import TaskState
 
 TASK_ID = TaskId("0123456789abcdefghijklmno")

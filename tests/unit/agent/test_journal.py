@@ -18,11 +18,12 @@ from essaim_agent.journal import (
     replace_file,
 )
 from essaim_shared.clock import ManualClock, SystemClock, wait_until
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import NetworkId, ServiceId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import Task, TaskStatus
-from essaim_shared.spec import ContainerSpec, TaskSpec
+from essaim_shared.spec import TaskSpec
 from essaim_shared.task_state import TaskState
 
 SEED = 99

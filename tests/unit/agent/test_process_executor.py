@@ -17,9 +17,10 @@ from essaim_agent.process_executor import (
     start_time_of,
 )
 from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.ids import ServiceId, TaskId
 from essaim_shared.objects import Task
-from essaim_shared.spec import ContainerSpec, DnsConfig, TaskSpec
+from essaim_shared.spec import TaskSpec
 from essaim_shared.task_state import TaskState
 
 PATIENCE_S = 20.0

@@ -9,10 +9,11 @@ from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.keys import Kind
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import NoLeader
 from essaim_shared.limits import TRANSACTION_OPERATIONS_MAX
 from essaim_shared.objects import Attachment, Gateway, Service, Task, TaskStatus
-from essaim_shared.spec import ContainerSpec, ServiceSpec, TaskSpec
+from essaim_shared.spec import ServiceSpec, TaskSpec
 from essaim_shared.task_state import TaskState
 
 

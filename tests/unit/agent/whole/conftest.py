@@ -19,6 +19,7 @@ from essaim_agent.reporter import Reporter
 from essaim_agent.session import Session
 from essaim_agent.worker import Worker
 from essaim_shared.clock import ManualClock
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.memory_transport import MemoryBus
 from essaim_shared.messages import (
@@ -39,7 +40,7 @@ from essaim_shared.messages import (
     encode,
 )
 from essaim_shared.objects import Attachment, NodeDescription, Task, TaskStatus
-from essaim_shared.spec import ContainerSpec, TaskSpec
+from essaim_shared.spec import TaskSpec
 from essaim_shared.subjects import Subjects
 from essaim_shared.task_state import TaskState
 from essaim_shared.transport import Delivery

@@ -14,6 +14,7 @@ from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import (
     ClusterMember,
@@ -26,7 +27,6 @@ from essaim_shared.objects import (
     TaskStatus,
 )
 from essaim_shared.spec import (
-    ContainerSpec,
     NodeSpec,
     Placement,
     ReplicatedMode,

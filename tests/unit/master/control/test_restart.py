@@ -3,9 +3,10 @@
 import pytest
 
 from essaim_master.control.restart import Replacement, replacement_of, restart_delay_ns
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import ServiceId, TaskId
 from essaim_shared.objects import Task, TaskStatus
-from essaim_shared.spec import ContainerSpec, RestartPolicy, TaskSpec
+from essaim_shared.spec import RestartPolicy, TaskSpec
 from essaim_shared.task_state import TaskState
 
 SECOND = 1_000_000_000

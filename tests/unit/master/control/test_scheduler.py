@@ -3,8 +3,9 @@
 import pytest
 
 from essaim_master.control.scheduler.constraints import parse_constraints
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest
-from essaim_shared.spec import ContainerSpec, Placement, Platform
+from essaim_shared.spec import Placement, Platform
 from essaim_shared.task_state import TaskState
 
 GIB = 1024**3

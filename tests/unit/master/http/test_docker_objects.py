@@ -10,6 +10,7 @@ from essaim_master.http.docker_objects import (
     task_object,
 )
 from essaim_master.state.cluster import LeadershipView, Member
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.objects import (
     Attachment,
     Network,
@@ -19,14 +20,7 @@ from essaim_shared.objects import (
     Task,
     TaskStatus,
 )
-from essaim_shared.spec import (
-    ContainerSpec,
-    ReplicatedMode,
-    RestartPolicy,
-    ServiceMode,
-    ServiceSpec,
-    TaskSpec,
-)
+from essaim_shared.spec import ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec
 from essaim_shared.task_state import TaskState
 
 SECOND_NS = 1_000_000_000

@@ -10,9 +10,10 @@ from essaim_master.http.filters import (
     service_matcher,
     task_matcher,
 )
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.objects import Network, NodeDescription, NodeObject, Service, Task
-from essaim_shared.spec import ContainerSpec, NodeSpec, ServiceSpec, TaskSpec
+from essaim_shared.spec import NodeSpec, ServiceSpec, TaskSpec
 from essaim_shared.task_state import TaskState
 
 TEMPLATE = TaskSpec(container=ContainerSpec(image="x"))

@@ -3,10 +3,9 @@
 import pytest
 
 from essaim_master.http.validation import check_service_name, check_service_spec
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.spec import (
-    ContainerSpec,
-    DnsConfig,
     Limits,
     Placement,
     Reservations,

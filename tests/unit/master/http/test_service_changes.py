@@ -17,17 +17,11 @@ from essaim_master.http.service_changes import (
     with_defaults,
 )
 from essaim_master.http.validation import check_service_name
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest, NotSupported
 from essaim_shared.ids import ServiceId
 from essaim_shared.limits import REPLICAS_MAX
-from essaim_shared.spec import (
-    ContainerSpec,
-    ReplicatedMode,
-    RestartPolicy,
-    ServiceMode,
-    ServiceSpec,
-    TaskSpec,
-)
+from essaim_shared.spec import ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec
 
 NOW_NS = 1_700_000_000_000_000_000
 

@@ -13,11 +13,10 @@ from essaim_master.http.service_changes import (
     decode_service_spec,
     updated_service,
 )
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.ids import ServiceId
 from essaim_shared.limits import REPLICAS_MAX
 from essaim_shared.spec import (
-    ContainerSpec,
-    DnsConfig,
     EndpointSpec,
     Limits,
     Placement,

@@ -1,0 +1,90 @@
+"""A service's slots as they stand, and which of them to give up. Pure."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from essaim_master.control.conditions import LOST, condition_of
+from essaim_master.control.restart import Replacement
+from essaim_master.state.cluster_state import ClusterState
+from essaim_shared.ids import NodeId
+from essaim_shared.objects import Task
+from essaim_shared.task_state import TaskState
+
+FRESH = Replacement(failures=0, not_before_ns=0)
+
+
+class Progress(Enum):
+    """How far one look at a service came."""
+
+    DONE = "done"
+    UPDATING = "updating"
+    """Tasks of an older template remain: look again when one of the service's tasks runs."""
+    INTERRUPTED = "interrupted"
+    """The slice is full: look again after it is written."""
+    FILLING = "filling"
+    """The slice is full, and all that is left is to make tasks: `fill_service` goes on."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One occupied slot as it stands."""
+
+    number: int
+    tasks: list[Task]
+    """All of the slot's, oldest first; those to be removed included."""
+    current: Task | None
+    observed: TaskState
+    """Of the current task; NEW when there is none."""
+    is_finished: bool = False
+    """Its work is done and nothing follows; set by `_maintain`."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.observed is TaskState.RUNNING
+
+    @property
+    def youngest(self) -> Task:
+        return next(t for t in reversed(self.tasks) if t.desired_state is not TaskState.REMOVE)
+
+
+def examine_slot(state: ClusterState, number: int, tasks: list[Task]) -> Slot | None:
+    """The slot with its current task; None when it is not occupied."""
+    is_occupied = False
+    current, observed = None, TaskState.NEW
+    for task in tasks:
+        if task.desired_state is TaskState.REMOVE:
+            continue
+        is_occupied = True
+        if task.desired_state > TaskState.RUNNING:
+            continue
+        seen = state.observed(task.id)
+        if seen.is_terminal or condition_of(state, task.node_id) in LOST:
+            continue
+        if current is None or seen >= observed:
+            current, observed = task, seen
+    return Slot(number, tasks, current, observed) if is_occupied else None
+
+
+def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
+    """Which slots to give up: those that do not run, the least advanced first; then always one
+    from the node with the most; of equals the highest number."""
+    if count <= 0:
+        return []
+    idle = [slot for slot in slots if not slot.is_running]
+    idle.sort(key=lambda slot: (slot.current is not None, slot.observed, -slot.number))
+    chosen = idle[:count]
+    by_node: dict[NodeId | None, list[Slot]] = {}
+    for slot in sorted(slots, key=lambda slot: slot.number):
+        if slot.is_running and slot.current is not None:
+            by_node.setdefault(slot.current.node_id, []).append(slot)
+    heap = [(-len(found), -found[-1].number, node_id) for node_id, found in by_node.items()]
+    heapq.heapify(heap)
+    while heap and len(chosen) < count:
+        _, _, node_id = heapq.heappop(heap)
+        found = by_node[node_id]
+        chosen.append(found.pop())
+        if found:
+            heapq.heappush(heap, (-len(found), -found[-1].number, node_id))
+    return chosen
