@@ -24,7 +24,8 @@ from essaim_master.control.dispatcher import Dispatcher
 from essaim_master.control.guarded import GuardedWriter, begin_epoch
 from essaim_master.control.liveness import FailureDetector
 from essaim_master.control.monitor import NodeMonitor
-from essaim_master.control.planner import DEFAULT_NETWORK_NAME, plan_slice
+from essaim_master.control.placer import DEFAULT_NETWORK_NAME
+from essaim_master.control.planner import plan_slice
 from essaim_master.control.rejects import Rejects
 from essaim_master.control.sessions import SessionTable
 from essaim_master.control.surroundings import Surroundings

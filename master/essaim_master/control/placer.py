@@ -1,0 +1,213 @@
+"""Gives the tasks of one slice their nodes, addresses and ports. Pure."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from essaim_master.control.allocator import AddressPool, Cursors, Grant
+from essaim_master.control.effects import Effects
+from essaim_master.control.index import GroupKey
+from essaim_master.control.scheduler.filters import Candidate, demand_of
+from essaim_master.control.scheduler.scheduler import candidates_of, place
+from essaim_master.control.worklist import Worklist
+from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.writes import Writes
+from essaim_shared.errors import InvalidRequest
+from essaim_shared.ids import NetworkId, NodeId, TaskId
+from essaim_shared.limits import BUS_MESSAGE_BYTES_MAX
+from essaim_shared.objects import Attachment, Gateway, Network, Task, TaskStatus
+from essaim_shared.task_state import TaskState
+
+TASK_BYTES_MAX = BUS_MESSAGE_BYTES_MAX // 2
+"""A larger task could not be sent to its agent: it stays pending and says so."""
+
+PENDING_MESSAGE = "pending task scheduling"
+ASSIGNED_MESSAGE = "scheduler assigned task to node"
+
+DEFAULT_NETWORK_NAME = "default"
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Placer:
+    """Gives nodes and addresses to the tasks of one slice."""
+
+    def __init__(
+        self, state: ClusterState, worklist: Worklist, cursors: Cursors, effects: Effects
+    ) -> None:
+        self._state = state
+        self._worklist = worklist
+        self._cursors = cursors
+        self._effects = effects
+        self._tasks: dict[TaskId, Task] = {**effects.created, **effects.updated}
+        self._statuses: dict[TaskId, TaskStatus] = {}
+        self._gateways: dict[tuple[NetworkId, NodeId], Gateway] = {}
+        self._released: list[tuple[NetworkId, NodeId]] = []
+        self._pools: dict[NetworkId, AddressPool] = {}
+        self._placed = 0
+        self._candidates: dict[NodeId, Candidate] | None = None
+        self._network = next(
+            (n for n in state.networks.values() if n.name == DEFAULT_NETWORK_NAME), None
+        )
+
+    def place_groups(self) -> None:
+        """Place this slice's new tasks, and those waiting ones which may now get a node."""
+        groups: dict[GroupKey, list[Task]] = {}
+        for key in self._worklist.groups:
+            groups[key] = self._waiting_tasks(key)
+        self._worklist.groups.clear()
+        for task in self._effects.created.values():
+            groups.setdefault((task.service_id, task.spec_version), []).append(task)
+        for key, tasks in groups.items():
+            if not tasks:
+                continue
+            room = max(self._effects.limit - self._placed, 0)
+            is_new = tasks[-1].id in self._effects.created
+            if (room == 0 and not is_new) or not self._place_group(key, tasks, room):
+                self._worklist.groups[key] = None
+
+    def _waiting_tasks(self, key: GroupKey) -> list[Task]:
+        """The group's tasks without a node, as this slice leaves them, oldest first."""
+        found = []
+        for task_id in self._worklist.index.pending.get(key, ()):
+            if task_id in self._effects.deleted:
+                continue
+            task = self._effects.updated.get(task_id) or self._state.tasks[task_id]
+            if task.desired_state <= TaskState.RUNNING:
+                found.append(task)
+        return found
+
+    def _place_group(self, key: GroupKey, tasks: list[Task], room: int) -> bool:
+        """Place the group's tasks, at most `room` of those that wait; False when some of them
+        were not looked at."""
+        size_bytes = len(_encoder.encode(tasks[0]))
+        if size_bytes > TASK_BYTES_MAX:
+            return self._leave_pending(
+                tasks, f"a task of {size_bytes} bytes is over the bus' limit of {TASK_BYTES_MAX}"
+            )
+        try:
+            demand = demand_of(key[0], tasks[0].spec)
+        except InvalidRequest as refusal:
+            return self._leave_pending(tasks, str(refusal))
+        if self._candidates is None:
+            self._candidates = candidates_of(self._state, self._worklist.index.loads)
+        new_count = sum(1 for task in tasks if task.id in self._effects.created)
+        count = min(len(tasks), max(room, new_count))
+        placement = place(demand, count, self._candidates)
+        for done, (task, node_id) in enumerate(zip(tasks, placement.nodes, strict=False)):
+            reason = self._assign(task, node_id)
+            if reason:
+                return self._leave_pending(tasks[done:], reason)
+        if placement.reason:
+            return self._leave_pending(tasks[len(placement.nodes) :], placement.reason)
+        for task in tasks[count:]:
+            self._tasks.setdefault(task.id, task)
+        return count == len(tasks)
+
+    def _assign(self, task: Task, node_id: NodeId) -> str:
+        """Give a task its node and address; the reason why it got none, else nothing."""
+        attachments: tuple[Attachment, ...] = ()
+        network = self._network
+        if network is not None:
+            address = self._attach(network, node_id)
+            if address is None:
+                return f"no free address on network {network.name} ({network.subnet})"
+            attachments = (Attachment(network_id=network.id, address=address),)
+        self._placed += 1
+        self._tasks[task.id] = msgspec.structs.replace(
+            task, node_id=node_id, attachments=attachments, updated_ns=self._effects.now_ns
+        )
+        if task.id in self._state.task_status:
+            self._statuses[task.id] = TaskStatus(
+                state=TaskState.ASSIGNED,
+                timestamp_ns=self._effects.now_ns,
+                message=ASSIGNED_MESSAGE,
+            )
+        return ""
+
+    def _attach(self, network: Network, node_id: NodeId) -> str | None:
+        """An address for a task and, if it is the node's first on the network, one for the node."""
+        grant = self._pool(network).take()
+        if grant is None:
+            return None
+        key = (network.id, node_id)
+        if key not in self._gateways and self._state.gateway(*key) is None:
+            gateway_grant = self._pool(network).take()
+            if gateway_grant is None:
+                self._pool(network).give_back(grant)
+                return None
+            self._strip(gateway_grant)
+            self._gateways[key] = Gateway(
+                network_id=network.id, node_id=node_id, address=gateway_grant.address
+            )
+        self._strip(grant)
+        return grant.address
+
+    def _pool(self, network: Network) -> AddressPool:
+        pool = self._pools.get(network.id)
+        if pool is None:
+            pool = self._pools[network.id] = AddressPool(self._state, network, self._cursors)
+        return pool
+
+    def _strip(self, grant: Grant) -> None:
+        """Take the address from the ended task that still shows it."""
+        owner = grant.taken_from
+        if owner is None or owner in self._effects.deleted:
+            return
+        task = self._tasks.get(owner) or self._state.tasks[owner]
+        self._tasks[owner] = msgspec.structs.replace(task, attachments=())
+
+    def _leave_pending(self, tasks: Iterable[Task], reason: str) -> bool:
+        """Write why tasks have no node, unless exactly that is written already. False when the
+        slice has no room for all of them."""
+        for task in tasks:
+            self._tasks.setdefault(task.id, task)
+            known = self._state.task_status.get(task.id)
+            if known is not None and known.err == reason and known.state is TaskState.PENDING:
+                continue
+            if len(self._statuses) >= 2 * self._effects.limit:
+                return False
+            self._statuses[task.id] = TaskStatus(
+                state=TaskState.PENDING,
+                timestamp_ns=self._effects.now_ns,
+                message=PENDING_MESSAGE,
+                err=reason,
+            )
+        return True
+
+    def release_gateways(self) -> None:
+        """Free the node's own address on networks that its last task left."""
+        used = {
+            (attachment.network_id, task.node_id)
+            for task in self._tasks.values()
+            if task.id not in self._state.tasks or self._state.tasks[task.id].node_id is None
+            for attachment in task.attachments
+        }
+        for key in list(self._worklist.gateways):
+            del self._worklist.gateways[key]
+            is_idle = key not in self._worklist.index.attached and key not in used
+            if is_idle and self._state.gateway(*key) is not None:
+                self._released.append(key)
+
+    def writes(self) -> Writes:
+        """In the order in which they are to be applied when they need several transactions:
+        addresses before those who use them."""
+        writes = Writes()
+        for gateway in self._gateways.values():
+            writes.put(gateway)
+        deleted = self._effects.deleted
+        for task_id, task in self._tasks.items():
+            if task_id not in deleted and task is not self._state.tasks.get(task_id):
+                writes.put(task)
+        for task_id, status in self._statuses.items():
+            if task_id not in deleted:
+                writes.put_task_status(task_id, status)
+        for task_id in deleted:
+            writes.delete_task(task_id)
+        for network_id, node_id in self._released:
+            writes.delete_gateway(network_id, node_id)
+        for task_id in self._worklist.orphaned_statuses:
+            if task_id not in self._state.tasks and task_id in self._state.task_status:
+                writes.delete_task(task_id)
+        self._worklist.orphaned_statuses.clear()
+        return writes
