@@ -31,6 +31,8 @@ from peers import Essaim, PlainCalls, Swarm, SwarmLike, container_count, lab, wa
 NAME = "bench"
 SCALES = ((1, 10), (10, 100), (1, 200))
 CUT_REPLICAS = 12
+UPDATE_REPLICAS = 50
+UPDATE_PARALLELISM = 10
 DEFINITIONS = {1: 300, 16: 60}
 """Clients → services that each of them creates."""
 WRITE_TIMEOUT_S = 1.0
@@ -59,6 +61,7 @@ def measure_cluster(peer: SwarmLike, results: Results, cuts: bool) -> None:
     # Before anything runs: the kernel is busy for a while with what a removal leaves behind.
     measure_definitions(peer, results)
     measure_create_and_scale(peer, first, results)
+    measure_rolling_update(peer, first, results)
     if cuts:
         measure_host_cut(peer, results)
         measure_leader_cut(peer, results)
@@ -75,6 +78,17 @@ def measure_create_and_scale(peer: SwarmLike, api: EngineApi, results: Results) 
         with timed(results, peer.name, f"remove {high}"):
             api.delete(f"/services/{service}")
             wait_for(lambda: container_count(peer.topology) == 0, "removed", 0.05)
+
+
+def measure_rolling_update(peer: SwarmLike, api: EngineApi, results: Results) -> None:
+    """All replicas replaced, some at a time and stop-first, without any delay between them."""
+    service = peer.create(api, "rolling", UPDATE_REPLICAS)
+    wait_for(lambda: peer.running(api, service) == UPDATE_REPLICAS, "created")
+    with timed(results, peer.name, f"rolling update of {UPDATE_REPLICAS}"):
+        peer.update(api, service, UPDATE_PARALLELISM)
+        wait_for(lambda: peer.updated(api, service) == UPDATE_REPLICAS, "updated", 0.05)
+    api.delete(f"/services/{service}")
+    wait_for(lambda: container_count(peer.topology) == 0, "removed", 0.05)
 
 
 def measure_definitions(peer: SwarmLike, results: Results) -> None:

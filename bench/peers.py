@@ -74,10 +74,25 @@ class SwarmLike(abc.ABC):
         return str(api.post("/services/create", spec)["ID"])
 
     def scale(self, api: EngineApi, service_id: str, replicas: int) -> None:
+        def change(spec: Any) -> None:
+            spec["Mode"]["Replicated"]["Replicas"] = replicas
+
+        self._change(api, service_id, change)
+
+    def update(self, api: EngineApi, service_id: str, parallelism: int) -> None:
+        """Replace all tasks, `parallelism` at a time."""
+
+        def change(spec: Any) -> None:
+            spec["TaskTemplate"]["ForceUpdate"] = 1
+            spec["UpdateConfig"] = {"Parallelism": parallelism, "Order": "stop-first"}
+
+        self._change(api, service_id, change)
+
+    def _change(self, api: EngineApi, service_id: str, change: Callable[[Any], None]) -> None:
         while True:
             service = api.get(f"/services/{service_id}")
             spec = service["Spec"]
-            spec["Mode"]["Replicated"]["Replicas"] = replicas
+            change(spec)
             version = service["Version"]["Index"]
             try:
                 api.post(f"/services/{service_id}/update?version={version}", spec)
@@ -94,6 +109,15 @@ class SwarmLike(abc.ABC):
             1
             for task in tasks
             if task["Status"]["State"] == "running" and task.get("NodeID") != not_on
+        )
+
+    def updated(self, api: EngineApi, service_id: str) -> int:
+        """Running tasks that an `update` made."""
+        tasks = api.get("/tasks?" + filters(service=service_id, **{"desired-state": "running"}))
+        return sum(
+            1
+            for task in tasks
+            if task["Status"]["State"] == "running" and task["Spec"].get("ForceUpdate") == 1
         )
 
     def node_id(self, api: EngineApi, host: Host) -> str:
