@@ -17,6 +17,13 @@ KV_IN_FLIGHT_MAX = 1024
 REPLICAS_MAX = 100_000
 """Per service. Refused above, so that a slip of the finger cannot fill the state."""
 
+REVISIONS_KEPT = 10
+"""Specs in a service's history, the present one included."""
+
+SPEC_BYTES_MAX = 128 * 1024
+"""Of one service's spec, packed. A change writes up to four of them in one transaction: the
+present and the previous one in the service, and two into its history."""
+
 NAME_LENGTH_MAX = 63
 """Service names become DNS labels (RFC 1035, 2.3.4)."""
 

@@ -1,0 +1,143 @@
+"""What a change makes of a service: its versions, its history, and the writes of both.
+
+Pure. The API changes services when users ask, the leader's updater when an update failed; both
+come here, so that a service counts alike whoever changed it.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from essaim_master.state.writes import Writes
+from essaim_shared.errors import InvalidRequest
+from essaim_shared.limits import REVISIONS_KEPT
+from essaim_shared.objects import Service, ServiceRevision
+from essaim_shared.spec import PortConfig, ServiceMode, ServiceSpec
+
+Revisions = Mapping[int, ServiceRevision]
+"""The kept ones of one service by number, oldest first (`ClusterState.revisions_of`)."""
+
+
+def changed_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service:
+    """The service with another spec, the present one becoming its previous.
+
+    `spec` keeps the name and the mode of the service and was checked.
+    """
+    return _with_spec(service, spec, service.spec, now_ns)
+
+
+def rolled_back_service(service: Service, now_ns: int) -> Service:
+    """The service with its previous spec, which is then used up, as in Swarm.
+
+    Raises InvalidRequest when there is none.
+    """
+    if service.previous_spec is None:
+        raise InvalidRequest(
+            "rpc error: code = FailedPrecondition desc = "
+            f"service {service.id} does not have a previous spec"
+        )
+    return _with_spec(service, service.previous_spec, None, now_ns)
+
+
+def service_at_revision(
+    service: Service, revisions: Revisions, number: int, now_ns: int
+) -> Service:
+    """The service with the spec of an older revision, at its present scale: how many there are is
+    nobody's wish to undo. Raises InvalidRequest when that revision is not kept."""
+    found = revisions.get(number)
+    if found is None:
+        kept = ", ".join(str(one) for one in revisions) or "none"
+        raise InvalidRequest(
+            f"service {service.spec.name} has no revision {number}: these are kept: {kept}"
+        )
+    spec = msgspec.structs.replace(found.spec, mode=service.spec.mode)
+    return changed_service(service, spec, now_ns)
+
+
+def promoted_service(service: Service, now_ns: int) -> Service:
+    """The service whose stepped update may take the step that it waits before."""
+    return msgspec.structs.replace(
+        service,
+        promotions=service.promotions + 1,
+        updated_ns=max(now_ns, service.created_ns),
+    )
+
+
+def service_writes(revisions: Revisions, before: Service | None, after: Service) -> Writes:
+    """The writes that make `after` of `before` (None: of nothing), with its history.
+
+    The caller adds the compare of the service's version; revisions change only together with
+    their service, so that guards them too.
+    """
+    writes = Writes()
+    writes.put(after)
+    if before is not None and before.revision == after.revision:
+        return writes
+    kept = list(revisions)
+    if before is not None and before.revision not in revisions:
+        # Of a service that is older than this history: what it had is its first entry.
+        writes.put(_revision_of(before, before.updated_ns))
+        kept.append(before.revision)
+    writes.put(_revision_of(after, after.updated_ns))
+    for number in sorted(kept)[: max(0, len(kept) + 1 - REVISIONS_KEPT)]:
+        writes.delete_service_revision(after.id, number)
+    return writes
+
+
+def is_scaling(before: ServiceSpec, after: ServiceSpec) -> bool:
+    """Whether the two differ in nothing but how many tasks they ask for."""
+    return _without_scale(before) == _without_scale(after)
+
+
+def _with_spec(
+    service: Service, spec: ServiceSpec, previous: ServiceSpec | None, now_ns: int
+) -> Service:
+    runs_anew = is_run_by_updates(spec)
+    is_new_template = runs_anew or _task_facts(spec) != _task_facts(service.spec)
+    # A clock that was set back must not date a change before the one that it follows.
+    updated_ns = max(now_ns, service.updated_ns)
+    return msgspec.structs.replace(
+        service,
+        spec=spec,
+        previous_spec=previous,
+        spec_version=service.spec_version + is_new_template,
+        promotions=0 if is_new_template else service.promotions,
+        generation=service.generation + 1,
+        revision=service.revision + (not is_scaling(service.spec, spec)),
+        job_iteration=service.job_iteration + runs_anew,
+        executed_ns=updated_ns if runs_anew else service.executed_ns,
+        updated_ns=updated_ns,
+    )
+
+
+def is_run_by_updates(spec: ServiceSpec) -> bool:
+    """Whether creating or updating the service runs it: so it is with jobs, unless they run by a
+    schedule."""
+    return spec.mode.is_job and not spec.schedule
+
+
+def _task_facts(spec: ServiceSpec) -> tuple[object, ...]:
+    """What a task is made of: a task's ports on its node are the service's of the mode `host`."""
+    return spec.task, host_ports(spec)
+
+
+def host_ports(spec: ServiceSpec) -> tuple[PortConfig, ...]:
+    """The ports that are published on the nodes where the tasks run."""
+    ports = () if spec.endpoint is None else spec.endpoint.ports
+    return tuple(port for port in ports if port.publish_mode == "host")
+
+
+def _without_scale(spec: ServiceSpec) -> ServiceSpec:
+    mode = spec.mode
+    if mode.replicated is not None or mode.replicated_job is not None:
+        mode = ServiceMode()
+    return msgspec.structs.replace(spec, mode=mode)
+
+
+def _revision_of(service: Service, created_ns: int) -> ServiceRevision:
+    return ServiceRevision(
+        service_id=service.id,
+        number=service.revision,
+        spec=service.spec,
+        created_ns=created_ns,
+    )
