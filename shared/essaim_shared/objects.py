@@ -31,6 +31,9 @@ class Service(Stored, frozen=True, kw_only=True):
     generation: int = 1
     """Grows by one with every accepted update, a scaling too: it ends what `UpdateStatus` says of
     an earlier one, so that an update which was paused goes on."""
+    is_rollback: bool = False
+    """Whether the present spec came by a rollback, a user's or the updater's: it then goes on by
+    `rollback_config`, and `UpdateStatus` says so."""
     promotions: int = 0
     """How many steps of the present template's update a user has promoted; 0 again with each
     change of `spec_version`."""

@@ -125,9 +125,9 @@ class GlobalMode(Spec, frozen=True, kw_only=True):
 
 class ReplicatedJobMode(Spec, frozen=True, kw_only=True):
     max_concurrent: int | None = None
-    """Tasks at the same time; absent means as many as completions."""
+    """Tasks at the same time; absent means 1."""
     total_completions: int | None = None
-    """Absent means `max_concurrent`, else 1. Both are stored once known."""
+    """Absent means `max_concurrent`. Both are stored once known."""
 
 
 class GlobalJobMode(Spec, frozen=True, kw_only=True):

@@ -26,17 +26,22 @@ def changed_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service
     return _with_spec(service, spec, service.spec, now_ns)
 
 
-def rolled_back_service(service: Service, now_ns: int) -> Service:
-    """The service with its previous spec, which is then used up, as in Swarm.
+def swapped_service(service: Service, now_ns: int) -> Service:
+    """A user's rollback: the present and the previous spec change places, so that a second
+    rollback undoes the first (swarmkit manager/controlapi/service.go, UpdateService).
 
-    Raises InvalidRequest when there is none.
+    Raises InvalidRequest when there is no previous spec.
     """
-    if service.previous_spec is None:
-        raise InvalidRequest(
-            "rpc error: code = FailedPrecondition desc = "
-            f"service {service.id} does not have a previous spec"
-        )
-    return _with_spec(service, service.previous_spec, None, now_ns)
+    return _rollback(service, _previous_spec(service), service.spec, now_ns)
+
+
+def rolled_back_service(service: Service, now_ns: int) -> Service:
+    """The rollback of an update that failed: the previous spec is used up, so that there is never
+    a rollback of a rollback (swarmkit manager/orchestrator/update/updater.go, rollbackUpdate).
+
+    Raises InvalidRequest when there is no previous spec.
+    """
+    return _rollback(service, _previous_spec(service), None, now_ns)
 
 
 def service_at_revision(
@@ -51,7 +56,7 @@ def service_at_revision(
             f"service {service.spec.name} has no revision {number}: these are kept: {kept}"
         )
     spec = msgspec.structs.replace(found.spec, mode=service.spec.mode)
-    return changed_service(service, spec, now_ns)
+    return _rollback(service, spec, service.spec, now_ns)
 
 
 def promoted_service(service: Service, now_ns: int) -> Service:
@@ -59,7 +64,7 @@ def promoted_service(service: Service, now_ns: int) -> Service:
     return msgspec.structs.replace(
         service,
         promotions=service.promotions + 1,
-        updated_ns=max(now_ns, service.created_ns),
+        updated_ns=max(now_ns, service.updated_ns),
     )
 
 
@@ -84,6 +89,22 @@ def service_writes(revisions: Revisions, before: Service | None, after: Service)
     return writes
 
 
+def _previous_spec(service: Service) -> ServiceSpec:
+    if service.previous_spec is None:
+        raise InvalidRequest(
+            "rpc error: code = FailedPrecondition desc = "
+            f"service {service.id} does not have a previous spec"
+        )
+    return service.previous_spec
+
+
+def _rollback(
+    service: Service, spec: ServiceSpec, previous: ServiceSpec | None, now_ns: int
+) -> Service:
+    changed = _with_spec(service, spec, previous, now_ns)
+    return msgspec.structs.replace(changed, is_rollback=True)
+
+
 def is_scaling(before: ServiceSpec, after: ServiceSpec) -> bool:
     """Whether the two differ in nothing but how many tasks they ask for."""
     return _without_scale(before) == _without_scale(after)
@@ -101,6 +122,7 @@ def _with_spec(
         spec=spec,
         previous_spec=previous,
         spec_version=service.spec_version + is_new_template,
+        is_rollback=False,
         promotions=0 if is_new_template else service.promotions,
         generation=service.generation + 1,
         revision=service.revision + (not is_scaling(service.spec, spec)),
