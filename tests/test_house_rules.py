@@ -28,6 +28,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("master/essaim_master/http/", "agent/essaim_agent/metrics/"),
     "rich": ("cli/essaim_cli/",),
     "click": ("cli/essaim_cli/",),
+    "cryptography": ("shared/essaim_shared/sealing",),
 }
 """Which files may import an outside library: everybody else sees a type of ours."""
 

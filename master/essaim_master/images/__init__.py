@@ -1,0 +1,1 @@
+"""Images as their registries know them: names, digests, platforms, credentials."""
