@@ -11,7 +11,14 @@ import msgspec
 
 from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.limits import TASK_HISTORY_PER_SLOT
-from essaim_shared.spec import GenericResource, NodeSpec, PortConfig, ServiceSpec, TaskSpec
+from essaim_shared.spec import (
+    GenericResource,
+    NodeSpec,
+    PortConfig,
+    Schedule,
+    ServiceSpec,
+    TaskSpec,
+)
 from essaim_shared.task_state import TaskState
 
 
@@ -95,6 +102,10 @@ class CronRun(Stored, frozen=True, kw_only=True):
     outcome: Literal["running", "complete", "failed", "skipped", "replaced"] = "running"
     reason: str = ""
     """Why it was skipped or failed."""
+    total_completions: int = 1
+    """Of the service's mode when the run began, as the next: a change of the service concerns
+    later runs only."""
+    max_concurrent: int = 1
 
 
 class CronStatus(Stored, frozen=True, kw_only=True):
@@ -104,6 +115,11 @@ class CronStatus(Stored, frozen=True, kw_only=True):
     service_id: ServiceId
     considered_ns: int
     """All times up to this one were decided."""
+    schedule: Schedule | None = None
+    """Under which they were: another expression, zone or suspension counts from the moment at
+    which the leader sees it, and not back to the last run."""
+    problem: str = ""
+    """Why no time can be worked out, such as a zone that the leader's host does not know."""
     runs: tuple[CronRun, ...] = ()
     """Oldest first; the finished ones as many as the schedule keeps."""
     next_number: int = 1
@@ -153,6 +169,12 @@ class Task(Stored, frozen=True, kw_only=True):
     def slot_key(self) -> "int | NodeId":
         """What tells the service's slots apart: a number, or the node of a global one."""
         return self.slot if self.target_node is None else self.target_node
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the masters want it to run, now or after its delay: a job's until COMPLETE,
+        another's for ever."""
+        return self.desired_state <= TaskState.COMPLETE
 
     @property
     def name(self) -> str:

@@ -5,10 +5,21 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from essaim_master.control.index import SlotName
 from essaim_master.control.restart import Replacement
-from essaim_shared.ids import TaskId, new_id
-from essaim_shared.objects import Service, Task
+from essaim_master.state.writes import Writes
+from essaim_shared.ids import ServiceId, TaskId, new_id
+from essaim_shared.objects import CronStatus, Service, Task, UpdateStatus
+from essaim_shared.spec import PortConfig, TaskSpec
 from essaim_shared.task_state import TaskState
+
+
+class Template(msgspec.Struct, frozen=True):
+    """What a task is made from, where that is not the service's present spec: the tasks of a run
+    under way go on as the run began."""
+
+    spec: TaskSpec
+    spec_version: int
 
 
 @dataclass(slots=True)
@@ -23,33 +34,60 @@ class Effects:
     """New tasks, without node and addresses."""
     updated: dict[TaskId, Task] = field(default_factory=dict)
     deleted: dict[TaskId, None] = field(default_factory=dict)
+    update_status: dict[ServiceId, UpdateStatus] = field(default_factory=dict)
+    cron_status: dict[ServiceId, CronStatus] = field(default_factory=dict)
+    """Written before the tasks of the slice: a run is claimed before it has any."""
+    rollbacks: dict[ServiceId, Writes] = field(default_factory=dict)
+    """A change of a service itself, each committed in a transaction of its own and guarded by
+    whoever made it with `Writes.expect`: it must not take the slice down with it."""
+    wakes: dict[ServiceId, int] = field(default_factory=dict)
+    """Wall time at which a service must be looked at again though nothing has changed."""
 
     @property
     def is_full(self) -> bool:
         return len(self.created) + len(self.updated) + len(self.deleted) >= self.limit
 
     def create(
-        self, service: Service, slot: int, replacement: Replacement, newest: Task | None
-    ) -> None:
+        self,
+        service: Service,
+        slot: SlotName,
+        replacement: Replacement,
+        newest: Task | None,
+        *,
+        iteration: int | None = None,
+        template: Template | None = None,
+    ) -> Task:
         """A new task for a slot, younger than every other of the slot whatever the clock says
-        (a new leader's may be behind)."""
+        (a new leader's may be behind). `iteration` is that of a job. One whose slot is a node is
+        bound to that node."""
         created_ns = self.now_ns if newest is None else max(self.now_ns, newest.created_ns + 1)
         is_delayed = replacement.not_before_ns > self.now_ns
+        wanted = TaskState.RUNNING if iteration is None else TaskState.COMPLETE
         task = Task(
             id=TaskId(new_id(self.rng)),
             service_id=service.id,
             service_name=service.spec.name,
             service_labels=service.spec.labels,
-            slot=slot,
-            spec=service.spec.task,
-            spec_version=service.spec_version,
-            desired_state=TaskState.READY if is_delayed else TaskState.RUNNING,
+            slot=slot if isinstance(slot, int) else 0,
+            target_node=None if isinstance(slot, int) else slot,
+            spec=service.spec.task if template is None else template.spec,
+            spec_version=service.spec_version if template is None else template.spec_version,
+            desired_state=TaskState.READY if is_delayed else wanted,
             created_ns=created_ns,
             updated_ns=created_ns,
             not_before_ns=replacement.not_before_ns if is_delayed else 0,
             failures=replacement.failures,
+            restarts_ns=replacement.restarts_ns,
+            iteration=iteration,
+            ports=host_ports_of(service),
         )
         self.created[task.id] = task
+        return task
+
+    def start(self, task: Task) -> Task:
+        """Let a delayed task run; the changed task."""
+        is_job = task.iteration is not None
+        return self.desire(task, TaskState.COMPLETE if is_job else TaskState.RUNNING)
 
     def desire(self, task: Task, desired: TaskState) -> Task:
         """Order a task to another state; the changed task."""
@@ -60,3 +98,15 @@ class Effects:
     def delete(self, task_id: TaskId) -> None:
         self.updated.pop(task_id, None)
         self.deleted[task_id] = None
+
+    def wake(self, service_id: ServiceId, at_ns: int) -> None:
+        """Look at the service again at that wall time, or earlier if somebody asked for that."""
+        self.wakes[service_id] = min(at_ns, self.wakes.get(service_id, at_ns))
+
+
+def host_ports_of(service: Service) -> tuple[PortConfig, ...]:
+    """The service's ports that its tasks have on their own nodes."""
+    endpoint = service.spec.endpoint
+    if endpoint is None:
+        return ()
+    return tuple(port for port in endpoint.ports if port.publish_mode == "host")

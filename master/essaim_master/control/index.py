@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from essaim_master.control.claims import Claims
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import Task
@@ -17,8 +18,10 @@ from essaim_shared.task_state import TaskState
 GroupKey = tuple[ServiceId, int]
 """(service, spec version): tasks of one group are the same to the scheduler."""
 
-SlotKey = tuple[ServiceId, int]
-"""(service, slot number)."""
+SlotName = int | NodeId
+"""`Task.slot_key`: the number of a slot, or the node of a global one."""
+
+SlotKey = tuple[ServiceId, SlotName]
 
 GatewayKey = tuple[NetworkId, NodeId]
 
@@ -28,7 +31,7 @@ class NodeLoad:
     """What the tasks on one node add up to."""
 
     tasks: int = 0
-    """Tasks that are wanted there (desired READY or RUNNING) and have not ended."""
+    """Tasks that are wanted there (desired READY, RUNNING or COMPLETE) and have not ended."""
     nano_cpus: int = 0
     """Reserved by all tasks that have not ended, those being stopped included."""
     memory_bytes: int = 0
@@ -40,7 +43,7 @@ class _Share(msgspec.Struct, frozen=True):
     """One task's part in the sums."""
 
     service_id: ServiceId
-    slot: int
+    slot: SlotName
     pending: GroupKey | None
     node_id: NodeId | None
     """Set while the task may use something of the node: assigned and not ended."""
@@ -58,9 +61,9 @@ class ControlIndex:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._shares: dict[TaskId, _Share] = {}
-        self.slots: dict[ServiceId, dict[int, dict[TaskId, Task]]] = {}
+        self.slots: dict[ServiceId, dict[SlotName, dict[TaskId, Task]]] = {}
         """All tasks of each slot, as they stand in the state."""
-        self.occupied: dict[ServiceId, dict[int, int]] = {}
+        self.occupied: dict[ServiceId, dict[SlotName, int]] = {}
         """For each slot how many of its tasks are not to be removed; slots without any are left
         out."""
         self.loads: dict[NodeId, NodeLoad] = {}
@@ -68,11 +71,13 @@ class ControlIndex:
         """Tasks without a node that are to run, oldest first."""
         self.attached: dict[GatewayKey, int] = {}
         """How many tasks on a node may use a network."""
+        self.claims = Claims(state)
         for task_id in state.tasks:
             self.refresh(task_id)
 
     def refresh(self, task_id: TaskId) -> tuple[GatewayKey, ...]:
         """Take a task's present state over. Returns the gateways that lost their last user."""
+        self.claims.refresh(task_id)
         before = self._shares.get(task_id)
         after = self._share_of(task_id)
         if before == after:
@@ -92,7 +97,7 @@ class ControlIndex:
         share = self._shares.get(task_id)
         return share is not None and share.node_id is not None
 
-    def slot_tasks(self, service_id: ServiceId, slot: int) -> list[Task]:
+    def slot_tasks(self, service_id: ServiceId, slot: SlotName) -> list[Task]:
         """Of one slot, oldest first."""
         found = list(self.slots.get(service_id, {}).get(slot, {}).values())
         if len(found) > 1:
@@ -101,21 +106,21 @@ class ControlIndex:
 
     def _keep_task(self, task_id: TaskId) -> None:
         task = self._state.tasks[task_id]
-        self.slots.setdefault(task.service_id, {}).setdefault(task.slot, {})[task_id] = task
+        self.slots.setdefault(task.service_id, {}).setdefault(task.slot_key, {})[task_id] = task
 
     def _share_of(self, task_id: TaskId) -> _Share | None:
         task = self._state.tasks.get(task_id)
         if task is None:
             return None
         has_ended = self._state.observed(task_id).is_terminal
-        is_wanted = task.desired_state <= TaskState.RUNNING and not has_ended
+        is_wanted = task.is_wanted and not has_ended
         holds = task.node_id is not None and not has_ended
         resources = task.spec.resources
         reservations = None if resources is None else resources.reservations
         is_pending = is_wanted and task.node_id is None
         return _Share(
             service_id=task.service_id,
-            slot=task.slot,
+            slot=task.slot_key,
             pending=(task.service_id, task.spec_version) if is_pending else None,
             node_id=task.node_id if holds else None,
             is_wanted=is_wanted,

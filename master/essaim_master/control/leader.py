@@ -202,15 +202,17 @@ class _Office:
                 self._worklist.add_everything()
                 self._wake.set()
                 return
+            rollbacks, self._worklist.rollbacks = self._worklist.rollbacks, []
+            for rollback in rollbacks:
+                await self._writer.write(rollback)
             if not self._worklist:
                 return
             await self._clock.sleep(0)
 
     async def _tick_loop(self) -> None:
-        """Wake the control loop when a delayed start is due."""
+        """Wake the control loop when something is due at a certain time."""
         while True:
-            due_ns = self._worklist.next_due_ns()
-            if due_ns is not None and due_ns <= self._clock.wall_ns():
+            if self._worklist.is_due(self._clock.wall_ns()):
                 self._wake.set()
             await self._clock.sleep(TICK_S)
 

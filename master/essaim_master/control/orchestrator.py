@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 
 from essaim_master.control.conditions import LOST, UNREACHABLE, condition_of, has_stopped
 from essaim_master.control.effects import Effects
-from essaim_master.control.index import ControlIndex
+from essaim_master.control.index import ControlIndex, SlotName
 from essaim_master.control.reaper import expired_tasks
 from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
 from essaim_master.control.slots import FRESH, Progress, Slot, examine_slot, surplus_slots
@@ -59,13 +59,13 @@ def reconcile_service(
             return Progress.INTERRUPTED
         _remove_tasks(state, slot.tasks, effects)
     if surplus:
-        removed = {slot.number for slot in surplus}
-        slots = [slot for slot in slots if slot.number not in removed]
+        removed = {slot.key for slot in surplus}
+        slots = [slot for slot in slots if slot.key not in removed]
     for slot in slots:
         if effects.is_full:
             return Progress.INTERRUPTED
         _maintain(state, service, slot, effects)
-    if not _fill(service, {slot.number for slot in slots}, effects):
+    if not _fill(service, {slot.key for slot in slots}, effects):
         return Progress.FILLING
     return update_service(service, slots, effects)
 
@@ -74,7 +74,7 @@ def reconcile_slot(
     state: ClusterState,
     index: ControlIndex,
     service_id: ServiceId,
-    number: int,
+    number: SlotName,
     effects: Effects,
 ) -> None:
     """What one slot needs, its service being otherwise in order."""
@@ -112,7 +112,7 @@ def _maintain(state: ClusterState, service: Service, slot: Slot, effects: Effect
         youngest = slot.youngest
         replacement = _replacement(state, service, youngest, effects.now_ns)
         if replacement is not None:
-            effects.create(service, slot.number, replacement, tasks[-1])
+            effects.create(service, slot.key, replacement, tasks[-1])
         else:
             slot.is_finished = state.observed(youngest.id) in FINISHED
     _forget_expired(state, tasks, effects)
@@ -161,7 +161,7 @@ def fill_service(
     return service is None or _fill(service, index.occupied.get(service_id, {}), effects)
 
 
-def _fill(service: Service, taken: Collection[int], effects: Effects) -> bool:
+def _fill(service: Service, taken: Collection[SlotName], effects: Effects) -> bool:
     """Occupy the lowest free numbers until there are enough slots; False when interrupted."""
     missing = service.spec.replicas - len(taken)
     number = 0

@@ -36,10 +36,33 @@ def plan_slice(
     worklist.add_due(now_ns)
     effects = Effects(now_ns=now_ns, rng=rng, limit=limit)
     _orchestrate(state, worklist, effects)
+    worklist.rollbacks.extend(effects.rollbacks.values())
     placer = Placer(state, worklist, cursors, effects)
     placer.place_groups()
     placer.release_gateways()
-    return placer.writes()
+    writes = Writes()
+    for cron_status in effects.cron_status.values():
+        writes.put(cron_status)
+    for update_status in effects.update_status.values():
+        writes.put(update_status)
+    placer.add_writes(writes)
+    _sweep(state, worklist, writes)
+    return writes
+
+
+def _sweep(state: ClusterState, worklist: Worklist, writes: Writes) -> None:
+    """Delete what a service that is gone has left behind."""
+    for service_id in worklist.leftovers:
+        revisions = state.revisions_of(service_id)
+        is_left = (
+            revisions
+            or service_id in state.update_status
+            or service_id in state.cron_status
+            or service_id in state.registry_credentials
+        )
+        if is_left and service_id not in state.services:
+            writes.delete_belongings(service_id, revisions)
+    worklist.leftovers.clear()
 
 
 def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> None:
@@ -54,6 +77,7 @@ def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> N
         worklist.filling.pop(service_id, None)
         worklist.updating.discard(service_id)
         progress = reconcile_service(state, worklist.index, service_id, effects)
+        worklist.wake_at(service_id, effects.wakes.get(service_id))
         # What is not done goes to the end, behind those that still wait.
         if progress is Progress.INTERRUPTED:
             worklist.services[service_id] = None
@@ -76,3 +100,6 @@ def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> N
         del worklist.slots[service_id, number]
         if service_id not in looked_at:
             reconcile_slot(state, worklist.index, service_id, number, effects)
+    for service_id, at_ns in effects.wakes.items():
+        if service_id not in looked_at:
+            worklist.wake_at(service_id, at_ns)

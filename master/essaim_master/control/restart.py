@@ -30,6 +30,8 @@ class Replacement(msgspec.Struct, frozen=True):
     """Failures in a row before it."""
     not_before_ns: int
     """Wall time at which it may run; 0 means at once."""
+    restarts_ns: tuple[int, ...] = ()
+    """What `Task.restarts_ns` becomes."""
 
 
 DEFAULT_POLICY = RestartPolicy()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from essaim_master.control.conditions import LOST, condition_of
+from essaim_master.control.index import SlotName
 from essaim_master.control.restart import Replacement
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.ids import NodeId
@@ -31,7 +32,7 @@ class Progress(Enum):
 class Slot:
     """One occupied slot as it stands."""
 
-    number: int
+    key: SlotName
     tasks: list[Task]
     """All of the slot's, oldest first; those to be removed included."""
     current: Task | None
@@ -49,7 +50,7 @@ class Slot:
         return next(t for t in reversed(self.tasks) if t.desired_state is not TaskState.REMOVE)
 
 
-def examine_slot(state: ClusterState, number: int, tasks: list[Task]) -> Slot | None:
+def examine_slot(state: ClusterState, key: SlotName, tasks: list[Task]) -> Slot | None:
     """The slot with its current task; None when it is not occupied."""
     is_occupied = False
     current, observed = None, TaskState.NEW
@@ -57,14 +58,14 @@ def examine_slot(state: ClusterState, number: int, tasks: list[Task]) -> Slot | 
         if task.desired_state is TaskState.REMOVE:
             continue
         is_occupied = True
-        if task.desired_state > TaskState.RUNNING:
+        if not task.is_wanted:
             continue
         seen = state.observed(task.id)
         if seen.is_terminal or condition_of(state, task.node_id) in LOST:
             continue
         if current is None or seen >= observed:
             current, observed = task, seen
-    return Slot(number, tasks, current, observed) if is_occupied else None
+    return Slot(key, tasks, current, observed) if is_occupied else None
 
 
 def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
@@ -73,18 +74,23 @@ def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
     if count <= 0:
         return []
     idle = [slot for slot in slots if not slot.is_running]
-    idle.sort(key=lambda slot: (slot.current is not None, slot.observed, -slot.number))
+    idle.sort(key=lambda slot: (slot.current is not None, slot.observed, -_number(slot)))
     chosen = idle[:count]
     by_node: dict[NodeId | None, list[Slot]] = {}
-    for slot in sorted(slots, key=lambda slot: slot.number):
+    for slot in sorted(slots, key=_number):
         if slot.is_running and slot.current is not None:
             by_node.setdefault(slot.current.node_id, []).append(slot)
-    heap = [(-len(found), -found[-1].number, node_id) for node_id, found in by_node.items()]
+    heap = [(-len(found), -_number(found[-1]), node_id) for node_id, found in by_node.items()]
     heapq.heapify(heap)
     while heap and len(chosen) < count:
         _, _, node_id = heapq.heappop(heap)
         found = by_node[node_id]
         chosen.append(found.pop())
         if found:
-            heapq.heappush(heap, (-len(found), -found[-1].number, node_id))
+            heapq.heappush(heap, (-len(found), -_number(found[-1]), node_id))
     return chosen
+
+
+def _number(slot: Slot) -> int:
+    """Of a replicated service's slot, for only these are ever surplus."""
+    return slot.key if isinstance(slot.key, int) else 0

@@ -5,14 +5,22 @@ starting tasks must cost nothing here.
 """
 
 import heapq
+from collections.abc import Iterator
 
 from essaim_master.control.conditions import LOST, condition_of
 from essaim_master.control.index import ControlIndex, GatewayKey, GroupKey, SlotKey
 from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
+from essaim_master.state.writes import Writes
 from essaim_shared.ids import NodeId, ServiceId, TaskId
 from essaim_shared.objects import NodeObject, NodeStatus, Task, TaskStatus
 from essaim_shared.task_state import TaskState
+
+CLOCK_SLEW_NS_MAX = 1_000_000_000
+"""A wall clock that is further back than this from one look to the next was set back."""
+
+OUTDATED_TIMERS_MAX = 64
+"""Over as many as there are services with a timer, twice: then they are cleared away."""
 
 
 class Worklist:
@@ -34,9 +42,18 @@ class Worklist:
         """That may have lost their last user."""
         self.orphaned_statuses: dict[TaskId, None] = {}
         """A report that was committed just after its task was deleted."""
+        self.leftovers: dict[ServiceId, None] = {}
+        """Services that may be gone while something of theirs still stands."""
         self.updating: set[ServiceId] = set()
         """Services whose tasks are being replaced one after another."""
+        self.rollbacks: list[Writes] = []
+        """Decided in the last slice. Whoever runs the slices commits each by itself: one that
+        fails was overtaken by a user's change, which puts its service on the list."""
         self._timers: list[tuple[int, TaskId]] = []
+        self._wakes: dict[ServiceId, int] = {}
+        self._wake_timers: list[tuple[int, ServiceId]] = []
+        """With entries that `_wakes` has outdated; these are passed over."""
+        self._looked_ns = 0
         self.add_everything()
 
     def __bool__(self) -> bool:
@@ -47,6 +64,7 @@ class Worklist:
             or self.groups
             or self.gateways
             or self.orphaned_statuses
+            or self.leftovers
         )
 
     def add_everything(self) -> None:
@@ -60,6 +78,9 @@ class Worklist:
         for task_id in state.task_status:
             if task_id not in state.tasks:
                 self.orphaned_statuses[task_id] = None
+        for owner in _owners(state):
+            if owner not in state.services:
+                self.leftovers[owner] = None
         self._timers = [
             (task.not_before_ns, task.id) for task in state.tasks.values() if _is_delayed(task)
         ]
@@ -82,20 +103,68 @@ class Worklist:
                     self._note_node(change)
                 case Kind.NETWORK | Kind.MEMBER:
                     self.retry_pending()
+                case Kind.UPDATE_STATUS | Kind.CRON_STATUS | Kind.REGISTRY_CREDENTIALS:
+                    self._note_belonging(ServiceId(change.id))
+                case Kind.SERVICE_REVISION:
+                    self._note_belonging(ServiceId(change.id.partition("/")[0]))
+                case Kind.SETTINGS:
+                    self.services.update(dict.fromkeys(self._state.services))
                 case _:
                     pass
 
     def add_due(self, now_ns: int) -> None:
-        """Put the slots on the list whose delayed task may run by now."""
+        """Put on the list what was to be looked at by now: slots whose delayed task may run, and
+        services that asked for it. When the clock was set back, all of these: by it, their times
+        may be years away."""
+        if self._is_set_back(now_ns):
+            self.services.update(dict.fromkeys(self._wakes))
+            for _, task_id in self._timers:
+                self._add_delayed(task_id)
+        self._looked_ns = now_ns
         while self._timers and self._timers[0][0] <= now_ns:
             _, task_id = heapq.heappop(self._timers)
-            task = self._state.tasks.get(task_id)
-            if task is not None and _is_delayed(task):
-                self.slots[task.service_id, task.slot] = None
+            self._add_delayed(task_id)
+        while self._wake_timers and self._wake_timers[0][0] <= now_ns:
+            at_ns, service_id = heapq.heappop(self._wake_timers)
+            if self._wakes.get(service_id) == at_ns:
+                del self._wakes[service_id]
+                self.services[service_id] = None
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether `add_due` has something to add."""
+        due_ns = self.next_due_ns()
+        return (due_ns is not None and due_ns <= now_ns) or self._is_set_back(now_ns)
 
     def next_due_ns(self) -> int | None:
-        """Wall time of the next delayed start."""
-        return self._timers[0][0] if self._timers else None
+        """Wall time of the next delayed start, or of the next look that a service asked for."""
+        timers = (self._timers, self._wake_timers)
+        return min((timer[0][0] for timer in timers if timer), default=None)
+
+    def wake_at(self, service_id: ServiceId, at_ns: int | None) -> None:
+        """When a service that was just looked at must be looked at again; None: when something
+        of it changes, and not before."""
+        if at_ns == self._wakes.get(service_id):
+            return
+        if at_ns is None:
+            del self._wakes[service_id]
+            return
+        self._wakes[service_id] = at_ns
+        heapq.heappush(self._wake_timers, (at_ns, service_id))
+        if len(self._wake_timers) > 2 * len(self._wakes) + OUTDATED_TIMERS_MAX:
+            self._wake_timers = [(due_ns, owner) for owner, due_ns in self._wakes.items()]
+            heapq.heapify(self._wake_timers)
+
+    def _is_set_back(self, now_ns: int) -> bool:
+        return now_ns < self._looked_ns - CLOCK_SLEW_NS_MAX
+
+    def _add_delayed(self, task_id: TaskId) -> None:
+        task = self._state.tasks.get(task_id)
+        if task is not None and _is_delayed(task):
+            self.slots[task.service_id, task.slot_key] = None
+
+    def _note_belonging(self, service_id: ServiceId) -> None:
+        if service_id not in self._state.services:
+            self.leftovers[service_id] = None
 
     def _note_task(self, change: Change) -> None:
         task_id = TaskId(change.id)
@@ -117,7 +186,7 @@ class Worklist:
         state = change.after.state
         if state.is_terminal:
             self._refresh(task_id)
-            self.slots[task.service_id, task.slot] = None
+            self.slots[task.service_id, task.slot_key] = None
         if state >= TaskState.RUNNING and task.service_id in self.updating:
             self.services[task.service_id] = None
 
@@ -127,7 +196,7 @@ class Worklist:
         node_id = NodeId(change.id)
         if condition_of(self._state, node_id) in LOST:
             for task in self._state.tasks_on_node(node_id).values():
-                self.slots[task.service_id, task.slot] = None
+                self.slots[task.service_id, task.slot_key] = None
             if node_id not in self._state.nodes:
                 for gateway in self._state.gateways.values():
                     if gateway.node_id == node_id:
@@ -143,6 +212,14 @@ class Worklist:
 
 def _is_delayed(task: Task) -> bool:
     return task.desired_state is TaskState.READY
+
+
+def _owners(state: ClusterState) -> Iterator[ServiceId]:
+    """The services to which something belongs that does not go with their tasks."""
+    yield from state.update_status
+    yield from state.cron_status
+    yield from state.registry_credentials
+    yield from state.services_with_revisions
 
 
 def _matters(change: Change) -> bool:

@@ -4,7 +4,7 @@ Whoever reads it synchronously, without awaiting in between, sees one consistent
 changed only from within the state machine's apply, one whole transaction at a time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -113,6 +113,10 @@ class ClusterState:
     def revisions_of(self, service_id: ServiceId) -> Mapping[int, ServiceRevision]:
         """The kept specs of a service by their numbers, oldest first."""
         return self._revisions.get(service_id, {})
+
+    @property
+    def services_with_revisions(self) -> Iterable[ServiceId]:
+        return [ServiceId(service_id) for service_id in self._revisions]
 
     @property
     def update_status(self) -> Mapping[ServiceId, UpdateStatus]:

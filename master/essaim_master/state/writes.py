@@ -142,6 +142,14 @@ class Writes:
     def delete_service_revision(self, service_id: ServiceId, number: int) -> None:
         self._delete(keys.service_revision_key(service_id, number))
 
+    def delete_belongings(self, service_id: ServiceId, revisions: Iterable[int]) -> None:
+        """What was written of a service just after it was deleted."""
+        self._delete(keys.update_status_key(service_id))
+        self._delete(keys.cron_status_key(service_id))
+        self._delete(keys.registry_credentials_key(service_id))
+        for number in revisions:
+            self.delete_service_revision(service_id, number)
+
     def delete_registry_credentials(self, service_id: ServiceId) -> None:
         self._delete(keys.registry_credentials_key(service_id))
 
