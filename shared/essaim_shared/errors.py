@@ -2,7 +2,8 @@
 
     EssaimError
     ├── InvalidRequest      400  the words are wrong; asking again changes nothing
-    │   └── AmbiguousName   400  a prefix that fits several objects
+    │   ├── AmbiguousName   400  a prefix that fits several objects
+    │   └── TemplateError   400  a `{{…}}` of a spec that cannot be expanded
     ├── NotFound            404  no such object
     ├── Conflict            409  the name is taken, or the object is in use
     ├── VersionConflict     500  "update out of sequence": read again, then write
@@ -29,6 +30,10 @@ class InvalidRequest(EssaimError):
 
 
 class AmbiguousName(InvalidRequest):
+    pass
+
+
+class TemplateError(InvalidRequest):
     pass
 
 
