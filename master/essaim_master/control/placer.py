@@ -7,8 +7,8 @@ import msgspec
 from essaim_master.control.allocator import AddressPool, Cursors, Grant
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import GroupKey
-from essaim_master.control.scheduler.filters import Candidate, demand_of
-from essaim_master.control.scheduler.scheduler import candidates_of, place
+from essaim_master.control.scheduler.filters import Candidate, Demand, demand_of
+from essaim_master.control.scheduler.scheduler import Place, candidates_of, place, place_on
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes
@@ -73,7 +73,7 @@ class Placer:
             if task_id in self._effects.deleted:
                 continue
             task = self._effects.updated.get(task_id) or self._state.tasks[task_id]
-            if task.desired_state <= TaskState.RUNNING:
+            if task.is_wanted:
                 found.append(task)
         return found
 
@@ -86,36 +86,65 @@ class Placer:
                 tasks, f"a task of {size_bytes} bytes is over the bus' limit of {TASK_BYTES_MAX}"
             )
         try:
-            demand = demand_of(key[0], tasks[0].spec)
+            demand = demand_of(
+                key[0],
+                tasks[0].spec,
+                tasks[0].ports,
+                self._worklist.index.claims.failures(*key, self._effects.now_ns),
+            )
         except InvalidRequest as refusal:
             return self._leave_pending(tasks, str(refusal))
-        if self._candidates is None:
-            self._candidates = candidates_of(self._state, self._worklist.index.loads)
         new_count = sum(1 for task in tasks if task.id in self._effects.created)
         count = min(len(tasks), max(room, new_count))
-        placement = place(demand, count, self._candidates)
-        for done, (task, node_id) in enumerate(zip(tasks, placement.nodes, strict=False)):
-            reason = self._assign(task, node_id)
+        if tasks[0].target_node is not None:
+            return self._place_targeted(demand, tasks, count)
+        placement = place(demand, count, self._nodes())
+        for done, (task, chosen) in enumerate(zip(tasks, placement.places, strict=False)):
+            reason = self._assign(task, chosen)
             if reason:
                 return self._leave_pending(tasks[done:], reason)
         if placement.reason:
-            return self._leave_pending(tasks[len(placement.nodes) :], placement.reason)
+            return self._leave_pending(tasks[len(placement.places) :], placement.reason)
         for task in tasks[count:]:
             self._tasks.setdefault(task.id, task)
         return count == len(tasks)
 
-    def _assign(self, task: Task, node_id: NodeId) -> str:
+    def _place_targeted(self, demand: Demand, tasks: list[Task], count: int) -> bool:
+        """Tasks of a global service: each has its node, which is asked like any other."""
+        are_all_looked_at = True
+        for task in tasks[:count]:
+            assert task.target_node is not None
+            placement = place_on(demand, self._nodes().get(task.target_node))
+            reason = placement.reason or self._assign(task, placement.places[0])
+            if reason and not self._leave_pending([task], reason):
+                are_all_looked_at = False
+        for task in tasks[count:]:
+            self._tasks.setdefault(task.id, task)
+        return are_all_looked_at and count == len(tasks)
+
+    def _nodes(self) -> dict[NodeId, Candidate]:
+        if self._candidates is None:
+            index = self._worklist.index
+            self._candidates = candidates_of(self._state, index.loads, index.claims)
+        return self._candidates
+
+    def _assign(self, task: Task, chosen: Place) -> str:
         """Give a task its node and address; the reason why it got none, else nothing."""
         attachments: tuple[Attachment, ...] = ()
         network = self._network
         if network is not None:
-            address = self._attach(network, node_id)
+            address = self._attach(network, chosen.node_id)
             if address is None:
                 return f"no free address on network {network.name} ({network.subnet})"
             attachments = (Attachment(network_id=network.id, address=address),)
         self._placed += 1
         self._tasks[task.id] = msgspec.structs.replace(
-            task, node_id=node_id, attachments=attachments, updated_ns=self._effects.now_ns
+            task,
+            node_id=chosen.node_id,
+            attachments=attachments,
+            ports=chosen.ports,
+            generic_resources=chosen.generic_resources,
+            updated_ns=self._effects.now_ns,
         )
         if task.id in self._state.task_status:
             self._statuses[task.id] = TaskStatus(
@@ -189,10 +218,9 @@ class Placer:
             if is_idle and self._state.gateway(*key) is not None:
                 self._released.append(key)
 
-    def writes(self) -> Writes:
+    def add_writes(self, writes: Writes) -> None:
         """In the order in which they are to be applied when they need several transactions:
         addresses before those who use them."""
-        writes = Writes()
         for gateway in self._gateways.values():
             writes.put(gateway)
         deleted = self._effects.deleted
@@ -210,4 +238,3 @@ class Placer:
             if task_id not in self._state.tasks and task_id in self._state.task_status:
                 writes.delete_task(task_id)
         self._worklist.orphaned_statuses.clear()
-        return writes

@@ -43,11 +43,12 @@ def _parse(text: str) -> Constraint:
             raise InvalidRequest(f"constraint key '{key}' is invalid")
         if not _VALUE.fullmatch(value):
             raise InvalidRequest(f"constraint value '{value}' is invalid")
-        return Constraint(_fold_key(key), value, operator == "==")
+        return Constraint(fold_key(key), value, operator == "==")
     raise InvalidRequest("constraint expected one operator from ==, !=")
 
 
-def _fold_key(key: str) -> str:
+def fold_key(key: str) -> str:
+    """Keys are read without regard to case, but for the name of a label."""
     for prefix in ("node.labels.", "engine.labels."):
         if key.lower().startswith(prefix):
             return prefix + key[len(prefix) :]
@@ -59,30 +60,34 @@ def is_satisfied(
 ) -> bool:
     """Whether a node satisfies one constraint. A label that it lacks is empty; an unknown key
     is satisfied by no node, so that a slip of the pen places nothing."""
-    description = status.description
     key = constraint.key
     if key == "node.ip":
-        return _is_in(description.address, constraint.value) is constraint.wants_equal
-    if key.startswith("node.labels."):
-        actual = node.spec.labels.get(key.removeprefix("node.labels."), "")
-    elif key.startswith("engine.labels."):
-        actual = description.engine_labels.get(key.removeprefix("engine.labels."), "")
-    else:
-        facts = {
-            "node.id": node.id,
-            "node.hostname": description.hostname,
-            "node.role": role,
-            "node.platform.os": description.os,
-            "node.platform.arch": description.architecture,
-        }
-        if key not in facts:
-            return False
-        actual = facts[key]
-    wanted = constraint.value.lower()
-    actual = actual.lower()
+        return _is_in(status.description.address, constraint.value) is constraint.wants_equal
+    fact = fact_of(key, node, status, role)
+    if fact is None:
+        return False
+    wanted, actual = constraint.value.lower(), fact.lower()
     if key == "node.platform.arch":
         wanted, actual = normal_architecture(wanted), normal_architecture(actual)
     return (actual == wanted) is constraint.wants_equal
+
+
+def fact_of(key: str, node: NodeObject, status: NodeStatus, role: NodeRole) -> str | None:
+    """What a node says to a key; None for a key that nothing is known by."""
+    description = status.description
+    if key.startswith("node.labels."):
+        return node.spec.labels.get(key.removeprefix("node.labels."), "")
+    if key.startswith("engine.labels."):
+        return description.engine_labels.get(key.removeprefix("engine.labels."), "")
+    facts: dict[str, str] = {
+        "node.id": node.id,
+        "node.hostname": description.hostname,
+        "node.ip": description.address,
+        "node.role": role,
+        "node.platform.os": description.os,
+        "node.platform.arch": description.architecture,
+    }
+    return facts.get(key)
 
 
 def normal_architecture(name: str) -> str:

@@ -4,21 +4,29 @@ Each filter explains itself in Swarm's words; the explanation counts the nodes t
 away as the first to do so.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import msgspec
 
 from essaim_master.control.scheduler.constraints import (
     Constraint,
+    fold_key,
     is_satisfied,
     normal_architecture,
     parse_constraints,
 )
+from essaim_master.control.scheduler.generic_resources import (
+    FreeUnits,
+    WantedUnits,
+    has_units,
+    wanted_units,
+)
+from essaim_master.control.scheduler.host_ports import PortKey, has_ports
 from essaim_master.state.manager_nodes import NodeRole
 from essaim_shared.ids import NodeId, ServiceId
 from essaim_shared.objects import NodeObject, NodeStatus
-from essaim_shared.spec import Platform, TaskSpec
+from essaim_shared.spec import Platform, PortConfig, TaskSpec
 
 
 @dataclass(slots=True)
@@ -32,6 +40,10 @@ class Candidate:
     free_nano_cpus: int
     free_memory_bytes: int
     role: NodeRole = "worker"
+    free_units: FreeUnits = field(default_factory=dict)
+    used_ports: set[PortKey] = field(default_factory=set)
+    newest_port: int = 0
+    """The port that was chosen last on the node."""
 
     @property
     def node_id(self) -> NodeId:
@@ -49,23 +61,54 @@ class Demand(msgspec.Struct, frozen=True):
     service_id: ServiceId
     nano_cpus: int = 0
     memory_bytes: int = 0
+    units: WantedUnits = ()
+    plugins: tuple[tuple[str, str], ...] = ()
+    """(type, name) of drivers that the node's engine must have."""
     constraints: tuple[Constraint, ...] = ()
     platforms: tuple[Platform, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
     max_replicas: int = 0
+    spread_over: tuple[str, ...] = ()
+    """Keys of the preferences, the outermost first."""
+    failures: dict[NodeId, int] = {}
+    """How often the group's tasks failed lately, by node."""
 
 
-def demand_of(service_id: ServiceId, spec: TaskSpec) -> Demand:
+def demand_of(
+    service_id: ServiceId,
+    spec: TaskSpec,
+    ports: tuple[PortConfig, ...] = (),
+    failures: dict[NodeId, int] | None = None,
+) -> Demand:
     """Raises InvalidRequest for constraints that cannot be read."""
     reservations = None if spec.resources is None else spec.resources.reservations
     placement = spec.placement
+    preferences = () if placement is None else placement.preferences
     return Demand(
         service_id=service_id,
         nano_cpus=0 if reservations is None else reservations.nano_cpus,
         memory_bytes=0 if reservations is None else reservations.memory_bytes,
+        units=() if reservations is None else wanted_units(reservations.generic_resources),
+        plugins=tuple(_drivers_of(spec)),
         constraints=() if placement is None else parse_constraints(placement.constraints),
         platforms=() if placement is None else placement.platforms,
+        ports=ports,
         max_replicas=0 if placement is None else placement.max_replicas,
+        spread_over=tuple(fold_key(each.spread.spread_descriptor) for each in preferences),
+        failures=failures or {},
     )
+
+
+def _drivers_of(spec: TaskSpec) -> Iterable[tuple[str, str]]:
+    """`local` volumes and the log driver `none` are part of every engine."""
+    for mount in spec.container.mounts:
+        options = mount.volume_options
+        if mount.type == "volume" and options is not None and options.driver_config is not None:
+            name = options.driver_config.name
+            if name not in ("", "local"):
+                yield "Volume", name
+    if spec.log_driver is not None and spec.log_driver.name not in ("", "none"):
+        yield "Log", spec.log_driver.name
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -86,6 +129,30 @@ def _fits(demand: Demand, candidate: Candidate) -> bool:
     return (
         candidate.free_nano_cpus >= demand.nano_cpus
         and candidate.free_memory_bytes >= demand.memory_bytes
+        and has_units(candidate.free_units, demand.units)
+    )
+
+
+def _has_plugins(demand: Demand, candidate: Candidate) -> bool:
+    """An engine that tells none of a type is not judged by that type: older ones do not tell."""
+    announced = {(p.type, _without_tag(p.name)) for p in candidate.status.description.plugins}
+    types = {kind for kind, _ in announced}
+    return all(
+        kind not in types or (kind, _without_tag(name)) in announced
+        for kind, name in demand.plugins
+    )
+
+
+def _without_tag(name: str) -> str:
+    """Engines list an installed plugin as `name:latest`; specs mostly leave the tag out."""
+    return name.removesuffix(":latest")
+
+
+def is_eligible(demand: Demand, candidate: Candidate) -> bool:
+    """Whether the node is of the kind that the group may run on at all, whatever else runs
+    there: what tells on which nodes a global service wants a task."""
+    return _satisfies(demand, candidate) and (
+        not demand.platforms or _has_platform(demand, candidate)
     )
 
 
@@ -117,10 +184,16 @@ PIPELINE: tuple[Filter, ...] = (
     ),
     Filter(
         name="resources",
-        is_asked=lambda demand: bool(demand.nano_cpus or demand.memory_bytes),
+        is_asked=lambda demand: bool(demand.nano_cpus or demand.memory_bytes or demand.units),
         accepts=_fits,
         explain=lambda count: f"insufficient resources on {_nodes(count)}",
         changes_with_placements=True,
+    ),
+    Filter(
+        name="plugin",
+        is_asked=lambda demand: bool(demand.plugins),
+        accepts=_has_plugins,
+        explain=lambda count: f"missing plugin on {_nodes(count)}",
     ),
     Filter(
         name="constraints",
@@ -133,6 +206,13 @@ PIPELINE: tuple[Filter, ...] = (
         is_asked=lambda demand: bool(demand.platforms),
         accepts=_has_platform,
         explain=lambda count: f"unsupported platform on {_nodes(count)}",
+    ),
+    Filter(
+        name="host ports",
+        is_asked=lambda demand: bool(demand.ports),
+        accepts=lambda demand, candidate: has_ports(candidate.used_ports, demand.ports),
+        explain=lambda count: f"host-mode port already in use on {_nodes(count)}",
+        changes_with_placements=True,
     ),
     Filter(
         name="max replicas",

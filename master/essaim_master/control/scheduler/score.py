@@ -1,13 +1,42 @@
-"""Which of the nodes that passed is the best. Pure."""
+"""Which of the nodes that passed is the best, step by step. Pure."""
 
-from essaim_master.control.scheduler.filters import Candidate
-from essaim_shared.ids import NodeId, ServiceId
+from collections.abc import Callable
 
-Score = tuple[int, int, NodeId]
-"""The least is the best."""
+import msgspec
+
+from essaim_master.control.scheduler.filters import Candidate, Demand
+
+Score = tuple[int | str, ...]
+"""The least is the best. One number for each step, then the node's id, so that the choice can be
+repeated and no two scores are equal."""
 
 
-def score(service_id: ServiceId, candidate: Candidate) -> Score:
-    """Fewest tasks of the service, so that a node's loss costs least; then fewest tasks at all.
-    The id makes the choice repeatable."""
-    return candidate.by_service.get(service_id, 0), candidate.tasks, candidate.node.id
+class ScoreStep(msgspec.Struct, frozen=True):
+    name: str
+    of: Callable[[Demand, Candidate], int]
+    """Less is better. It decides only between nodes that are equal in the steps before it."""
+
+
+FAULTY_FROM = 5
+"""Fewer failures of the group on a node say nothing about the node (SwarmKit's `maxFailures`)."""
+
+
+def _faults(demand: Demand, candidate: Candidate) -> int:
+    failures = demand.failures.get(candidate.node_id, 0)
+    return failures if failures >= FAULTY_FROM else 0
+
+
+STEPS: tuple[ScoreStep, ...] = (
+    # Tasks that keep failing on a node may run on another.
+    ScoreStep("faulty node", _faults),
+    # A node's loss costs the service least.
+    ScoreStep(
+        "tasks of the service",
+        lambda demand, candidate: candidate.by_service.get(demand.service_id, 0),
+    ),
+    ScoreStep("tasks in all", lambda demand, candidate: candidate.tasks),
+)
+
+
+def score(demand: Demand, candidate: Candidate) -> Score:
+    return (*[step.of(demand, candidate) for step in STEPS], candidate.node_id)

@@ -1,0 +1,78 @@
+"""Ports of a node that lead to one of its tasks (publish mode `host`). Pure.
+
+A node's port belongs to one task at a time, the ones being stopped included. A port that the
+user leaves open is chosen here, from the range that Swarm uses too; the search goes on behind the
+last choice, so that a port on which some process of the host turns out to listen is not tried
+again at once.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from essaim_shared.spec import PortConfig
+
+DYNAMIC_PORT_FIRST = 30_000
+DYNAMIC_PORT_LAST = 32_767
+"""Below the kernel's own range for connections (ip_local_port_range: 32768 and up)."""
+
+DYNAMIC_PORTS = DYNAMIC_PORT_LAST - DYNAMIC_PORT_FIRST + 1
+
+PortKey = tuple[str, int]
+"""(protocol, port of the node)."""
+
+
+def keys_of(ports: Iterable[PortConfig]) -> list[PortKey]:
+    return [(port.protocol, port.published_port) for port in ports if port.published_port]
+
+
+def host_ports(ports: Iterable[PortConfig]) -> tuple[PortConfig, ...]:
+    """Of a service's published ports, those that its tasks take on their nodes."""
+    return tuple(port for port in ports if port.publish_mode == "host")
+
+
+def has_ports(used: set[PortKey], ports: Sequence[PortConfig]) -> bool:
+    """Whether all of them are free on a node, those to be chosen included."""
+    if any(key in used for key in keys_of(ports)):
+        return False
+    for protocol in {port.protocol for port in ports if not port.published_port}:
+        wanted = sum(1 for port in ports if port.protocol == protocol)
+        taken = sum(1 for key in used if key[0] == protocol and key[1] >= DYNAMIC_PORT_FIRST)
+        if taken + wanted > DYNAMIC_PORTS:
+            return False
+    return True
+
+
+def claim_ports(
+    used: set[PortKey], ports: Sequence[PortConfig], newest: int
+) -> tuple[PortConfig, ...]:
+    """Take ports that are free (`has_ports`), each with its number; `newest` is the one that was
+    chosen last on the node, 0 if none."""
+    used.update(keys_of(ports))
+    claimed = []
+    for port in ports:
+        if not port.published_port:
+            newest = _next_free(used, port.protocol, newest)
+            port = msgspec.structs.replace(port, published_port=newest)
+            used.add((port.protocol, newest))
+        claimed.append(port)
+    return tuple(claimed)
+
+
+def newest_dynamic(ports: Iterable[PortConfig]) -> int:
+    """The last chosen one among a task's ports, as far as their numbers tell; 0 if none."""
+    numbers = [port.published_port for port in ports if is_dynamic(port.published_port)]
+    return numbers[-1] if numbers else 0
+
+
+def is_dynamic(number: int) -> bool:
+    return DYNAMIC_PORT_FIRST <= number <= DYNAMIC_PORT_LAST
+
+
+def _next_free(used: set[PortKey], protocol: str, newest: int) -> int:
+    start = newest + 1 - DYNAMIC_PORT_FIRST if is_dynamic(newest) else 0
+    for step in range(DYNAMIC_PORTS):
+        number = DYNAMIC_PORT_FIRST + (start + step) % DYNAMIC_PORTS
+        if (protocol, number) not in used:
+            return number
+    raise AssertionError(f"{len(used)} ports in use, none of {DYNAMIC_PORTS} left for {protocol}")
