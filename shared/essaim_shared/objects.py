@@ -89,6 +89,8 @@ class UpdateStatus(Stored, frozen=True, kw_only=True):
     """When the last slot was changed with success; what the progress deadline measures from."""
     step: int = 0
     """Steps that are done; the next waits until `Service.promotions` is as high."""
+    is_waiting: bool = False
+    """It is paused for no failure: the next step waits to be promoted."""
 
 
 class CronRun(Stored, frozen=True, kw_only=True):
@@ -164,6 +166,16 @@ class Task(Stored, frozen=True, kw_only=True):
     """Ports of the node that lead to the task: those of the service in the mode `host`."""
     generic_resources: tuple[GenericResource, ...] = ()
     """What the scheduler gave the task of its node's."""
+    stop_reason: str = ""
+    """Why the masters ordered it to stop, where neither a user nor an update did."""
+    update_generation: int = 0
+    """`Service.generation` of the update that brought this template to the slot; the tasks that
+    replace one another there hand it on. 0: the slot was made with this template."""
+    has_update_failed: bool = False
+    """An earlier task of this template ended in this slot before it ran, or within the monitor
+    period: the update counts the slot as failed."""
+    adopted_ns: int = 0
+    """When the task took a newer template over in its running container; 0: never."""
 
     @property
     def slot_key(self) -> "int | NodeId":
@@ -299,6 +311,8 @@ class RegistryCredentials(Stored, frozen=True, kw_only=True):
     service_id: ServiceId
     sealed: bytes
     """Encrypted with the masters' key; opened by the leader only to seal it to one node."""
+    previous_sealed: bytes = b""
+    """Those of the spec before, for a rollback; empty: the same."""
 
 
 class ClusterMember(Stored, frozen=True, kw_only=True):

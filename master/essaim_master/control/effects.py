@@ -9,7 +9,7 @@ from essaim_master.control.index import SlotName
 from essaim_master.control.restart import Replacement
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import ServiceId, TaskId, new_id
-from essaim_shared.objects import CronStatus, Service, Task, UpdateStatus
+from essaim_shared.objects import CronStatus, Service, Task, TaskStatus, UpdateStatus
 from essaim_shared.spec import PortConfig, TaskSpec
 from essaim_shared.task_state import TaskState
 
@@ -34,6 +34,8 @@ class Effects:
     """New tasks, without node and addresses."""
     updated: dict[TaskId, Task] = field(default_factory=dict)
     deleted: dict[TaskId, None] = field(default_factory=dict)
+    statuses: dict[TaskId, TaskStatus] = field(default_factory=dict)
+    """Observed states that no agent will report any more."""
     update_status: dict[ServiceId, UpdateStatus] = field(default_factory=dict)
     cron_status: dict[ServiceId, CronStatus] = field(default_factory=dict)
     """Written before the tasks of the slice: a run is claimed before it has any."""

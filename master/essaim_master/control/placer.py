@@ -40,7 +40,7 @@ class Placer:
         self._cursors = cursors
         self._effects = effects
         self._tasks: dict[TaskId, Task] = {**effects.created, **effects.updated}
-        self._statuses: dict[TaskId, TaskStatus] = {}
+        self._statuses: dict[TaskId, TaskStatus] = dict(effects.statuses)
         self._gateways: dict[tuple[NetworkId, NodeId], Gateway] = {}
         self._released: list[tuple[NetworkId, NodeId]] = []
         self._pools: dict[NetworkId, AddressPool] = {}

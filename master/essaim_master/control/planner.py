@@ -36,6 +36,7 @@ def plan_slice(
     worklist.add_due(now_ns)
     effects = Effects(now_ns=now_ns, rng=rng, limit=limit)
     _orchestrate(state, worklist, effects)
+    worklist.nodes.work_off(effects)
     worklist.rollbacks.extend(effects.rollbacks.values())
     placer = Placer(state, worklist, cursors, effects)
     placer.place_groups()

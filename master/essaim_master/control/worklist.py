@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from essaim_master.control.conditions import LOST, condition_of
 from essaim_master.control.index import ControlIndex, GatewayKey, GroupKey, SlotKey
+from essaim_master.control.node_upkeep import NodeUpkeep
 from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
 from essaim_master.state.writes import Writes
@@ -32,6 +33,7 @@ class Worklist:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self.index = ControlIndex(state)
+        self.nodes = NodeUpkeep(state)
         self.services: dict[ServiceId, None] = {}
         self.filling: dict[ServiceId, None] = {}
         """Services that were looked at and only lack further tasks."""
@@ -65,6 +67,7 @@ class Worklist:
             or self.gateways
             or self.orphaned_statuses
             or self.leftovers
+            or self.nodes
         )
 
     def add_everything(self) -> None:
@@ -73,6 +76,7 @@ class Worklist:
         self.services.update(dict.fromkeys(state.services))
         self.services.update(dict.fromkeys(self.index.slots))
         self.retry_pending()
+        self.nodes.add_everything()
         for gateway in state.gateways.values():
             self.gateways[gateway.network_id, gateway.node_id] = None
         for task_id in state.task_status:
@@ -101,8 +105,11 @@ class Worklist:
                     self.services[ServiceId(change.id)] = None
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._note_node(change)
-                case Kind.NETWORK | Kind.MEMBER:
+                case Kind.NETWORK:
                     self.retry_pending()
+                case Kind.MEMBER:
+                    self.retry_pending()
+                    self.nodes.add_everything()  # roles follow from where masters are
                 case Kind.UPDATE_STATUS | Kind.CRON_STATUS | Kind.REGISTRY_CREDENTIALS:
                     self._note_belonging(ServiceId(change.id))
                 case Kind.SERVICE_REVISION:
@@ -121,6 +128,7 @@ class Worklist:
             for _, task_id in self._timers:
                 self._add_delayed(task_id)
         self._looked_ns = now_ns
+        self.nodes.add_due(now_ns)
         while self._timers and self._timers[0][0] <= now_ns:
             _, task_id = heapq.heappop(self._timers)
             self._add_delayed(task_id)
@@ -138,7 +146,9 @@ class Worklist:
     def next_due_ns(self) -> int | None:
         """Wall time of the next delayed start, or of the next look that a service asked for."""
         timers = (self._timers, self._wake_timers)
-        return min((timer[0][0] for timer in timers if timer), default=None)
+        due_ns = [timer[0][0] for timer in timers if timer]
+        given_up_ns = self.nodes.next_due_ns()
+        return min(due_ns if given_up_ns is None else [*due_ns, given_up_ns], default=None)
 
     def wake_at(self, service_id: ServiceId, at_ns: int | None) -> None:
         """When a service that was just looked at must be looked at again; None: when something
@@ -194,6 +204,7 @@ class Worklist:
         if not _matters(change):
             return
         node_id = NodeId(change.id)
+        self.nodes.note(node_id)
         if condition_of(self._state, node_id) in LOST:
             for task in self._state.tasks_on_node(node_id).values():
                 self.slots[task.service_id, task.slot_key] = None

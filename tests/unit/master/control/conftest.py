@@ -142,7 +142,8 @@ class World:
         node_id = NodeId(name)
         writes = Writes()
         status = self.state.node_status[node_id]
-        writes.put_node_status(node_id, msgspec.structs.replace(status, state=state))
+        changed = msgspec.structs.replace(status, state=state, changed_ns=self.now_ns)
+        writes.put_node_status(node_id, changed)
         self.commit(writes)
 
     def remove_node(self, name: str) -> None:
