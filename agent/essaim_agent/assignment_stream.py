@@ -107,4 +107,5 @@ class AssignmentStream:
             networks=tuple(item for part in parts for item in part.networks),
             removed_endpoints=tuple(item for part in parts for item in part.removed_endpoints),
             endpoints=tuple(item for part in parts for item in part.endpoints),
+            credentials=tuple(item for part in parts for item in part.credentials),
         )

@@ -40,6 +40,18 @@ class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the containers' interfaces."""
 
 
+class ImagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How tags of images become digests when a service is created or changed."""
+
+    resolve: Literal["auto", "never"] = "auto"
+    """`never`: no registry is asked; each node pulls what it finds under the tag."""
+    unasked_registries: tuple[str, ...] = ()
+    """Not asked even then, as they stand in image names; `docker.io` is Docker Hub."""
+    insecure_registries: tuple[str, ...] = ()
+    """`HOST` or `HOST:PORT`: their certificate is not checked, and they may speak plain HTTP.
+    Registries on loopback always may."""
+
+
 class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_id: str
     member_id: str
@@ -62,6 +74,10 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     incarnation: str = ""
     """Of the cluster that this master joins with an empty disk, if that was ever restored or
     recovered: `essaim cluster recover` names it. A disk that is not empty knows its own."""
+    images: ImagesConfig = ImagesConfig()
+    seal_key_file: str = ""
+    """32 random bytes in base64, the same file on all masters, readable by its owner alone. It
+    seals what the state must not hold in the clear. Empty: registry credentials are refused."""
     kv_listen: str | None = None
     """Address of the native key-value protocol; without one it is not served."""
 

@@ -22,6 +22,10 @@ from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.server import HttpServer
+from essaim_master.images.credentials import CredentialVault
+from essaim_master.images.images import Images
+from essaim_master.images.registry_client import RegistryClient
+from essaim_master.images.resolver import ImageResolver
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.kv_server import KvServer
 from essaim_master.process_end import end_process
@@ -32,6 +36,7 @@ from essaim_shared.errors import BrokenInvariant, ConfigError
 from essaim_shared.ids import MemberId
 from essaim_shared.log import fields
 from essaim_shared.nats_transport import NatsTransport
+from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
 
 GC_THRESHOLD = 50_000
@@ -61,8 +66,9 @@ async def run_master(config: MasterConfig) -> None:
     cluster = consensus.cluster
     transport = NatsTransport(config.bus_servers, f"master-{config.member_id}", clock, rng)
     figures = FiguresCache(transport, Subjects(config.cluster_id), clock)
-    leader = Leader(cluster, transport, clock, rng, _control_settings(config))
-    api = Api(cluster, clock, rng, figures, read_host_facts(), consensus.inside)
+    images = _images(config, clock)
+    leader = Leader(cluster, transport, clock, rng, _control_settings(config), images.vault)
+    api = Api(cluster, clock, rng, figures, read_host_facts(), consensus.inside, images)
     http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
 
     kv_servers = _kv_servers(config, consensus, clock, rng)
@@ -128,6 +134,16 @@ def _kv_servers(
             lambda: is_enabled(state.cluster_version, Feature.SESSIONS),
         )
     ]
+
+
+def _images(config: MasterConfig, clock: Clock) -> Images:
+    """Raises ConfigError for a key that cannot be used."""
+    key = load_data_key(Path(config.seal_key_file)) if config.seal_key_file else None
+    resolver = None
+    if config.images.resolve == "auto":
+        client = RegistryClient(clock, config.images.insecure_registries)
+        resolver = ImageResolver(client, clock, config.images.unasked_registries)
+    return Images(resolver, CredentialVault(key))
 
 
 def _control_settings(config: MasterConfig) -> ControlSettings:

@@ -14,7 +14,7 @@ import msgspec
 
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.figures import ContainerFigures, NodeFigures
-from essaim_shared.ids import MemberId, NetworkId, NodeId, TaskId
+from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.limits import BUS_MESSAGE_BYTES_MAX
 from essaim_shared.objects import NodeDescription, Task, TaskStatus
 from essaim_shared.undecodable import UNDECODABLE
@@ -129,6 +129,19 @@ class Endpoint(BusMessage, frozen=True, kw_only=True):
     """Underlay address of the node (VTEP)."""
 
 
+class SealedCredentials(BusMessage, frozen=True, kw_only=True):
+    """What a node shows to the registry of a service's image; only that node can open it."""
+
+    service_id: ServiceId
+    sealed: bytes
+    """To the node's `NodeDescription.seal_key` (`sealing.seal_to`)."""
+
+    @staticmethod
+    def context(service_id: ServiceId, node_id: NodeId) -> bytes:
+        """What the seal is bound to."""
+        return f"registry credentials/{service_id}/{node_id}".encode()
+
+
 class Assignments(BusMessage, frozen=True, kw_only=True):
     """A full set, or the changes since sequence - 1. Chunks of one message share its sequence
     and take effect together once all are there.
@@ -149,6 +162,8 @@ class Assignments(BusMessage, frozen=True, kw_only=True):
     networks: tuple[NodeNetwork, ...] = ()
     removed_endpoints: tuple[Endpoint, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    credentials: tuple[SealedCredentials, ...] = ()
+    """Of services with tasks in this message; newer ones replace what the node has."""
 
 
 class Echo(BusMessage, frozen=True, kw_only=True):

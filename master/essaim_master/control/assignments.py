@@ -25,7 +25,7 @@ import msgspec
 from essaim_master.state.cluster_state import AppliedChanges, ClusterState
 from essaim_master.state.keys import Kind
 from essaim_shared.ids import NetworkId, NodeId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.messages import Endpoint, NodeNetwork, SealedCredentials
 from essaim_shared.objects import NodeStatus, Stored, Task
 from essaim_shared.task_state import TaskState
 
@@ -61,6 +61,8 @@ class Difference:
     networks: list[NodeNetwork] = field(default_factory=list)
     removed_endpoints: list[Endpoint] = field(default_factory=list)
     endpoints: list[Endpoint] = field(default_factory=list)
+    credentials: list[SealedCredentials] = field(default_factory=list)
+    """Added by the dispatcher, which alone may seal."""
 
 
 class AssignmentBook:

@@ -39,6 +39,7 @@ def assignment_payloads(
                 networks=tuple(part.networks),
                 removed_endpoints=tuple(part.removed_endpoints),
                 endpoints=tuple(part.endpoints),
+                credentials=tuple(part.credentials),
             )
         )
         for number, part in enumerate(parts)
@@ -62,15 +63,18 @@ def _cut(difference: Difference, chunk_bytes_max: int) -> list[Difference]:
     return parts
 
 
+LARGE = ("tasks", "credentials")
+"""Lists whose items have no common bound, and are measured."""
+
 ENDPOINT_BYTES_MAX = 256
 """Generous for one encoded endpoint, network, or id."""
 
 
 def _is_small(difference: Difference, chunk_bytes_max: int) -> bool:
-    others = sum(len(getattr(difference, name)) for name in LISTS if name != "tasks")
+    others = sum(len(getattr(difference, name)) for name in LISTS if name not in LARGE)
     room_bytes = chunk_bytes_max - ENVELOPE_BYTES - others * ENDPOINT_BYTES_MAX
-    for task in difference.tasks:
-        room_bytes -= len(_encoder.encode(task))
+    for item in (*difference.tasks, *difference.credentials):
+        room_bytes -= len(_encoder.encode(item))
         if room_bytes < 0:
             return False
     return room_bytes >= 0

@@ -15,6 +15,7 @@ from essaim_master.control.guarded import GuardedWriter
 from essaim_master.control.inbox import Inbox
 from essaim_master.control.liveness import FailureDetector
 from essaim_master.control.monitor import NodeMonitor
+from essaim_master.control.node_logins import NodeLogins
 from essaim_master.control.registration import check_registration, write_registration
 from essaim_master.control.reports import StatusBatch
 from essaim_master.control.sessions import Session, SessionTable, clone_refusal
@@ -73,6 +74,7 @@ class Dispatcher:
         self._monitor = monitor
         self._detector = detector
         self._sessions = sessions
+        self._logins = NodeLogins(self._state, surroundings.vault)
         self._book = AssignmentBook(self._state)
         self._wants_full: dict[NodeId, None] = {}
         self._wake = asyncio.Event()
@@ -261,6 +263,7 @@ class Dispatcher:
     async def _send(self, session: Session, difference: Difference, full: bool) -> None:
         """Number and publish. What is lost is noticed by the agent from its next heartbeat."""
         session.sequence += 1
+        difference.credentials = self._logins.for_tasks(session.node_id, difference.tasks)
         subject = self._subjects.assignments(session.node_id)
         with suppress(BusDisconnected):
             for payload in assignment_payloads(difference, self._term, session.sequence, full):

@@ -30,6 +30,7 @@ from essaim_master.control.rejects import Rejects
 from essaim_master.control.sessions import SessionTable
 from essaim_master.control.surroundings import Surroundings
 from essaim_master.control.worklist import Worklist
+from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.cluster_state import AppliedChanges
 from essaim_master.state.writes import Writes
@@ -73,6 +74,7 @@ class Leader:
         clock: Clock,
         rng: random.Random,
         settings: ControlSettings,
+        vault: CredentialVault | None = None,
     ) -> None:
         self._cluster = cluster
         self._clock = clock
@@ -84,7 +86,9 @@ class Leader:
         self.rejects = Rejects(clock)
         """Malformed messages that came in while leading."""
         subjects = Subjects(settings.cluster_id)
-        self._surroundings = Surroundings(cluster, transport, subjects, clock, rng, self.rejects)
+        self._surroundings = Surroundings(
+            cluster, transport, subjects, clock, rng, self.rejects, vault or CredentialVault()
+        )
 
     async def run(self) -> None:
         """Work whenever this master leads, until cancelled."""

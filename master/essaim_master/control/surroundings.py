@@ -1,9 +1,10 @@
 """What the drivers of the control loops work with."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from essaim_master.control.rejects import Rejects
+from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import Cluster
 from essaim_shared.clock import Clock
 from essaim_shared.subjects import Subjects
@@ -20,3 +21,4 @@ class Surroundings:
     clock: Clock
     rng: random.Random
     rejects: Rejects
+    vault: CredentialVault = field(default_factory=CredentialVault)

@@ -13,6 +13,7 @@ from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.host_facts import HostFacts
 from essaim_master.http.raft_view import Inside
+from essaim_master.images.images import Images
 from essaim_master.lease_keeper import LeaseKeeper
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.writes import Writes
@@ -55,6 +56,7 @@ class Api:
         figures: Figures,
         facts: HostFacts,
         inside: Inside | None = None,
+        images: Images | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -63,6 +65,7 @@ class Api:
         self.figures = figures
         self.facts = facts
         self.inside = inside
+        self.images = images or Images()
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

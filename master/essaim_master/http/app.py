@@ -17,6 +17,7 @@ from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
 from essaim_master.http.kv_routes import KvRoutes, compacted_response
 from essaim_master.http.nodes import NodeRoutes
+from essaim_master.http.service_images import DistributionRoute
 from essaim_master.http.services import ServiceRoutes
 from essaim_master.http.system import SystemRoutes
 from essaim_master.http.tasks import TaskRoutes
@@ -31,7 +32,6 @@ ENGINE_ENDPOINTS = frozenset(
 
 _LATER: dict[str, str] = {
     "configs": "Essaim does not keep configs yet",
-    "distribution": "Essaim's masters ask no image registry: each node pulls by itself",
     "events": "Essaim has no stream of events yet: poll, or use GET /essaim/wait",
     "networks": "Essaim does not create or remove networks yet: services share the default one",
     "secrets": "Essaim does not keep secrets yet",
@@ -102,6 +102,7 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *ServiceRoutes(api).routes(),
         *TaskRoutes(api).routes(),
         *NodeRoutes(api).routes(),
+        *DistributionRoute(api).routes(),
         *essaim.routes(),
         *ClusterRoutes(api).routes(),
         *BackupRoute(api).routes(),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from essaim_master.images.answers import Credentials, Distribution
 from essaim_master.images.errors import RegistryAway, RegistryError
@@ -74,8 +74,9 @@ class ImageResolver:
             raise RegistryError(f"{domain} was not asked: {LOOKUPS_MAX} questions are under way")
         answer = self._in_a_thread(reference, credentials)
         limit = asyncio.ensure_future(self._clock.sleep(LOOKUP_LIMIT_S))
+        either: tuple[asyncio.Future[Any], ...] = (answer, limit)
         try:
-            await asyncio.wait({answer, limit}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise RegistryAway(f"{domain} does not answer within {LOOKUP_LIMIT_S:g} s")
             return answer.result()
