@@ -8,6 +8,7 @@ event instead of holding a thread for the grace period.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,7 @@ import urllib3.exceptions
 from essaim_agent import docker_options as options
 from essaim_agent.docker_executor_client import NEWEST_VERSION, new_client
 from essaim_agent.docker_executor_events import ExitStream
+from essaim_agent.engine_facts import EngineFacts, facts_of
 from essaim_agent.executor import (
     ContainerExit,
     ExecutorError,
@@ -34,9 +36,12 @@ from essaim_agent.executor import (
 )
 from essaim_agent.shim import link_namespace, unlink_namespace
 from essaim_agent.task_machine import one_line
+from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
 from essaim_shared.objects import Task
+
+_log = logging.getLogger(__name__)
 
 THREADS: Final = 16
 PULLS_MAX: Final = 2
@@ -99,9 +104,16 @@ def _translated() -> Iterator[None]:
 
 class DockerExecutor:
     def __init__(
-        self, socket_path: Path, cluster_id: str, run_dir: Path, clock: Clock, uses_namespaces: bool
+        self,
+        socket_path: Path,
+        cluster_id: str,
+        run_dir: Path,
+        clock: Clock,
+        uses_namespaces: bool,
+        node_name: str = "",
     ) -> None:
-        """`run_dir` is where the runtime looks for prepared namespaces."""
+        """`run_dir` is where the runtime looks for prepared namespaces; `node_name` is for the
+        templates of tasks."""
         self.uses_namespaces = uses_namespaces
         self.engine_root = Path("/var/lib/docker")
         """Where the engine keeps its data; known once opened."""
@@ -111,6 +123,9 @@ class DockerExecutor:
         self._clock = clock
         self._label = f"{options.CLUSTER_LABEL}={cluster_id}"
         self._version = ""
+        self._engine = EngineFacts()
+        self._node = NodeFacts(hostname=node_name)
+        """Known once opened, as are the facts of the engine."""
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
@@ -173,6 +188,12 @@ class DockerExecutor:
             self._exits.close()
         info, self._exits = await loop.run_in_executor(self._threads, connect)
         self.engine_root = Path(info.get("DockerRootDir") or self.engine_root)
+        self._engine = facts_of(info, self._version)
+        self._node = NodeFacts(
+            hostname=self._node.hostname,
+            architecture=str(info.get("Architecture", "")),
+            os=str(info.get("OSType", "linux")),
+        )
         return NodeResources(
             nano_cpus=int(info.get("NCPU", 0)) * 1_000_000_000,
             memory_bytes=int(info.get("MemTotal", 0)),
@@ -236,6 +257,7 @@ class DockerExecutor:
     # Images.
 
     async def prepare(self, task: Task) -> None:
+        expanded(task, self._node)  # before an image is pulled for nothing
         await self._image(task.spec.container.image)
 
     async def _image(self, name: str) -> _Image:
@@ -272,7 +294,13 @@ class DockerExecutor:
 
     async def start(self, task: Task, namespace: str | None) -> RunningContainer:
         image = await self._image(task.spec.container.image)
-        body = options.create_body(task, self._cluster_id, namespace is not None, image.stop_signal)
+        body = options.create_body(
+            expanded(task, self._node),
+            self._cluster_id,
+            namespace is not None,
+            image.stop_signal,
+            self._engine,
+        )
         name = options.container_name(task)
         self._stop_signals[task.id] = body["StopSignal"]
 
@@ -390,11 +418,16 @@ class DockerExecutor:
 def _create(client: docker.APIClient, body: dict[str, Any], name: str) -> str:
     """The id of the task's container, made now or in an attempt whose answer was lost."""
     try:
-        created: str = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
-        return created
+        created: dict[str, Any] = client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
     except docker.errors.APIError as error:
         if error.status_code != 409:
             raise
+    else:
+        for warning in created.get("Warnings") or ():
+            # Such as a limit that this kernel cannot hold.
+            _log.warning("container %s: %s", name, one_line(str(warning)))
+        container_id: str = created["Id"]
+        return container_id
     present = client.inspect_container(name)
     task_id = body["Labels"][options.TASK_LABEL]
     if present["Config"]["Labels"].get(options.TASK_LABEL) != task_id:
@@ -427,8 +460,9 @@ def _pull(client: docker.APIClient, name: str) -> None:
 
 
 def _remove(client: docker.APIClient, container_id: str) -> None:
+    """With its anonymous volumes, which nobody could find again; those with a name stay."""
     try:
-        client.remove_container(container_id, force=True, v=False)
+        client.remove_container(container_id, force=True, v=True)
     except docker.errors.NotFound:
         return
     except docker.errors.APIError as error:

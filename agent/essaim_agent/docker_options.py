@@ -1,23 +1,31 @@
-"""From a task to the body of `POST /containers/create`: pure, and all options in one place.
+"""From a task to the body of `POST /containers/create`: pure. The options are in files by theme:
+mounts, what a container may do (`docker_security`), what it may use (`docker_resources`).
+
+Its templates were filled in before (`task_templates`). What the engine's API does not know is an
+ExecutorError; all else is left to the engine to judge, whose words the user sees.
 
 Docker's own networking stands aside: the container is created with the host's network and the
 runtime `essaim`, which puts it into the namespace prepared for it (see `shim/`).
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from essaim_agent.docker_mounts import engine_mounts
+from essaim_agent.docker_resources import generic_resource_env, log_config, resources_config
+from essaim_agent.docker_security import security_config
+from essaim_agent.engine_facts import EngineFacts
 from essaim_agent.executor import ExecutorError
-from essaim_shared.container_spec import ContainerSpec, DnsConfig
+from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import TaskId, short_id
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
-from essaim_shared.spec import Limits
 
 CLUSTER_LABEL = "io.essaim.cluster"
 TASK_LABEL = "io.essaim.task"
 RUNTIME = "essaim"
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+HEALTH_START_INTERVAL_SINCE: Final = (1, 44)
 
 
 def container_name(task: Task) -> str:
@@ -63,54 +71,72 @@ def engine_sysctls(container: ContainerSpec) -> dict[str, str]:
     return {name: value for name, value in container.sysctls.items() if not name.startswith("net.")}
 
 
+def health_check(health: HealthConfig, engine: EngineFacts) -> dict[str, Any]:
+    """`Config.Healthcheck`; what is empty is as the image says. Raises ExecutorError."""
+    asked: dict[str, Any] = {
+        "Test": list(health.test),
+        "Interval": health.interval,
+        "Timeout": health.timeout,
+        "Retries": health.retries,
+        "StartPeriod": health.start_period,
+    }
+    if health.start_interval:
+        engine.require(HEALTH_START_INTERVAL_SINCE, "health-start-interval")
+        asked["StartInterval"] = health.start_interval
+    return asked
+
+
 def create_body(
-    task: Task, cluster_id: str, has_namespace: bool, image_stop_signal: str
+    task: Task,
+    cluster_id: str,
+    has_namespace: bool,
+    image_stop_signal: str,
+    engine: EngineFacts,
 ) -> dict[str, Any]:
-    """The container of a task. `image_stop_signal` is the image's own, or empty."""
+    """The container of a task. `image_stop_signal` is the image's own, or empty. Raises
+    ExecutorError."""
     container = task.spec.container
     hostname = container.hostname or short_id(task.id)
     body: dict[str, Any] = {
         "Image": container.image,
         "Hostname": hostname,
         "Labels": labels(task, cluster_id),
-        "Env": list(container.env),
+        "Env": [*container.env, *generic_resource_env(task.generic_resources)],
         "WorkingDir": container.dir,
         "User": container.user,
         "Tty": container.tty,
         "OpenStdin": container.open_stdin,
         "StopSignal": container.stop_signal or image_stop_signal or STOP_SIGNAL_DEFAULT,
         "StopTimeout": round(grace_s(container)),
-        "HostConfig": _host_config(task, hostname, has_namespace),
+        "HostConfig": _host_config(task, hostname, has_namespace, engine),
     }
     if container.command:
         body["Entrypoint"] = list(container.command)
     if container.args:
         body["Cmd"] = list(container.args)
+    if container.healthcheck is not None:
+        body["Healthcheck"] = health_check(container.healthcheck, engine)
     return body
 
 
-def _host_config(task: Task, hostname: str, has_namespace: bool) -> dict[str, Any]:
+def _host_config(
+    task: Task, hostname: str, has_namespace: bool, engine: EngineFacts
+) -> dict[str, Any]:
     container = task.spec.container
-    limits = Limits()
-    if task.spec.resources is not None and task.spec.resources.limits is not None:
-        limits = task.spec.resources.limits
     dns = container.dns_config or DnsConfig()
     address = task.attachments[0].address if task.attachments else ""
     config: dict[str, Any] = {
         "NetworkMode": "host" if has_namespace else "none",
         "RestartPolicy": {"Name": "no"},
-        "ReadonlyRootfs": container.read_only,
         "ExtraHosts": extra_hosts(container, hostname, address),
         "Dns": list(dns.nameservers),
         "DnsSearch": list(dns.search),
         "DnsOptions": list(dns.options),
         "Sysctls": engine_sysctls(container),
-        "CapAdd": list(container.capability_add),
-        "CapDrop": list(container.capability_drop),
-        "OomScoreAdj": container.oom_score_adj,
-        "NanoCpus": limits.nano_cpus,
-        "Memory": limits.memory_bytes,
-        "PidsLimit": limits.pids,
+        "Mounts": engine_mounts(container.mounts, engine),
+        "LogConfig": log_config(task.spec.log_driver, engine),
+        **security_config(container),
+        **resources_config(container, task.spec.resources),
     }
     if has_namespace:
         config["Runtime"] = RUNTIME

@@ -64,7 +64,12 @@ def make_engine(config: AgentConfig, clock: Clock) -> Engine:
         from essaim_agent.overlay.task_networks import OverlayNetworks
 
         docker_executor = DockerExecutor(
-            Path(config.engine_socket), config.cluster_id, run_dir, clock, uses_namespaces=True
+            Path(config.engine_socket),
+            config.cluster_id,
+            run_dir,
+            clock,
+            uses_namespaces=True,
+            node_name=config.node_name,
         )
         return Engine(
             executor=docker_executor,
