@@ -19,15 +19,19 @@ from essaim_agent.executor import (
     RunningContainer,
     Temporary,
 )
+from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
+from essaim_shared.spec import TaskSpec
 
 KILLED_EXIT_CODE = 137
 """128 + SIGKILL, as a shell counts."""
 STOPPED_EXIT_CODE = 143
 """128 + SIGTERM."""
+
+NODE = NodeFacts(hostname="fake-host", architecture="x86_64")
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,8 @@ class FakeContainer:
         self.task_id = task_id
         self.container_id = container_id
         self.namespace = namespace
+        self.spec: TaskSpec | None = None
+        """What was asked, its templates filled in: a test looks here for what it expects."""
         self.pid = 0
         self.running = False
         self.started = False
@@ -120,10 +126,17 @@ class FakeEngine:
 
 
 class FakeExecutor:
-    def __init__(self, engine: FakeEngine, clock: Clock, uses_namespaces: bool = False) -> None:
+    def __init__(
+        self,
+        engine: FakeEngine,
+        clock: Clock,
+        uses_namespaces: bool = False,
+        node: NodeFacts = NODE,
+    ) -> None:
         self.uses_namespaces = uses_namespaces
         self.engine = engine
         self._clock = clock
+        self._node = node
         self._exits: asyncio.Queue[ContainerExit | None] | None = None
 
     async def open(self) -> NodeResources:
@@ -134,7 +147,7 @@ class FakeExecutor:
         return NodeResources(
             nano_cpus=4_000_000_000,
             memory_bytes=8 * 1024**3,
-            architecture="x86_64",
+            architecture=self._node.architecture,
             engine_version="fake",
         )
 
@@ -145,6 +158,7 @@ class FakeExecutor:
             await asyncio.Event().wait()
         if script.prepare_error is not None:
             raise ExecutorError(script.prepare_error)
+        expanded(task, self._node)
         image = task.spec.container.image
         if self.engine.images is not None and image not in self.engine.images:
             raise ExecutorError(f"No such image: {image}")
@@ -155,7 +169,9 @@ class FakeExecutor:
         script = engine.script_of(task.id)
         container = engine.containers.get(task.id)
         if container is None:
+            asked = expanded(task, self._node)
             container = engine.create(task.id, namespace)
+            container.spec = asked.spec
         if container.started and not container.running:
             raise ExecutorError(f"the container has ended already, exit {container.exit_code}")
         if container.running:

@@ -81,7 +81,8 @@ def make_engine(config: AgentConfig, clock: Clock) -> Engine:
     if config.executor == "process":
         from essaim_agent.process_executor import ProcessExecutor
 
-        return Engine(ProcessExecutor(run_dir, clock), NoNetworks(), "process", lambda: run_dir)
+        processes = ProcessExecutor(run_dir, clock, config.node_name)
+        return Engine(processes, NoNetworks(), "process", lambda: run_dir)
     from essaim_agent.fake_executor import FakeEngine, FakeExecutor
 
     return Engine(FakeExecutor(FakeEngine(), clock), NoNetworks(), "process", lambda: run_dir)

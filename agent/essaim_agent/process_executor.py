@@ -33,13 +33,13 @@ from essaim_agent.executor import (
     NodeResources,
     RunningContainer,
 )
+from essaim_agent.process_options import check, command_of, environment_of
+from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared import __version__
 from essaim_shared.clock import Clock
-from essaim_shared.container_spec import ContainerSpec, DnsConfig
 from essaim_shared.ids import TaskId
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
-from essaim_shared.spec import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -54,21 +54,6 @@ _LAUNCHER = 'read -r stat </proc/$$/stat && echo "$stat" >"$0.new" && mv "$0.new
 """Writes its own line of /proc (proc(5): field 1 the pid, field 22 the start time), then becomes
 the program."""
 
-REFUSED: tuple[tuple[str, str], ...] = (
-    ("user", "run as another user"),
-    ("sysctls", "have sysctls of its own"),
-    ("capability_add", "be given capabilities"),
-    ("capability_drop", "be stripped of capabilities"),
-    ("read_only", "have a read-only file system"),
-    ("hosts", "have a hosts file of its own"),
-    ("dns_config", "have name servers of its own"),
-    ("tty", "have a terminal"),
-    ("open_stdin", "have an open standard input"),
-    ("hostname", "have a host name of its own"),
-    ("init", "have an init of its own"),
-    ("oom_score_adj", "have an OOM score of its own"),
-)
-
 
 def start_time_of(stat_line: str) -> tuple[int, int]:
     """(pid, start time in clock ticks since boot) of a line of /proc/PID/stat. Raises ValueError.
@@ -80,19 +65,6 @@ def start_time_of(stat_line: str) -> tuple[int, int]:
     if len(fields) < 20:
         raise ValueError(f"no line of /proc/PID/stat: {stat_line[:80]!r}")
     return int(pid), int(fields[19])
-
-
-def command_of(container: ContainerSpec) -> tuple[str, ...]:
-    """The command line of a task. Raises ExecutorError for what a process cannot have."""
-    for field, words in REFUSED:
-        # `docker` sends an empty DNSConfig with every service: nothing was asked for.
-        if getattr(container, field) not in (None, (), {}, "", False, DnsConfig()):
-            raise ExecutorError(f"a task on the process executor cannot {words}")
-    signal_number(container.stop_signal)
-    command = (*container.command, *container.args)
-    if not command:
-        raise ExecutorError("a task on the process executor needs a command")
-    return command
 
 
 class _Process:
@@ -110,7 +82,8 @@ class _Process:
 class ProcessExecutor:
     uses_namespaces = False
 
-    def __init__(self, run_dir: Path, clock: Clock) -> None:
+    def __init__(self, run_dir: Path, clock: Clock, node_name: str = "") -> None:
+        self._node = NodeFacts(hostname=node_name, architecture=platform.machine())
         self._directory = run_dir / "tasks"
         self._clock = clock
         self._processes: dict[TaskId, _Process] = {}
@@ -127,12 +100,8 @@ class ProcessExecutor:
 
     async def prepare(self, task: Task) -> None:
         """There is no image: its name is not looked at."""
-        command_of(task.spec.container)
-        resources = task.spec.resources
-        if resources is not None and resources.limits not in (None, Limits()):
-            raise ExecutorError(
-                "a task on the process executor cannot be limited: it has no cgroup"
-            )
+        signal_number(task.spec.container.stop_signal)
+        check(expanded(task, self._node))
 
     async def start(self, task: Task, namespace: str | None) -> RunningContainer:
         directory = self._directory / task.id
@@ -146,6 +115,7 @@ class ProcessExecutor:
         return RunningContainer(task.id, process.pid)
 
     async def _launch(self, task: Task, directory: Path) -> _Process:
+        task = expanded(task, self._node)
         container = task.spec.container
         command = command_of(container)
         environment = {
@@ -153,8 +123,8 @@ class ProcessExecutor:
             "PORT": str(_free_port()),
             "ESSAIM_TASK_ID": task.id,
             "ESSAIM_TASK_NAME": task.name,
+            **environment_of(task),
         }
-        environment.update(item.partition("=")[::2] for item in container.env)
         if shutil.which(command[0], path=environment["PATH"]) is None:
             raise ExecutorError(f"No such command: {command[0]}")
         child = _spawn(directory, command, container.dir or "/", environment)

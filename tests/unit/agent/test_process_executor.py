@@ -5,22 +5,37 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from essaim_agent.executor import ExecutorError
 from essaim_agent.process_executor import (
-    REFUSED,
     UNKNOWN_EXIT_CODE,
     ProcessExecutor,
-    command_of,
     signal_number,
     start_time_of,
 )
+from essaim_agent.process_options import REFUSED, REFUSED_RESOURCES, check, command_of
 from essaim_shared.clock import SystemClock, wait_until
-from essaim_shared.container_spec import ContainerSpec, DnsConfig
+from essaim_shared.container_spec import (
+    ContainerSpec,
+    Device,
+    DnsConfig,
+    HealthConfig,
+    Mount,
+    Privileges,
+)
 from essaim_shared.ids import ServiceId, TaskId
 from essaim_shared.objects import Task
-from essaim_shared.spec import TaskSpec
+from essaim_shared.spec import (
+    GenericResource,
+    Limits,
+    LogDriver,
+    NamedResource,
+    Reservations,
+    Resources,
+    TaskSpec,
+)
 from essaim_shared.task_state import TaskState
 
 PATIENCE_S = 20.0
@@ -66,9 +81,11 @@ def test_stop_signals_are_named_as_docker_takes_them(name: str, number: int) -> 
 
 
 @pytest.mark.parametrize("name", ["SIGNOTHING", "0", "999"])
-def test_an_unknown_signal_is_refused_before_the_start(name: str) -> None:
+async def test_an_unknown_signal_is_refused_before_the_start(tmp_path: Path, name: str) -> None:
+    executor = ProcessExecutor(tmp_path, SystemClock())
+    task = make_task(ContainerSpec(image="any", command=("true",), stop_signal=name))
     with pytest.raises(ExecutorError, match="no such signal"):
-        command_of(ContainerSpec(image="any", command=("true",), stop_signal=name))
+        await executor.prepare(task)
 
 
 @pytest.mark.parametrize(
@@ -79,20 +96,85 @@ def test_an_unknown_signal_is_refused_before_the_start(name: str) -> None:
         ({"init": True}, "an init"),
         ({"open_stdin": True}, "an open standard input"),
         ({"oom_score_adj": -500}, "an OOM score"),
+        ({"mounts": (Mount(target="/a"),)}, "have mounts"),
+        ({"privileges": Privileges(no_new_privileges=True)}, "be confined"),
+        ({"privileged": True}, "be privileged"),
+        ({"devices": (Device(path_on_host="/dev/kvm"),)}, "be given devices"),
+        ({"healthcheck": HealthConfig(test=("CMD", "true"))}, "give it probes"),
+        ({"healthcheck": HealthConfig(retries=2)}, "give it probes"),
     ],
 )
 def test_what_a_process_cannot_have_is_refused_by_name(asked: dict[str, Any], words: str) -> None:
     with pytest.raises(ExecutorError, match=words):
-        command_of(ContainerSpec(image="any", command=("true",), **asked))
+        check(make_task(ContainerSpec(image="any", command=("true",), **asked)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"resources": Resources(limits=Limits(pids=1))}, "be limited"),
+        ({"resources": Resources(swap_bytes=0)}, "a limit of swap"),
+        ({"resources": Resources(limits=Limits())}, None),
+        ({"resources": Resources(swap_bytes=-1)}, "a limit of swap"),
+        ({"resources": Resources(memory_swappiness=50)}, "a swappiness"),
+        ({"resources": Resources(reservations=Reservations(nano_cpus=1))}, None),
+        ({"log_driver": LogDriver(name="journald")}, "a log driver"),
+        ({"log_driver": LogDriver(driver_options={"max-size": "1m"})}, "a log driver"),
+        ({"log_driver": LogDriver()}, None),
+    ],
+)
+def test_what_a_process_cannot_use_is_refused_by_name(
+    asked: dict[str, Any], words: str | None
+) -> None:
+    task = make_task(ContainerSpec(image="any", command=("true",)))
+    task = msgspec.structs.replace(task, spec=msgspec.structs.replace(task.spec, **asked))
+    if words is None:
+        check(task)
+        return
+    with pytest.raises(ExecutorError, match=words):
+        check(task)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"dns_config": DnsConfig()},
+        {"healthcheck": HealthConfig(test=("NONE",))},
+        {"privileges": Privileges()},
+        {"privileged": None},
+        {"privileged": False},
+        {"devices": None},
+        {"isolation": "default"},
+    ],
+)
+def test_asking_for_nothing_is_no_reason_to_refuse(asked: dict[str, Any]) -> None:
+    check(make_task(ContainerSpec(image="any", command=("true",), **asked)))
 
 
 def test_every_field_of_a_container_is_honoured_or_refused() -> None:
     """A field that is added to the spec must be thought of here: none is dropped silently."""
     honoured = {"command", "args", "env", "dir", "stop_signal", "stop_grace_period"}
-    meaningless = {"image", "labels", "isolation"}
+    by_the_agent = {"probes", "pre_stop"}
+    meaningless = {"image", "pull_policy", "labels", "isolation"}
     """A process has no image; labels are the masters' to show; `default` is the only isolation."""
-    refused = {field for field, _ in REFUSED}
-    assert honoured | meaningless | refused == set(ContainerSpec.__struct_fields__)
+    known = honoured | by_the_agent | meaningless | REFUSED.keys()
+    assert known == set(ContainerSpec.__struct_fields__)
+    reserved = {"reservations"}
+    """The scheduler's alone."""
+    assert reserved | REFUSED_RESOURCES.keys() == set(Resources.__struct_fields__)
+
+
+async def test_a_process_is_told_its_units_and_its_templates_are_filled_in(tmp_path: Path) -> None:
+    executor = ProcessExecutor(tmp_path, SystemClock(), "host7")
+    await executor.open()
+    task = shell('echo "$DOCKER_RESOURCE_GPU $WHERE"', env=("WHERE={{.Node.Hostname}}",))
+    gpus = (GenericResource(named=NamedResource(kind="gpu", resource_value="uuid1")),)
+    await executor.start(msgspec.structs.replace(task, generic_resources=gpus), None)
+    async for ended in executor.exits():
+        assert ended.exit_code == 0
+        break
+    assert (tmp_path / "tasks/task/output").read_text() == "uuid1 host7\n"
+    await executor.close()
 
 
 async def test_a_task_is_told_its_port_and_who_it_is(tmp_path: Path) -> None:
