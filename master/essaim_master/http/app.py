@@ -17,8 +17,10 @@ from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
 from essaim_master.http.kv_routes import KvRoutes, compacted_response
 from essaim_master.http.nodes import NodeRoutes
+from essaim_master.http.service_history import ServiceHistoryRoutes
 from essaim_master.http.service_images import DistributionRoute
 from essaim_master.http.services import ServiceRoutes
+from essaim_master.http.swarm import SwarmRoutes
 from essaim_master.http.system import SystemRoutes
 from essaim_master.http.tasks import TaskRoutes
 from essaim_master.kv.errors import Compacted
@@ -100,6 +102,7 @@ class App:
 def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
     routes = [
         *ServiceRoutes(api).routes(),
+        *ServiceHistoryRoutes(api).routes(),
         *TaskRoutes(api).routes(),
         *NodeRoutes(api).routes(),
         *DistributionRoute(api).routes(),
@@ -107,6 +110,7 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *ClusterRoutes(api).routes(),
         *BackupRoute(api).routes(),
         *kv.routes(),
+        *SwarmRoutes(api).routes(),
         *SystemRoutes(api).routes(),
     ]
     starlette = Starlette(

@@ -13,10 +13,13 @@ from essaim_master.state.cluster import LeadershipView, Member
 from essaim_master.state.manager_nodes import NodeRole, masters_beside
 from essaim_shared.clock import rfc3339
 from essaim_shared.ids import NetworkId, NodeId
-from essaim_shared.limits import HEARTBEAT_PERIOD_S, TASK_HISTORY_PER_SLOT
+from essaim_shared.limits import HEARTBEAT_PERIOD_S
 from essaim_shared.objects import (
     Attachment,
     ClusterInfo,
+    ClusterSettings,
+    CronRun,
+    CronStatus,
     Network,
     NodeDescription,
     NodeObject,
@@ -24,8 +27,9 @@ from essaim_shared.objects import (
     Service,
     Task,
     TaskStatus,
+    UpdateStatus,
 )
-from essaim_shared.spec import EndpointSpec, ServiceSpec, TaskSpec
+from essaim_shared.spec import EndpointSpec, PortConfig, ServiceSpec, TaskSpec, UpdateConfig
 from essaim_shared.task_state import TaskState
 
 DockerObject = dict[str, Any]
@@ -55,45 +59,166 @@ def service_spec_object(spec: ServiceSpec) -> DockerObject:
     """The spec with what Docker always shows, empty or not: clients index it unasked."""
     docker: DockerObject = {"Name": spec.name, "Labels": spec.labels, **msgspec.to_builtins(spec)}
     docker["TaskTemplate"] = task_spec_object(spec.task)
+    if spec.update_config is not None:
+        docker["UpdateConfig"] = _update_config_object(spec.update_config)
+    if spec.rollback_config is not None:
+        docker["RollbackConfig"] = _update_config_object(spec.rollback_config)
+    if spec.endpoint is not None:
+        docker["EndpointSpec"] = _endpoint_object(spec.endpoint)
     return docker
+
+
+def _update_config_object(config: UpdateConfig) -> DockerObject:
+    always = {
+        "Parallelism": config.parallelism,
+        "MaxFailureRatio": config.max_failure_ratio,
+        "Order": config.order,
+    }
+    return {**msgspec.to_builtins(config), **always}
+
+
+def _endpoint_object(endpoint: EndpointSpec) -> DockerObject:
+    docker: DockerObject = msgspec.to_builtins(endpoint)
+    if endpoint.ports:
+        docker["Ports"] = [_port_object(port) for port in endpoint.ports]
+    return docker
+
+
+def _port_object(port: PortConfig) -> DockerObject:
+    always = {"Protocol": port.protocol, "PublishMode": port.publish_mode or "ingress"}
+    return {**msgspec.to_builtins(port), **always}
 
 
 def task_spec_object(spec: TaskSpec) -> DockerObject:
-    docker: DockerObject = {**msgspec.to_builtins(spec), "ForceUpdate": spec.force_update}
+    docker: DockerObject = {
+        **msgspec.to_builtins(spec),
+        "ForceUpdate": spec.force_update,
+        "Runtime": spec.runtime or "container",
+    }
     if spec.restart_policy is not None:
         docker["RestartPolicy"]["Condition"] = spec.restart_policy.condition
+    for shown, mount in zip(
+        docker["ContainerSpec"].get("Mounts", ()), spec.container.mounts, strict=True
+    ):
+        shown["Type"] = mount.type
     return docker
 
 
-def service_object(service: Service, version: int, spec: ServiceSpec | None = None) -> DockerObject:
+def service_object(
+    service: Service,
+    version: int,
+    spec: ServiceSpec | None = None,
+    update: UpdateStatus | None = None,
+    cron: CronStatus | None = None,
+) -> DockerObject:
     """`spec` stands in for the service's own when it is shown with defaults."""
     shown = spec or service.spec
+    endpoint = _endpoint_object(shown.endpoint or EndpointSpec())
     docker: DockerObject = {
         "ID": service.id,
         "Version": {"Index": version},
         "CreatedAt": rfc3339(service.created_ns),
         "UpdatedAt": rfc3339(service.updated_ns),
         "Spec": service_spec_object(shown),
-        "Endpoint": {"Spec": shown.endpoint or EndpointSpec()},
+        "Endpoint": {"Spec": endpoint},
+        "Revision": service.revision,
     }
+    if "Ports" in endpoint:
+        docker["Endpoint"]["Ports"] = endpoint["Ports"]
     if service.previous_spec is not None:
         docker["PreviousSpec"] = service_spec_object(service.previous_spec)
+    if update is not None and update.generation == service.generation:
+        docker["UpdateStatus"] = _update_status_object(service, update)
+    if service.spec.mode.is_job:
+        docker["JobStatus"] = _job_status_object(service, cron)
+    if cron is not None and cron.runs:
+        docker["Runs"] = [cron_run_object(run) for run in cron.runs]
+    return docker
+
+
+def _update_status_object(service: Service, status: UpdateStatus) -> DockerObject:
+    """Docker's fields, and ours: how far a stepped update is, and how many slots failed."""
+    docker: DockerObject = {
+        "State": status.state,
+        "StartedAt": rfc3339(status.started_ns),
+        "Message": status.message,
+        "TotalSlots": status.total,
+        "FailedSlots": status.failed,
+    }
+    if status.completed_ns:
+        docker["CompletedAt"] = rfc3339(status.completed_ns)
+    config = service.spec.update_config
+    if config is not None and config.steps and not service.is_rollback:
+        docker["StepsDone"] = status.step
+        docker["WaitsForPromotion"] = status.is_waiting
+    return docker
+
+
+def _job_status_object(service: Service, cron: CronStatus | None) -> DockerObject:
+    """Of a job with a schedule its newest run."""
+    iteration, executed_ns = service.job_iteration, service.executed_ns
+    if cron is not None and cron.runs:
+        iteration, executed_ns = cron.runs[-1].number, cron.runs[-1].scheduled_ns
+    docker: DockerObject = {"JobIteration": {"Index": iteration}}
+    if executed_ns:
+        docker["LastExecution"] = rfc3339(executed_ns)
+    return docker
+
+
+def cron_run_object(run: CronRun) -> DockerObject:
+    docker: DockerObject = {
+        "JobIteration": {"Index": run.number},
+        "ScheduledAt": rfc3339(run.scheduled_ns),
+        "Outcome": run.outcome,
+    }
+    if run.started_ns:
+        docker["StartedAt"] = rfc3339(run.started_ns)
+    if run.finished_ns:
+        docker["FinishedAt"] = rfc3339(run.finished_ns)
+    if run.reason:
+        docker["Reason"] = run.reason
     return docker
 
 
 def service_status_object(
-    service: Service, tasks: Iterable[Task], statuses: Mapping[Any, TaskStatus]
+    service: Service,
+    tasks: Iterable[Task],
+    statuses: Mapping[Any, TaskStatus],
+    cron: CronStatus | None = None,
 ) -> DockerObject:
-    """`ServiceStatus` of a list with `status=true`. A task that is wanted no more does not count
-    as running, though its container may take a while to stop."""
-    running = sum(
-        1
-        for task in tasks
-        if task.desired_state <= TaskState.RUNNING
-        and (status := statuses.get(task.id)) is not None
-        and status.state is TaskState.RUNNING
-    )
-    return {"RunningTasks": running, "DesiredTasks": service.spec.replicas, "CompletedTasks": 0}
+    """`ServiceStatus` of a list with `status=true` (swarmkit manager/controlapi/service.go,
+    ListServiceStatuses). A task that is wanted no more does not count as running, though its
+    container may take a while to stop."""
+    mode = service.spec.mode
+    iterations = _iterations_shown(service, cron)
+    running = completed = 0
+    nodes = set()
+    for task in tasks:
+        if mode.is_job and task.iteration not in iterations:
+            continue
+        status = statuses.get(task.id)
+        state = TaskState.NEW if status is None else status.state
+        is_wanted = task.desired_state < TaskState.SHUTDOWN
+        completed += mode.is_job and state is TaskState.COMPLETE
+        running += is_wanted and state is TaskState.RUNNING
+        if is_wanted and state is not TaskState.COMPLETE:
+            nodes.add(task.slot_key)
+    if mode.is_global:
+        desired = len(nodes)
+    elif mode.replicated_job is not None:
+        desired = mode.replicated_job.max_concurrent or 0
+    else:
+        desired = service.spec.replicas
+    return {"RunningTasks": running, "DesiredTasks": desired, "CompletedTasks": completed}
+
+
+def _iterations_shown(service: Service, cron: CronStatus | None) -> frozenset[int]:
+    """Of a job: the run under way, or the last. A schedule may have several under way."""
+    if not service.spec.schedule:
+        return frozenset({service.job_iteration})
+    runs = () if cron is None else cron.runs
+    under_way = frozenset(run.number for run in runs if run.outcome == "running")
+    return under_way or frozenset(run.number for run in runs[-1:])
 
 
 def task_object(
@@ -107,18 +232,24 @@ def task_object(
         "Version": {"Index": version},
         "CreatedAt": rfc3339(task.created_ns),
         "UpdatedAt": rfc3339(max(task.updated_ns, 0 if status is None else status.timestamp_ns)),
+        "Name": task.name,
         "Labels": task.service_labels,
         "Spec": task_spec_object(task.spec),
         "ServiceID": task.service_id,
-        "Slot": task.slot,
         "Status": _task_status_object(task, status),
         "DesiredState": task.desired_state.docker_name,
         "NetworksAttachments": [
             _attachment_object(attachment, networks) for attachment in task.attachments
         ],
     }
+    if task.target_node is None:
+        docker["Slot"] = task.slot
     if task.node_id is not None:
         docker["NodeID"] = task.node_id
+    if task.iteration is not None:
+        docker["JobIteration"] = {"Index": task.iteration}
+    if task.generic_resources:
+        docker["GenericResources"] = msgspec.to_builtins(task.generic_resources)
     return docker
 
 
@@ -137,8 +268,10 @@ def _task_status_object(task: Task, status: TaskStatus | None) -> DockerObject:
     docker: DockerObject = {
         "Timestamp": rfc3339(status.timestamp_ns),
         "State": status.state.docker_name,
-        "PortStatus": {},
+        "PortStatus": _port_status_object(task, status),
     }
+    if status.state is TaskState.RUNNING:
+        docker["Ready"] = status.is_ready
     if status.message:
         docker["Message"] = status.message
     if status.err:
@@ -150,6 +283,13 @@ def _task_status_object(task: Task, status: TaskStatus | None) -> DockerObject:
             "ExitCode": status.exit_code,
         }
     return docker
+
+
+def _port_status_object(task: Task, status: TaskStatus) -> DockerObject:
+    """The node's ports that lead to the task now."""
+    if status.state is not TaskState.RUNNING or not task.ports:
+        return {}
+    return {"Ports": [_port_object(port) for port in task.ports]}
 
 
 def _attachment_object(
@@ -208,16 +348,22 @@ def _node_status_object(status: NodeStatus) -> DockerObject:
 
 
 def _description_object(description: NodeDescription) -> DockerObject:
-    engine: DockerObject = {"EngineVersion": description.engine_version, "Plugins": []}
+    engine: DockerObject = {
+        "EngineVersion": description.engine_version,
+        "Plugins": [{"Type": plugin.type, "Name": plugin.name} for plugin in description.plugins],
+    }
+    resources: DockerObject = {
+        "NanoCPUs": description.nano_cpus,
+        "MemoryBytes": description.memory_bytes,
+    }
+    if description.generic_resources:
+        resources["GenericResources"] = msgspec.to_builtins(description.generic_resources)
     if description.engine_labels:
         engine["Labels"] = description.engine_labels
     return {
         "Hostname": description.hostname,
         "Platform": {"Architecture": description.architecture, "OS": description.os},
-        "Resources": {
-            "NanoCPUs": description.nano_cpus,
-            "MemoryBytes": description.memory_bytes,
-        },
+        "Resources": resources,
         "Engine": engine,
         "TLSInfo": {},
     }
@@ -258,7 +404,9 @@ def network_object(network: Network) -> DockerObject:
     }
 
 
-def cluster_object(cluster: ClusterInfo, version: int, networks: Iterable[Network]) -> DockerObject:
+def cluster_object(
+    cluster: ClusterInfo, settings: ClusterSettings, version: int, networks: Iterable[Network]
+) -> DockerObject:
     """The swarm, without its join tokens: nodes are admitted by the bus, not by a token."""
     subnets = [network.subnet for network in networks]
     return {
@@ -269,7 +417,7 @@ def cluster_object(cluster: ClusterInfo, version: int, networks: Iterable[Networ
         "Spec": {
             "Name": SWARM_NAME,
             "Labels": {},
-            "Orchestration": {"TaskHistoryRetentionLimit": TASK_HISTORY_PER_SLOT},
+            "Orchestration": {"TaskHistoryRetentionLimit": settings.task_history_limit},
             "Raft": {},
             "Dispatcher": {"HeartbeatPeriod": int(HEARTBEAT_PERIOD_S * NANOSECONDS_PER_SECOND)},
             "CAConfig": {},

@@ -41,14 +41,17 @@ class EncodedObjects:
         encoded = self._services.get(service.id)
         if encoded is None:
             version = self._state.modified(service_key(service.id))
-            encoded = encode_json(service_object(service, version))
+            update = self._state.update_status.get(service.id)
+            cron = self._state.cron_status.get(service.id)
+            encoded = encode_json(service_object(service, version, update=update, cron=cron))
             _remember(self._services, service.id, encoded)
         return encoded
 
     def service_with_status(self, service: Service) -> bytes:
         """`ServiceStatus` stands only in lists that ask for it, so it is added at the end."""
         tasks = self._state.tasks_of_service(service.id).values()
-        status = encode_json(service_status_object(service, tasks, self._state.task_status))
+        cron = self._state.cron_status.get(service.id)
+        status = encode_json(service_status_object(service, tasks, self._state.task_status, cron))
         return b'%b,"ServiceStatus":%b}' % (self.service(service)[:-1], status)
 
     def task(self, task: Task) -> bytes:
@@ -78,7 +81,7 @@ class EncodedObjects:
             match change.kind:
                 case Kind.TASK | Kind.TASK_STATUS:
                     self._tasks.pop(change.id, None)
-                case Kind.SERVICE:
+                case Kind.SERVICE | Kind.UPDATE_STATUS | Kind.CRON_STATUS:
                     self._services.pop(change.id, None)
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._nodes.pop(change.id, None)

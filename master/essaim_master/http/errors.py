@@ -3,7 +3,8 @@
 InvalidRequest              400
 ├── BodyTooLarge            413
 ├── MethodNotAllowed        405
-└── ImmutableName           501  Docker answers a rename so
+├── ImmutableName           501  Docker answers a rename so
+└── ImmutableMode           501
 """
 
 from essaim_shared.errors import InvalidRequest
@@ -22,4 +23,15 @@ class ImmutableName(InvalidRequest):
     def __init__(self) -> None:
         super().__init__(
             "rpc error: code = Unimplemented desc = renaming services is not supported"
+        )
+
+
+class ImmutableMode(InvalidRequest):
+    """Replicated, global, the two jobs and the job with a schedule never become one another."""
+
+    http_status = 501
+
+    def __init__(self) -> None:
+        super().__init__(
+            "rpc error: code = Unimplemented desc = service mode change is not allowed"
         )

@@ -11,6 +11,7 @@ import msgspec
 
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.objects import Network, NodeDescription, NodeObject, Service, Task
+from essaim_shared.spec import ServiceMode
 from essaim_shared.task_state import TaskState
 
 Filters = Mapping[str, Sequence[str]]
@@ -62,7 +63,7 @@ def service_matcher(filters: Filters) -> Callable[[Service], bool]:
             _any_prefix(filters.get("id"), service.id)
             and _any_prefix(filters.get("name"), service.spec.name)
             and _all_labels(filters.get("label"), service.spec.labels)
-            and _any_equal(filters.get("mode"), "replicated")
+            and _any_equal(filters.get("mode"), _mode_name(service.spec.mode))
             and _any_equal(filters.get("runtime"), "container")
         )
 
@@ -131,6 +132,14 @@ def network_matcher(filters: Filters) -> Callable[[Network], bool]:
         )
 
     return matches
+
+
+def _mode_name(mode: ServiceMode) -> str:
+    if mode.global_ is not None:
+        return "global"
+    if mode.replicated_job is not None:
+        return "replicated-job"
+    return "global-job" if mode.global_job is not None else "replicated"
 
 
 def _any_prefix(prefixes: Iterable[str] | None, value: str) -> bool:

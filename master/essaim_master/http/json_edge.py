@@ -30,6 +30,13 @@ class _Field(msgspec.Struct, frozen=True):
     name: str
     inner: "_Shape | None"
     keeps_null: bool
+    choices: tuple[str, ...] = ()
+    """Of an enumeration; empty for everything else."""
+
+    def is_unset(self, value: Any) -> bool:
+        """Whether a client said with this value that it wants the default: Go's clients send an
+        empty string for an enumeration that they left alone."""
+        return value is None or (value == "" and bool(self.choices) and "" not in self.choices)
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -105,7 +112,10 @@ def _shape_of(info: msgspec.inspect.Type) -> _Shape | None:
         case msgspec.inspect.StructType():
             fields = {
                 field.encode_name.casefold(): _Field(
-                    field.encode_name, _shape_of(field.type), field.name in essaim_fields(info.cls)
+                    field.encode_name,
+                    _shape_of(field.type),
+                    field.name in essaim_fields(info.cls),
+                    _choices_of(field.type),
                 )
                 for field in info.fields
             }
@@ -120,6 +130,16 @@ def _shape_of(info: msgspec.inspect.Type) -> _Shape | None:
             return None
 
 
+def _choices_of(info: msgspec.inspect.Type) -> tuple[str, ...]:
+    members = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return tuple(
+        str(choice)
+        for member in members
+        if isinstance(member, msgspec.inspect.LiteralType)
+        for choice in member.values
+    )
+
+
 def _name_object(fields: Mapping[str, Any], shape: _Shape, path: str) -> dict[str, Any]:
     known = shape.fields or {}
     named: dict[str, Any] = {}
@@ -131,8 +151,13 @@ def _name_object(fields: Mapping[str, Any], shape: _Shape, path: str) -> dict[st
             continue
         if field.name in named:
             raise InvalidRequest(f'the field "{path}{field.name}" is given twice')
-        if value is None and not field.keeps_null:
+        if field.is_unset(value) and not (value is None and field.keeps_null):
             continue
+        if field.choices and isinstance(value, str) and value not in field.choices:
+            choices = ", ".join(choice for choice in field.choices if choice)
+            raise InvalidRequest(
+                f'invalid value "{value}" of the field "{path}{field.name}": it is one of {choices}'
+            )
         named[field.name] = _name_value(value, field.inner, f"{path}{field.name}")
     return named
 

@@ -18,26 +18,24 @@ from essaim_master.http.docker_objects import service_object
 from essaim_master.http.encoded_objects import encode_list
 from essaim_master.http.filters import SERVICE_FILTERS, decode_filters, service_matcher
 from essaim_master.http.lookup import find_service
-from essaim_master.http.random_name import random_name
-from essaim_master.http.service_changes import (
+from essaim_master.http.service_commits import ServiceCommits
+from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
-    rolled_back_service,
     updated_service,
     with_defaults,
 )
 from essaim_master.state.keys import service_key
+from essaim_master.state.service_changes import service_writes, swapped_service
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import (
-    AmbiguousName,
     Conflict,
     InvalidRequest,
-    NotFound,
     NotSupported,
-    VersionConflict,
 )
 from essaim_shared.ids import ServiceId, new_id
 from essaim_shared.objects import Service
+from essaim_shared.random_name import random_name
 from essaim_shared.spec import ServiceSpec
 
 NO_CREDENTIALS = ("", "e30", "e30=", "bnVsbA==")
@@ -50,6 +48,7 @@ NAME_ATTEMPTS_MAX = 10
 class ServiceRoutes:
     def __init__(self, api: Api) -> None:
         self._api = api
+        self._commits = ServiceCommits(api)
 
     def routes(self) -> list[Route]:
         return [
@@ -79,16 +78,22 @@ class ServiceRoutes:
         service = find_service(self._api.state, request.path_params["reference"])
         if not flag_of(request, "insertDefaults"):
             return encoded_response(self._api.encoded.service(service))
-        version = self._api.state.modified(service_key(service.id))
-        return json_response(service_object(service, version, with_defaults(service.spec)))
+        state = self._api.state
+        shown = service_object(
+            service,
+            state.modified(service_key(service.id)),
+            with_defaults(service.spec),
+            state.update_status.get(service.id),
+            state.cron_status.get(service.id),
+        )
+        return json_response(shown)
 
     async def create(self, request: Request) -> Response:
         spec = decode_service_spec(await read_body(request))
         for attempt in range(NAME_ATTEMPTS_MAX):
             service = self._new_service(spec, attempt)
-            writes = Writes()
+            writes = service_writes({}, None, service)
             writes.claim_name(service)
-            writes.put(service)
             if await self._api.commit(writes):
                 return json_response({"ID": service.id, "Warnings": _warnings(request)}, 201)
             if spec.name:
@@ -105,24 +110,20 @@ class ServiceRoutes:
         if rollback not in ("", "none", "previous"):
             raise InvalidRequest(f"unrecognized rollback option {rollback}")
         spec = None if rollback == "previous" else decode_service_spec(body)
-        service = await self._at_version(request.path_params["reference"], version)
+        service = await self._commits.at_version(request.path_params["reference"], version)
         now_ns = self._api.clock.wall_ns()
         if spec is None:
-            changed = rolled_back_service(service, now_ns)
+            changed = swapped_service(service, now_ns)
         else:
             changed = updated_service(service, spec, now_ns)
-        writes = Writes()
-        writes.expect(service_key(service.id), version)
-        writes.put(changed)
-        if not await self._api.commit(writes):
-            raise VersionConflict
+        await self._commits.commit(service, changed, version)
         return json_response({"Warnings": _warnings(request)})
 
     async def delete(self, request: Request) -> Response:
-        service = await self._find(request.path_params["reference"])
+        service = await self._commits.find(request.path_params["reference"])
         for _ in range(GUARDED_ATTEMPTS_MAX):
             writes = Writes()
-            writes.delete_service(service)
+            writes.delete_service(service, self._api.state.revisions_of(service.id))
             if await self._api.commit(writes):
                 return Response(status_code=200)
             await self._api.catch_up()
@@ -142,30 +143,6 @@ class ServiceRoutes:
             spec = msgspec.structs.replace(spec, name=name)
         service_id = ServiceId(new_id(self._api.rng))
         return created_service(spec, service_id, self._api.clock.wall_ns())
-
-    async def _at_version(self, reference: str, version: int) -> Service:
-        """The service if its version is the one the client saw.
-
-        This master may lag behind the one that the client read from, so it catches up before it
-        refuses; if it is already there, the write's own compare is guard enough.
-        """
-        state = self._api.state
-        service = await self._find(reference)
-        if state.modified(service_key(service.id)) != version:
-            await self._api.catch_up()
-            service = find_service(state, reference)
-            if state.modified(service_key(service.id)) != version:
-                raise VersionConflict
-        return service
-
-    async def _find(self, reference: str) -> Service:
-        """What this master finds, after it caught up if that is nothing; for changes, whose
-        write guards itself."""
-        try:
-            return find_service(self._api.state, reference)
-        except (NotFound, AmbiguousName):
-            await self._api.catch_up()
-            return find_service(self._api.state, reference)
 
 
 def _warnings(request: Request) -> list[str] | None:

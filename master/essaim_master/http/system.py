@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/swarm`, `/networks`, and lists of what does not exist yet."""
+"""`/_ping`, `/version`, `/info`, `/networks`, and lists of what does not exist yet."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response
 from essaim_master.http.api_version import API_VERSION, API_VERSION_MIN, server_version
-from essaim_master.http.docker_objects import cluster_object, network_object
+from essaim_master.http.docker_objects import network_object
 from essaim_master.http.filters import (
     EMPTY_LIST_FILTERS,
     NETWORK_FILTERS,
@@ -16,10 +16,10 @@ from essaim_master.http.filters import (
     network_matcher,
 )
 from essaim_master.http.lookup import find_network
-from essaim_master.state.keys import CLUSTER_KEY
+from essaim_master.http.swarm import swarm_object
 from essaim_master.state.manager_nodes import host_of
 from essaim_shared.clock import rfc3339
-from essaim_shared.errors import NotFound, Unavailable
+from essaim_shared.errors import NotFound
 from essaim_shared.ids import NodeId
 
 PING_HEADERS = {
@@ -43,9 +43,6 @@ ENGINE_ABILITIES = (
 """Where one is false `docker info` warns. They are matters of the nodes' engines, not of a master,
 and a node without them says so by its tasks."""
 
-NO_TOKEN = "no-token-needed:start-essaim-agent-on-the-machine-instead"
-"""`docker swarm join-token` prints it in the place of one."""
-
 
 class SystemRoutes:
     def __init__(self, api: Api) -> None:
@@ -56,7 +53,6 @@ class SystemRoutes:
             Route("/_ping", self.ping, methods=["GET"]),
             Route("/version", self.version, methods=["GET"]),
             Route("/info", self.info, methods=["GET"]),
-            Route("/swarm", self.swarm, methods=["GET"]),
             Route("/networks", self.networks, methods=["GET"]),
             Route("/networks/{reference}", self.network, methods=["GET"]),
             Route("/secrets", self.nothing, methods=["GET"]),
@@ -125,15 +121,6 @@ class SystemRoutes:
             }
         )
 
-    async def swarm(self, request: Request) -> Response:
-        await self._api.read_barrier(request)
-        docker = self._cluster()
-        if docker is None:
-            raise Unavailable(
-                "the cluster has no leader yet that could name it: try again in a second"
-            )
-        return json_response({**docker, "JoinTokens": {"Worker": NO_TOKEN, "Manager": NO_TOKEN}})
-
     async def networks(self, request: Request) -> Response:
         matches = network_matcher(
             decode_filters(request.query_params.get("filters", ""), NETWORK_FILTERS)
@@ -177,11 +164,5 @@ class SystemRoutes:
             "Nodes": len(self._api.state.nodes),
             "Managers": len(cluster.members),
         }
-        swarm["Cluster"] = self._cluster() or {"ID": ""}
+        swarm["Cluster"] = swarm_object(self._api) or {"ID": ""}
         return swarm
-
-    def _cluster(self) -> dict[str, Any] | None:
-        state = self._api.state
-        if state.cluster is None:
-            return None
-        return cluster_object(state.cluster, state.modified(CLUSTER_KEY), state.networks.values())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from essaim_master.http.docker_objects import service_spec_object
-from essaim_master.http.service_changes import (
+from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
     updated_service,

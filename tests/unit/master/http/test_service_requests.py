@@ -8,19 +8,19 @@ from msgspec import UNSET
 
 from essaim_master.http.errors import ImmutableName
 from essaim_master.http.image_name import familiar_image
-from essaim_master.http.random_name import random_name
-from essaim_master.http.service_changes import (
+from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
-    rolled_back_service,
     updated_service,
     with_defaults,
 )
 from essaim_master.http.validation import check_service_name
+from essaim_master.state.service_changes import rolled_back_service, swapped_service
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest, NotSupported
 from essaim_shared.ids import ServiceId
 from essaim_shared.limits import REPLICAS_MAX
+from essaim_shared.random_name import random_name
 from essaim_shared.spec import ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -53,21 +53,6 @@ def test_without_replicas_one_is_stored() -> None:
         )
         service = created_service(spec, ServiceId("s"), NOW_NS)
         assert service.spec.mode.replicated.replicas == 1
-
-
-@pytest.mark.parametrize(
-    ("mode", "words"),
-    [
-        (b'{"Global":{}}', "global services"),
-        (b'{"global":{}}', "global services"),
-        (b'{"ReplicatedJob":{"MaxConcurrent":1}}', "replicated jobs"),
-        (b'{"GlobalJob":{}}', "global jobs"),
-    ],
-)
-def test_other_modes_are_refused_although_they_are_empty(mode, words) -> None:
-    body = b'{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"Mode":%b}' % mode
-    with pytest.raises(NotSupported, match=f"replicated services only so far, not {words}"):
-        decode_service_spec(body)
 
 
 def test_a_new_service_is_dated_and_its_template_is_the_first() -> None:

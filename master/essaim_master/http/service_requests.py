@@ -1,0 +1,248 @@
+"""What a request to create or change a service means: the service it makes, as a value.
+
+Pure: the caller reads the state, draws ids, and writes under the compare of the version that the
+client named.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from essaim_master.http.errors import ImmutableMode, ImmutableName
+from essaim_master.http.image_name import familiar_image
+from essaim_master.http.json_edge import decode_object, decode_spec, essaim_fields
+from essaim_master.http.validation import (
+    check_service_name,
+    check_service_spec,
+    refuse_what_is_not_there_yet,
+)
+from essaim_master.state.service_changes import changed_service, is_run_by_updates
+from essaim_shared.container_spec import DnsConfig, Probes
+from essaim_shared.errors import InvalidRequest
+from essaim_shared.ids import ServiceId
+from essaim_shared.limits import (
+    RESTART_DELAY_DEFAULT_NS,
+    SPEC_BYTES_MAX,
+    STOP_GRACE_PERIOD_DEFAULT_NS,
+    UPDATE_MONITOR_DEFAULT_NS,
+)
+from essaim_shared.objects import Service
+from essaim_shared.spec import (
+    EndpointSpec,
+    Placement,
+    ReplicatedJobMode,
+    ReplicatedMode,
+    Resources,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+from essaim_shared.spec_base import Spec, keep_essaim_fields
+
+REPLICAS_DEFAULT = 1
+CONCURRENT_DEFAULT = 1
+PARALLELISM_DEFAULT = 1
+"""Where there is no update config at all; one that does not name it means all at once."""
+
+DEFAULT_UPDATE = UpdateConfig(
+    parallelism=PARALLELISM_DEFAULT,
+    failure_action="pause",
+    monitor=UPDATE_MONITOR_DEFAULT_NS,
+    order="stop-first",
+)
+
+S = TypeVar("S", bound=Spec)
+
+
+def decode_service_spec(body: bytes) -> ServiceSpec:
+    """The spec in the body of a create or an update. Raises InvalidRequest, NotSupported."""
+    fields = decode_object(body, "service spec")
+    refuse_what_is_not_there_yet(fields)
+    return decode_spec(fields, ServiceSpec, "service spec")
+
+
+def created_service(spec: ServiceSpec, service_id: ServiceId, now_ns: int) -> Service:
+    """A new service; its spec has a name by now. Raises InvalidRequest."""
+    check_service_name(spec.name)
+    checked = _checked(spec)
+    return Service(
+        id=service_id,
+        spec=checked,
+        executed_ns=now_ns if is_run_by_updates(checked) else 0,
+        created_ns=now_ns,
+        updated_ns=now_ns,
+    )
+
+
+def updated_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service:
+    """The service with another spec: an absent Essaim field keeps its value.
+
+    Raises InvalidRequest, ImmutableName, ImmutableMode.
+    """
+    if spec.name and spec.name != service.spec.name:
+        raise ImmutableName
+    named = msgspec.structs.replace(spec, name=service.spec.name)
+    kept = _keep_in_absent_parts(keep_essaim_fields(named, service.spec), service.spec)
+    checked = _checked(kept)
+    if _kind_of(checked) != _kind_of(service.spec):
+        raise ImmutableMode
+    return changed_service(service, checked, now_ns)
+
+
+def _checked(spec: ServiceSpec) -> ServiceSpec:
+    """The spec in its canonical form. Raises InvalidRequest, NotSupported."""
+    check_service_spec(spec)
+    canonical = _canonical(spec)
+    size_bytes = len(msgspec.msgpack.encode(canonical))
+    if size_bytes > SPEC_BYTES_MAX:
+        raise InvalidRequest(
+            f"the service spec is too large: it takes {size_bytes} bytes of at most "
+            f"{SPEC_BYTES_MAX}; put large values into files or the image"
+        )
+    return canonical
+
+
+def _kind_of(spec: ServiceSpec) -> tuple[bool, ...]:
+    """What can never change. A job that runs by a schedule numbers its runs otherwise than one
+    that each update runs."""
+    mode = spec.mode
+    return (
+        mode.replicated is not None,
+        mode.global_ is not None,
+        mode.replicated_job is not None,
+        mode.global_job is not None,
+        bool(spec.schedule),
+    )
+
+
+def with_defaults(spec: ServiceSpec) -> ServiceSpec:
+    """What `insertDefaults=true` shows: the values that hold where the spec says nothing
+    (swarmkit api/defaults/service.go)."""
+    is_updated_in_steps = not spec.mode.is_job
+    return msgspec.structs.replace(
+        spec,
+        task=_task_with_defaults(spec.task),
+        endpoint=spec.endpoint or EndpointSpec(mode="vip"),
+        update_config=_update_with_defaults(spec.update_config) if is_updated_in_steps else None,
+        rollback_config=_update_with_defaults(spec.rollback_config)
+        if is_updated_in_steps
+        else None,
+    )
+
+
+def _task_with_defaults(task: TaskSpec) -> TaskSpec:
+    container = task.container
+    if container.stop_grace_period is None:
+        container = msgspec.structs.replace(
+            container, stop_grace_period=STOP_GRACE_PERIOD_DEFAULT_NS
+        )
+    if container.dns_config is None:
+        container = msgspec.structs.replace(container, dns_config=DnsConfig())
+    policy = task.restart_policy or RestartPolicy()
+    if policy.delay is None:
+        policy = msgspec.structs.replace(policy, delay=RESTART_DELAY_DEFAULT_NS)
+    if policy.max_attempts is None:
+        policy = msgspec.structs.replace(policy, max_attempts=0)
+    return msgspec.structs.replace(
+        task,
+        container=container,
+        restart_policy=policy,
+        resources=task.resources or Resources(),
+        placement=task.placement or Placement(),
+    )
+
+
+def _update_with_defaults(config: UpdateConfig | None) -> UpdateConfig:
+    if config is None:
+        return DEFAULT_UPDATE
+    if config.monitor is not None:
+        return config
+    return msgspec.structs.replace(config, monitor=UPDATE_MONITOR_DEFAULT_NS)
+
+
+def _canonical(spec: ServiceSpec) -> ServiceSpec:
+    """One form for what can be said in several: only a real change may look like one."""
+    container = msgspec.structs.replace(
+        spec.task.container, image=familiar_image(spec.task.container.image), isolation=""
+    )
+    task = msgspec.structs.replace(spec.task, container=container, runtime="")
+    return _without_empty(
+        msgspec.structs.replace(
+            spec,
+            task=task,
+            mode=_canonical_mode(spec.mode),
+            update_config=_canonical_update(spec.update_config),
+            rollback_config=_canonical_update(spec.rollback_config),
+        )
+    )
+
+
+def _canonical_mode(mode: ServiceMode) -> ServiceMode:
+    """Without `--replicas` docker sends `"Replicated":{}` and needs the number back. The numbers
+    of a job are completed as moby does (daemon/cluster/convert/service.go)."""
+    if mode.is_global:
+        return mode
+    job = mode.replicated_job
+    if job is not None:
+        concurrent = CONCURRENT_DEFAULT if job.max_concurrent is None else job.max_concurrent
+        total = concurrent if job.total_completions is None else job.total_completions
+        return ServiceMode(
+            replicated_job=ReplicatedJobMode(max_concurrent=concurrent, total_completions=total)
+        )
+    replicated = mode.replicated
+    if replicated is not None and replicated.replicas is not None:
+        return mode
+    return ServiceMode(replicated=ReplicatedMode(replicas=REPLICAS_DEFAULT))
+
+
+def _canonical_update(config: UpdateConfig | None) -> UpdateConfig | None:
+    if config is None:
+        return None
+    return msgspec.structs.replace(
+        config,
+        failure_action=config.failure_action or "pause",
+        order=config.order or "stop-first",
+        # Docker's clients cannot say "no monitoring": their zero means the default.
+        monitor=config.monitor or None,
+    )
+
+
+def _keep_in_absent_parts(new: S, old: S) -> S:
+    """Our fields of a part that the client left out altogether, as docker-py leaves out a restart
+    policy that it is not given: the part is reset to Docker's defaults, our fields stay."""
+    changes: dict[str, Any] = {}
+    for name in new.__struct_fields__:
+        wanted, present = getattr(new, name), getattr(old, name)
+        if not isinstance(present, Spec):
+            continue
+        if wanted is None:
+            ours = {field: getattr(present, field) for field in essaim_fields(type(present))}
+            if any(value is not UNSET for value in ours.values()):
+                changes[name] = msgspec.structs.replace(_absent_part(type(present)), **ours)
+        elif isinstance(wanted, Spec):
+            changes[name] = _keep_in_absent_parts(wanted, present)
+    return msgspec.structs.replace(new, **changes) if changes else new
+
+
+def _absent_part(part: type[Spec]) -> Spec:
+    """What holds where a client left out this part."""
+    return UpdateConfig(parallelism=PARALLELISM_DEFAULT) if part is UpdateConfig else part()
+
+
+def _without_empty(spec: S) -> S:
+    """Essaim fields that were cleared or hold nothing, as if never set: a null alone must not look
+    like a change of the task template. A zero stays, it is a number like others."""
+    changes: dict[str, Any] = {}
+    ours = essaim_fields(type(spec))
+    for name in spec.__struct_fields__:
+        value = getattr(spec, name)
+        if name in ours and (value is None or value is False or value in ("", (), Probes())):
+            changes[name] = UNSET
+        elif isinstance(value, Spec):
+            filled = _without_empty(value)
+            if filled is not value:
+                changes[name] = filled
+    return msgspec.structs.replace(spec, **changes) if changes else spec
