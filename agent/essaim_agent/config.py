@@ -17,6 +17,14 @@ class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For VXLAN, the same on every node; not Swarm's 4789, so that both can live on one host."""
 
 
+class ImagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When images that the agent pulled, and nothing uses, are removed from the engine."""
+
+    clean_up_above_percent: float = 85
+    """Of the file system with the engine's data; 100: never, but for a pull that lacks space."""
+    clean_up_below_percent: float = 75
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_id: str
     node_name: str
@@ -34,6 +42,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_listen: str = ""
     """`HOST:PORT`; empty: no metrics page."""
     overlay: OverlayConfig = OverlayConfig()
+    images: ImagesConfig = ImagesConfig()
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -71,3 +80,9 @@ def _check(loaded: AgentConfig) -> None:
         split_address(loaded.metrics_listen)
     if not 0 < loaded.overlay.udp_port <= PORT_MAX:
         raise ConfigError(f"overlay.udp_port: {loaded.overlay.udp_port} is not in 1..{PORT_MAX}")
+    above, below = loaded.images.clean_up_above_percent, loaded.images.clean_up_below_percent
+    if not 0 < below <= above <= 100:
+        raise ConfigError(
+            f"images: clean_up_below_percent {below:g} and clean_up_above_percent {above:g}: "
+            "the first is greater than 0 and not above the second, which is at most 100"
+        )

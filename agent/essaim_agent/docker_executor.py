@@ -25,6 +25,7 @@ import urllib3.exceptions
 from essaim_agent import docker_options as options
 from essaim_agent.docker_executor_client import NEWEST_VERSION, new_client
 from essaim_agent.docker_executor_events import ExitStream
+from essaim_agent.docker_executor_images import ImageStore
 from essaim_agent.engine_facts import EngineFacts, facts_of
 from essaim_agent.executor import (
     ContainerExit,
@@ -34,21 +35,19 @@ from essaim_agent.executor import (
     RunningContainer,
     Temporary,
 )
+from essaim_agent.image_cleanup import PulledImages
+from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.shim import link_namespace, unlink_namespace
 from essaim_agent.task_machine import one_line
 from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared.clock import Clock
-from essaim_shared.ids import TaskId
+from essaim_shared.ids import NodeId, TaskId
 from essaim_shared.objects import Task
 
 _log = logging.getLogger(__name__)
 
 THREADS: Final = 16
-PULLS_MAX: Final = 2
-"""Pulls under way; they have threads of their own, so that none keeps a start waiting."""
 CALL_TIMEOUT_S: Final = 60
-IMAGE_TRUST_S: Final = 30.0
-"""An image that was there is believed to be there for so long."""
 KILL_WAIT_S: Final = 10.0
 CLOSE_WAIT_S: Final = 2.0
 NEVER: Final = "0001-01-01T00:00:00Z"
@@ -72,12 +71,6 @@ _WRONG_WORDS: Final = (
 """What docker's client refuses by itself: asking again changes nothing."""
 
 T = TypeVar("T")
-
-
-class _Image:
-    def __init__(self, stop_signal: str, trusted_until_s: float) -> None:
-        self.stop_signal = stop_signal
-        self.trusted_until_s = trusted_until_s
 
 
 @contextlib.contextmanager
@@ -111,6 +104,8 @@ class DockerExecutor:
         clock: Clock,
         uses_namespaces: bool,
         node_name: str = "",
+        logins: RegistryLogins | None = None,
+        pulled: PulledImages | None = None,
     ) -> None:
         """`run_dir` is where the runtime looks for prepared namespaces; `node_name` is for the
         templates of tasks."""
@@ -129,14 +124,17 @@ class DockerExecutor:
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
-        self._pull_threads = ThreadPoolExecutor(PULLS_MAX, thread_name_prefix="docker-pull")
         self._exits: ExitStream | None = None
         self._containers: dict[TaskId, str] = {}
         self._stop_signals: dict[TaskId, str] = {}
         self._told: set[str] = set()
         """Containers that are still there and whose end has been told."""
-        self._images: dict[str, _Image] = {}
-        self._looking: dict[str, asyncio.Task[_Image]] = {}
+        self.images = ImageStore(
+            self._call,
+            clock,
+            logins or RegistryLogins(NodeId("")),
+            pulled or PulledImages(None, clock),
+        )
 
     # Clients and threads.
 
@@ -165,7 +163,7 @@ class DockerExecutor:
 
     async def open(self) -> NodeResources:
         """Each time it looks which API the engine speaks: it may have been upgraded meanwhile."""
-        self._images.clear()
+        self.images.forget_all()
         loop = asyncio.get_running_loop()
         now_s = self._clock.wall_ns() // 1_000_000_000
 
@@ -247,53 +245,19 @@ class DockerExecutor:
         if self._exits is not None:
             self._exits.close()
             await asyncio.to_thread(self._exits.join, CLOSE_WAIT_S)
-        for looking in self._looking.values():
-            looking.cancel()
+        self.images.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._pull_threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.close()
 
-    # Images.
-
     async def prepare(self, task: Task) -> None:
         expanded(task, self._node)  # before an image is pulled for nothing
-        await self._image(task.spec.container.image)
-
-    async def _image(self, name: str) -> _Image:
-        """Look once for any number of tasks that ask at the same time."""
-        known = self._images.get(name)
-        if known is not None and self._clock.monotonic_s() < known.trusted_until_s:
-            return known
-        looking = self._looking.get(name)
-        if looking is None:
-            looking = asyncio.ensure_future(self._look_for_image(name))
-            self._looking[name] = looking
-            looking.add_done_callback(lambda done: self._looked_for(name, done))
-        # One task that is stopped must not cancel the pull of the others.
-        return await asyncio.shield(looking)
-
-    def _looked_for(self, name: str, looking: "asyncio.Task[_Image]") -> None:
-        del self._looking[name]
-        if not looking.cancelled():
-            looking.exception()  # taken here too: perhaps nobody waits for it any more
-
-    async def _look_for_image(self, name: str) -> _Image:
-        inspected = await self._call(lambda client: _inspect_image(client, name))
-        if inspected is None:
-            await self._call(lambda client: _pull(client, name), self._pull_threads)
-            inspected = await self._call(lambda client: _inspect_image(client, name))
-        if inspected is None:
-            raise ExecutorError(f"No such image: {name}")
-        config = inspected.get("Config") or {}
-        image = _Image(config.get("StopSignal") or "", self._clock.monotonic_s() + IMAGE_TRUST_S)
-        self._images[name] = image
-        return image
+        await self.images.prepare(task)
 
     # Containers.
 
     async def start(self, task: Task, namespace: str | None) -> RunningContainer:
-        image = await self._image(task.spec.container.image)
+        image = await self.images.image_of(task)
         body = options.create_body(
             expanded(task, self._node),
             self._cluster_id,
@@ -315,7 +279,7 @@ class DockerExecutor:
             container_id = await self._call(create_and_start)
         except ExecutorError as error:
             if "no such image" in str(error).lower():
-                self._images.pop(task.spec.container.image, None)
+                self.images.forget(task.spec.container.image)
                 raise ExecutorError(f"No such image: {task.spec.container.image}") from error
             raise
         self._containers[task.id] = container_id
@@ -437,26 +401,6 @@ def _create(client: docker.APIClient, body: dict[str, Any], name: str) -> str:
         raise ExecutorError(f"the container has ended already, exit {state['ExitCode']}")
     present_id: str = present["Id"]
     return present_id
-
-
-def _inspect_image(client: docker.APIClient, name: str) -> dict[str, Any] | None:
-    try:
-        inspected: dict[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
-    except docker.errors.NotFound:
-        return None
-    return inspected
-
-
-def _pull(client: docker.APIClient, name: str) -> None:
-    repository, tag = docker.utils.parse_repository_tag(name)
-    reason = ""
-    try:
-        for progress in client.pull(repository, tag or "latest", stream=True, decode=True):
-            reason = progress.get("error", reason)
-    except docker.errors.APIError as error:
-        reason = str(error.explanation or error)
-    if reason:
-        raise ExecutorError(f"No such image: {name} ({one_line(reason)})")
 
 
 def _remove(client: docker.APIClient, container_id: str) -> None:

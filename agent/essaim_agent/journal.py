@@ -28,7 +28,7 @@ import msgspec
 from essaim_shared.clock import Clock
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import ID_LENGTH, NodeId, new_id
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.messages import Endpoint, NodeNetwork, SealedCredentials
 from essaim_shared.objects import Task, TaskStatus
 from essaim_shared.undecodable import UNDECODABLE
 
@@ -53,6 +53,8 @@ class Journaled(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[JournaledTask, ...] = ()
     networks: tuple[NodeNetwork, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    credentials: tuple[SealedCredentials, ...] = ()
+    """As they came: sealed to this node, whose key is another file."""
 
 
 _encoder = msgspec.msgpack.Encoder()

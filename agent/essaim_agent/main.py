@@ -21,12 +21,14 @@ import msgspec
 from essaim_agent.config import AgentConfig, split_address
 from essaim_agent.executor import Executor, NodeResources
 from essaim_agent.figures_publisher import FiguresPublisher
+from essaim_agent.image_cleanup import ImageCleanup, PulledImages
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
 from essaim_agent.metrics.sampler import FiguresSampler
 from essaim_agent.metrics.server import MetricsServer
 from essaim_agent.metrics.session_exposition import render_session
 from essaim_agent.network import TaskNetworks
 from essaim_agent.no_network import NoNetworks
+from essaim_agent.registry_logins import RegistryLogins, node_key_pair
 from essaim_agent.reporter import Reporter
 from essaim_agent.session import Session
 from essaim_agent.session_machine import State
@@ -54,15 +56,17 @@ class Engine(msgspec.Struct, frozen=True):
     measured_as: Literal["docker", "process"]
     data_root: Callable[[], Path]
     pid_of: Callable[[str], Awaitable[int]] | None = None
+    cleanup: ImageCleanup | None = None
 
 
-def make_engine(config: AgentConfig, clock: Clock) -> Engine:
+def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None = None) -> Engine:
     """Each kind imports its libraries only when it is chosen: they are half of the memory."""
     run_dir = Path(config.run_dir)
     if config.executor == "docker":
         from essaim_agent.docker_executor import DockerExecutor
         from essaim_agent.overlay.task_networks import OverlayNetworks
 
+        pulled = PulledImages(Path(config.data_dir), clock)
         docker_executor = DockerExecutor(
             Path(config.engine_socket),
             config.cluster_id,
@@ -70,13 +74,26 @@ def make_engine(config: AgentConfig, clock: Clock) -> Engine:
             clock,
             uses_namespaces=True,
             node_name=config.node_name,
+            logins=logins,
+            pulled=pulled,
         )
+        images = docker_executor.images
+        cleanup = ImageCleanup(
+            images,
+            pulled,
+            lambda: fill_percent(docker_executor.engine_root),
+            clock,
+            config.images.clean_up_above_percent,
+            config.images.clean_up_below_percent,
+        )
+        images.make_room = cleanup.make_room
         return Engine(
             executor=docker_executor,
             networks=OverlayNetworks(config.address, clock, config.overlay.udp_port),
             measured_as="docker",
             data_root=lambda: docker_executor.engine_root,
             pid_of=docker_executor.pid_of,
+            cleanup=cleanup,
         )
     if config.executor == "process":
         from essaim_agent.process_executor import ProcessExecutor
@@ -88,7 +105,15 @@ def make_engine(config: AgentConfig, clock: Clock) -> Engine:
     return Engine(FakeExecutor(FakeEngine(), clock), NoNetworks(), "process", lambda: run_dir)
 
 
-def describe(config: AgentConfig, resources: NodeResources) -> NodeDescription:
+def fill_percent(directory: Path) -> float:
+    """Of the file system that the directory is on, as df(1) counts it: what only root may use is
+    not there. Raises OSError."""
+    system = os.statvfs(directory)
+    used = system.f_blocks - system.f_bfree
+    return 100 * used / max(1, used + system.f_bavail)
+
+
+def describe(config: AgentConfig, resources: NodeResources, seal_key: str = "") -> NodeDescription:
     """What the node says of itself when it registers."""
     # A cloned disk takes the node id along, but neither the running kernel nor the address.
     boot_id = BOOT_ID.read_text().strip()
@@ -100,6 +125,7 @@ def describe(config: AgentConfig, resources: NodeResources) -> NodeDescription:
         memory_bytes=resources.memory_bytes,
         engine_version=resources.engine_version,
         engine_labels=resources.engine_labels,
+        seal_key=seal_key,
         agent_version=__version__,
         instance=f"{boot_id}/{config.node_name}/{config.address}",
     )
@@ -148,21 +174,24 @@ async def _run(config: AgentConfig) -> None:
         ends.callback(data.close)
         node_id, highest_term = data.node_id(rng), HighestTerm(data.path)
         journal = Journal(data.path, clock)
-        engine = make_engine(config, clock)
+        logins = RegistryLogins(
+            node_id, node_key_pair(data.path) if config.executor == "docker" else None
+        )
+        engine = make_engine(config, clock, logins)
         ends.push_async_callback(engine.executor.close)
         ends.push_async_callback(engine.networks.close)
         subjects = Subjects(config.cluster_id)
         transport = NatsTransport(config.bus_servers, f"agent-{node_id}", clock, rng)
         ends.push_async_callback(transport.close)
         reporter = Reporter(transport, subjects.status, node_id, clock, rng, highest_term.admits)
-        worker = Worker(engine.executor, engine.networks, journal, reporter, clock, rng)
+        worker = Worker(engine.executor, engine.networks, journal, reporter, clock, rng, logins)
         resources = await worker.start()
         await transport.open(wait_s=0)
         session = Session(
             transport=transport,
             subjects=subjects,
             node_id=node_id,
-            description=lambda: describe(config, worker.resources or resources),
+            description=lambda: describe(config, worker.resources or resources, logins.public_key),
             sink=worker,
             reporter=reporter,
             highest_term=highest_term,
@@ -193,6 +222,7 @@ async def _run(config: AgentConfig) -> None:
             session=session.run(),
             figures=figures.run(),
             loop_lag=LoopLag(clock).run(),
+            **({"images": engine.cleanup.run()} if engine.cleanup else {}),
         )
 
 

@@ -22,12 +22,13 @@ from essaim_agent.executor import (
 )
 from essaim_agent.journal import Journal, Journaled, JournaledTask
 from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.reporter import Reporter
 from essaim_agent.task_machine import one_line
 from essaim_agent.task_manager import TaskManager
 from essaim_shared.backoff import backoff_s
 from essaim_shared.clock import Clock
-from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.ids import NetworkId, NodeId, TaskId
 from essaim_shared.log import fields
 from essaim_shared.messages import Assignments, Endpoint, NodeNetwork
 from essaim_shared.objects import Task, TaskStatus
@@ -64,6 +65,7 @@ class Worker:
         reporter: Reporter,
         clock: Clock,
         rng: random.Random,
+        logins: RegistryLogins | None = None,
     ) -> None:
         self.executor = executor
         self.networks = networks
@@ -72,6 +74,7 @@ class Worker:
         self.engine_calls = asyncio.Semaphore(ENGINE_CALLS_MIN)
         self._journal = journal
         self._reporter = reporter
+        self._logins = logins or RegistryLogins(NodeId(""))
         self.resources: NodeResources | None = None
         self.managers: dict[TaskId, TaskManager] = {}
         self._network_set: dict[NetworkId, NodeNetwork] = {}
@@ -99,6 +102,7 @@ class Worker:
         journaled = self._journal.load()
         self._network_set = {network.network_id: network for network in journaled.networks}
         self._endpoints = set(journaled.endpoints)
+        self._logins.take(journaled.credentials)
         await self.networks.start()
         if journaled.networks:
             await self._apply_tables()
@@ -131,6 +135,7 @@ class Worker:
     async def _manage(self, manager: TaskManager) -> None:
         await manager.run()
         del self.managers[manager.task.id]
+        self._logins.keep_only(other.task.service_id for other in self.managers.values())
         self._reporter.forget(manager.task.id)
         self._journal_changed()
 
@@ -148,6 +153,7 @@ class Worker:
     def apply(self, message: Assignments) -> None:
         """Obey a whole message: removals first, then additions. Never awaits."""
         self._change_tables(message)
+        self._logins.take(message.credentials)
         if message.full:
             assigned = {task.id for task in message.tasks}
             for task_id, manager in self.managers.items():
@@ -356,4 +362,5 @@ class Worker:
             ),
             networks=tuple(self._network_set.values()),
             endpoints=tuple(self._endpoints),
+            credentials=self._logins.sealed,
         )

@@ -19,6 +19,7 @@ import binascii
 import hashlib
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -135,17 +136,18 @@ def load_data_key(path: Path) -> DataKey:
     return DataKey(_decoded_key(path, _read_private(path), KEY_BYTES))
 
 
-def load_or_make_key_pair(path: Path) -> KeyPair:
-    """The receiver's own keys, made the first time. Raises ConfigError for a damaged file.
+def load_key_pair(path: Path) -> KeyPair:
+    """A receiver's own keys. Raises ConfigError for a damaged file.
 
     The public key stands in the file too: it can then be announced without the library.
     """
-    if not path.exists():
-        pair = new_key_pair()
-        write_private(path, base64.b64encode(pair.private + pair.public) + b"\n")
-        return pair
     both = _decoded_key(path, _read_private(path), 2 * KEY_BYTES)
     return KeyPair(both[:KEY_BYTES], both[KEY_BYTES:])
+
+
+def make_key_pair_file(path: Path) -> None:
+    pair = new_key_pair()
+    write_private(path, base64.b64encode(pair.private + pair.public) + b"\n")
 
 
 def new_data_key_text() -> str:
@@ -185,3 +187,8 @@ def _decoded_key(path: Path, content: bytes, length: int) -> bytes:
     if len(key) != length:
         raise ConfigError(f"{path}: holds {len(key)} bytes, a key has {length}")
     return key
+
+
+if __name__ == "__main__":
+    # For a process that wants the keys without the library: see its importer.
+    make_key_pair_file(Path(sys.argv[1]))
