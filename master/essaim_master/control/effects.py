@@ -58,13 +58,21 @@ class Effects:
         *,
         iteration: int | None = None,
         template: Template | None = None,
+        has_update_failed: bool = False,
     ) -> Task:
         """A new task for a slot, younger than every other of the slot whatever the clock says
         (a new leader's may be behind). `iteration` is that of a job. One whose slot is a node is
-        bound to that node."""
+        bound to that node. `newest` hands on what it bears of the update that made it."""
         created_ns = self.now_ns if newest is None else max(self.now_ns, newest.created_ns + 1)
         is_delayed = replacement.not_before_ns > self.now_ns
         wanted = TaskState.RUNNING if iteration is None else TaskState.COMPLETE
+        spec_version = service.spec_version if template is None else template.spec_version
+        update_generation = 0
+        if newest is not None and newest.spec_version == spec_version:
+            update_generation = newest.update_generation
+            has_update_failed = has_update_failed or newest.has_update_failed
+        elif newest is not None and iteration is None:
+            update_generation = service.generation
         task = Task(
             id=TaskId(new_id(self.rng)),
             service_id=service.id,
@@ -73,7 +81,7 @@ class Effects:
             slot=slot if isinstance(slot, int) else 0,
             target_node=None if isinstance(slot, int) else slot,
             spec=service.spec.task if template is None else template.spec,
-            spec_version=service.spec_version if template is None else template.spec_version,
+            spec_version=spec_version,
             desired_state=TaskState.READY if is_delayed else wanted,
             created_ns=created_ns,
             updated_ns=created_ns,
@@ -82,6 +90,8 @@ class Effects:
             restarts_ns=replacement.restarts_ns,
             iteration=iteration,
             ports=host_ports_of(service),
+            update_generation=update_generation,
+            has_update_failed=has_update_failed,
         )
         self.created[task.id] = task
         return task
@@ -96,6 +106,24 @@ class Effects:
         changed = msgspec.structs.replace(task, desired_state=desired, updated_ns=self.now_ns)
         self.updated[task.id] = changed
         return changed
+
+    def adopt(self, task: Task, service: Service, *, is_resized: bool) -> None:
+        """Let a task take its service's present template over without a new container. One that
+        is resized counts as changed by the update."""
+        changed = msgspec.structs.replace(
+            task,
+            spec=service.spec.task,
+            spec_version=service.spec_version,
+            updated_ns=self.now_ns,
+        )
+        if is_resized:
+            changed = msgspec.structs.replace(
+                changed,
+                update_generation=service.generation,
+                has_update_failed=False,
+                adopted_ns=self.now_ns,
+            )
+        self.updated[task.id] = changed
 
     def delete(self, task_id: TaskId) -> None:
         self.updated.pop(task_id, None)

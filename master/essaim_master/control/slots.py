@@ -38,8 +38,9 @@ class Slot:
     current: Task | None
     observed: TaskState
     """Of the current task; NEW when there is none."""
-    is_finished: bool = False
-    """Its work is done and nothing follows; set by `_maintain`."""
+    successor: Task | None = None
+    """The youngest task that is wanted and alive, where that is not the current one: it starts
+    beside it, and becomes the current one when it is as far."""
 
     @property
     def is_running(self) -> bool:
@@ -53,19 +54,26 @@ class Slot:
 def examine_slot(state: ClusterState, key: SlotName, tasks: list[Task]) -> Slot | None:
     """The slot with its current task; None when it is not occupied."""
     is_occupied = False
-    current, observed = None, TaskState.NEW
+    current, observed, is_ready = None, TaskState.NEW, False
+    youngest = None
     for task in tasks:
         if task.desired_state is TaskState.REMOVE:
             continue
         is_occupied = True
         if not task.is_wanted:
             continue
-        seen = state.observed(task.id)
+        status = state.task_status.get(task.id)
+        seen = TaskState.NEW if status is None else status.state
         if seen.is_terminal or condition_of(state, task.node_id) in LOST:
             continue
-        if current is None or seen >= observed:
-            current, observed = task, seen
-    return Slot(key, tasks, current, observed) if is_occupied else None
+        youngest = task
+        seems_ready = status is None or status.is_ready
+        if current is None or (seen, seems_ready) >= (observed, is_ready):
+            current, observed, is_ready = task, seen, seems_ready
+    if not is_occupied:
+        return None
+    successor = None if youngest is current else youngest
+    return Slot(key, tasks, current, observed, successor=successor)
 
 
 def surplus_slots(slots: Sequence[Slot], count: int) -> list[Slot]:
