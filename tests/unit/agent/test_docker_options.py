@@ -12,13 +12,23 @@ from essaim_agent.docker_options import (
     refusal_of,
     task_id_of,
 )
+from essaim_agent.engine_facts import EngineFacts, facts_of
 from essaim_agent.executor import ExecutorError
-from essaim_shared.container_spec import ContainerSpec, DnsConfig
+from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import Attachment, Task
-from essaim_shared.spec import Limits, Resources, TaskSpec
+from essaim_shared.spec import (
+    DiscreteResource,
+    GenericResource,
+    Limits,
+    NamedResource,
+    Resources,
+    TaskSpec,
+)
 from essaim_shared.task_state import TaskState
 
+OLD_ENGINE = EngineFacts(api_version=(1, 41), log_driver="json-file")
+NEW_ENGINE = EngineFacts(api_version=(1, 48), log_driver="json-file")
 TASK_ID = TaskId("0123456789abcdefghijklmno")
 
 
@@ -38,8 +48,10 @@ def make_task(container: ContainerSpec, limits: Limits | None = None) -> Task:
     )
 
 
-def body_of(container: ContainerSpec, limits: Limits | None = None) -> dict[str, Any]:
-    return create_body(make_task(container, limits), "lab", True, "")
+def body_of(
+    container: ContainerSpec, limits: Limits | None = None, engine: EngineFacts = OLD_ENGINE
+) -> dict[str, Any]:
+    return create_body(make_task(container, limits), "lab", True, "", engine)
 
 
 def test_dockers_network_stands_aside_for_the_prepared_namespace() -> None:
@@ -48,7 +60,9 @@ def test_dockers_network_stands_aside_for_the_prepared_namespace() -> None:
 
 
 def test_a_task_without_a_namespace_never_lands_on_the_hosts_network() -> None:
-    host = create_body(make_task(ContainerSpec(image="busybox")), "lab", False, "")["HostConfig"]
+    host = create_body(make_task(ContainerSpec(image="busybox")), "lab", False, "", OLD_ENGINE)[
+        "HostConfig"
+    ]
     assert host["NetworkMode"] == "none"
     assert "Runtime" not in host
 
@@ -145,9 +159,9 @@ def test_limits_and_rights_are_passed_on() -> None:
 def test_the_stop_signal_is_the_specs_then_the_images_then_sigterm() -> None:
     plain = make_task(ContainerSpec(image="busybox"))
     own = make_task(ContainerSpec(image="busybox", stop_signal="SIGINT"))
-    assert create_body(own, "lab", True, "SIGQUIT")["StopSignal"] == "SIGINT"
-    assert create_body(plain, "lab", True, "SIGQUIT")["StopSignal"] == "SIGQUIT"
-    assert create_body(plain, "lab", True, "")["StopSignal"] == "SIGTERM"
+    assert create_body(own, "lab", True, "SIGQUIT", OLD_ENGINE)["StopSignal"] == "SIGINT"
+    assert create_body(plain, "lab", True, "SIGQUIT", OLD_ENGINE)["StopSignal"] == "SIGQUIT"
+    assert create_body(plain, "lab", True, "", OLD_ENGINE)["StopSignal"] == "SIGTERM"
 
 
 def test_no_grace_and_the_default_grace_are_different_things() -> None:
@@ -167,3 +181,55 @@ def test_engines_that_cannot_join_namespaces_are_refused_with_the_reason() -> No
     assert "daemon.json" in str(refusal_of(unregistered, needs_runtime=True))
     assert refusal_of(unregistered, needs_runtime=False) is None
     assert refusal_of({"SecurityOptions": None, "Runtimes": None}, needs_runtime=False) is None
+
+
+def test_units_of_generic_resources_are_told_in_the_environment() -> None:
+    """As SwarmKit's genericresource.EnvFormat: a kind in capitals, its values with commas."""
+    task = msgspec.structs.replace(
+        make_task(ContainerSpec(image="busybox", env=("A=1",))),
+        generic_resources=(
+            GenericResource(named=NamedResource(kind="gpu", resource_value="uuid1")),
+            GenericResource(discrete=DiscreteResource(kind="ssd", resource_value=3)),
+            GenericResource(named=NamedResource(kind="gpu", resource_value="uuid2")),
+        ),
+    )
+    body = create_body(task, "lab", True, "", OLD_ENGINE)
+    assert body["Env"] == ["A=1", "DOCKER_RESOURCE_GPU=uuid1,uuid2", "DOCKER_RESOURCE_SSD=3"]
+
+
+def test_a_health_check_is_the_engines_to_run() -> None:
+    assert "Healthcheck" not in body_of(ContainerSpec(image="busybox"))
+    check = HealthConfig(
+        test=("CMD", "true"), interval=1, timeout=2, retries=3, start_period=4, start_interval=5
+    )
+    body = body_of(ContainerSpec(image="busybox", healthcheck=check), engine=NEW_ENGINE)
+    assert body["Healthcheck"] == {
+        "Test": ["CMD", "true"],
+        "Interval": 1,
+        "Timeout": 2,
+        "Retries": 3,
+        "StartPeriod": 4,
+        "StartInterval": 5,
+    }
+
+
+def test_a_health_check_of_the_image_can_be_turned_off() -> None:
+    container = ContainerSpec(image="busybox", healthcheck=HealthConfig(test=("NONE",)))
+    assert body_of(container)["Healthcheck"]["Test"] == ["NONE"]
+
+
+def test_an_option_that_the_engine_is_too_old_for_is_refused_with_both_versions() -> None:
+    """An old engine drops a field it does not know without a word."""
+    container = ContainerSpec(image="busybox", healthcheck=HealthConfig(start_interval=5))
+    with pytest.raises(ExecutorError) as refusal:
+        body_of(container, engine=OLD_ENGINE)
+    assert str(refusal.value) == (
+        "health-start-interval needs Engine API 1.44 or newer; this node's engine speaks 1.41"
+    )
+
+
+def test_what_is_to_know_of_an_engine_is_in_its_info() -> None:
+    assert facts_of({"LoggingDriver": "local"}, "1.44") == EngineFacts(
+        api_version=(1, 44), log_driver="local"
+    )
+    assert facts_of({}, "1.9").api_version < (1, 41)
