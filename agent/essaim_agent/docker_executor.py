@@ -23,17 +23,22 @@ import requests.exceptions
 import urllib3.exceptions
 
 from essaim_agent import docker_options as options
-from essaim_agent.docker_executor_client import NEWEST_VERSION, new_client
-from essaim_agent.docker_executor_events import ExitStream
+from essaim_agent.docker_executor_client import NEWEST_VERSION, new_client, update_container
+from essaim_agent.docker_executor_commands import run_command
+from essaim_agent.docker_executor_events import EventStream
 from essaim_agent.docker_executor_images import ImageStore
+from essaim_agent.docker_limits import update_body
 from essaim_agent.engine_facts import EngineFacts, facts_of
 from essaim_agent.executor import (
-    ContainerExit,
+    ContainerEvent,
     ExecutorError,
     FoundContainer,
+    Health,
     NodeResources,
     RunningContainer,
     Temporary,
+    adjustable_limits,
+    grace_period_s,
 )
 from essaim_agent.image_cleanup import PulledImages
 from essaim_agent.registry_logins import RegistryLogins
@@ -124,7 +129,8 @@ class DockerExecutor:
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
-        self._exits: ExitStream | None = None
+        self._events: EventStream | None = None
+        self._nano_cpus = 0
         self._containers: dict[TaskId, str] = {}
         self._stop_signals: dict[TaskId, str] = {}
         self._told: set[str] = set()
@@ -167,7 +173,7 @@ class DockerExecutor:
         loop = asyncio.get_running_loop()
         now_s = self._clock.wall_ns() // 1_000_000_000
 
-        def connect() -> tuple[dict[str, Any], ExitStream]:
+        def connect() -> tuple[dict[str, Any], EventStream]:
             with _translated():
                 # docker's client leaves its socket open when nobody listens.
                 with socket.socket(socket.AF_UNIX) as probe:
@@ -180,11 +186,11 @@ class DockerExecutor:
                 refusal = options.refusal_of(info, self.uses_namespaces)
                 if refusal is not None:
                     raise ExecutorError(refusal)
-                return info, ExitStream(self._new_client(), self._label, loop, now_s, self._told)
+                return info, EventStream(self._new_client(), self._label, loop, now_s, self._told)
 
-        if self._exits is not None:
-            self._exits.close()
-        info, self._exits = await loop.run_in_executor(self._threads, connect)
+        if self._events is not None:
+            self._events.close()
+        info, self._events = await loop.run_in_executor(self._threads, connect)
         self.engine_root = Path(info.get("DockerRootDir") or self.engine_root)
         self._engine = facts_of(info, self._version)
         self._node = NodeFacts(
@@ -192,8 +198,9 @@ class DockerExecutor:
             architecture=str(info.get("Architecture", "")),
             os=str(info.get("OSType", "linux")),
         )
+        self._nano_cpus = int(info.get("NCPU", 0)) * 1_000_000_000
         return NodeResources(
-            nano_cpus=int(info.get("NCPU", 0)) * 1_000_000_000,
+            nano_cpus=self._nano_cpus,
             memory_bytes=int(info.get("MemTotal", 0)),
             architecture=str(info.get("Architecture", "")),
             engine_version=str(info.get("ServerVersion", "")),
@@ -221,7 +228,8 @@ class DockerExecutor:
             return None
         container_id: str = listed["Id"]
         if listed["State"] in ("running", "paused"):
-            return FoundContainer(task_id, container_id, 0, True, True, 0)
+            health = options.health_of(str(listed.get("Status", "")))
+            return FoundContainer(task_id, container_id, 0, True, True, 0, health=health)
         try:
             state = client.inspect_container(container_id)["State"]
         except docker.errors.NotFound:
@@ -236,15 +244,15 @@ class DockerExecutor:
             error="out of memory" if state.get("OOMKilled") else one_line(state.get("Error", "")),
         )
 
-    async def exits(self) -> AsyncIterator[ContainerExit]:
-        stream = self._exits
-        while stream is not None and (ended := await stream.next()) is not None:
-            yield ended
+    async def events(self) -> AsyncIterator[ContainerEvent]:
+        stream = self._events
+        while stream is not None and (event := await stream.next()) is not None:
+            yield event
 
     async def close(self) -> None:
-        if self._exits is not None:
-            self._exits.close()
-            await asyncio.to_thread(self._exits.join, CLOSE_WAIT_S)
+        if self._events is not None:
+            self._events.close()
+            await asyncio.to_thread(self._events.join, CLOSE_WAIT_S)
         self.images.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
@@ -283,11 +291,12 @@ class DockerExecutor:
                 raise ExecutorError(f"No such image: {task.spec.container.image}") from error
             raise
         self._containers[task.id] = container_id
-        return RunningContainer(container_id, 0)
+        is_checked = options.has_health_check(task.spec.container, image.has_health_check)
+        return RunningContainer(container_id, 0, Health.STARTING if is_checked else Health.NONE)
 
-    async def stop(self, task: Task) -> int | None:
+    async def stop(self, task: Task, grace_s: float | None = None) -> int | None:
         container_id = await self._container_of(task.id)
-        stream = self._exits
+        stream = self._events
         if container_id is None:
             return None
         if stream is None:
@@ -296,7 +305,9 @@ class DockerExecutor:
         ended = stream.wait_for(container_id)
         if not await self._kill(container_id, signal):
             return await self._exit_code_of(container_id)
-        exit_code = await self._within(ended, options.grace_s(task.spec.container))
+        if grace_s is None:
+            grace_s = grace_period_s(task.spec.container)
+        exit_code = await self._within(ended, grace_s)
         if exit_code is None:
             await self._kill(container_id, "SIGKILL")
             exit_code = await self._within(ended, KILL_WAIT_S)
@@ -336,6 +347,21 @@ class DockerExecutor:
             return True
 
         return await self._call(kill)
+
+    async def run_command(self, task: Task, command: tuple[str, ...], limit_s: float) -> int:
+        container_id, stream = await self._container_of(task.id), self._events
+        if container_id is None:
+            raise ExecutorError("the task has no container")
+        if stream is None:
+            raise Temporary("the engine has gone away")
+        return await run_command(self._call, stream, self._clock, container_id, command, limit_s)
+
+    async def update_limits(self, task: Task) -> None:
+        container_id = await self._container_of(task.id)
+        if container_id is None:
+            raise ExecutorError("the task has no container")
+        body = update_body(adjustable_limits(task), self._nano_cpus)
+        await self._call(lambda client: update_container(client, container_id, body))
 
     async def _exit_code_of(self, container_id: str) -> int | None:
         """Of a container that ended without our notice; None: it is gone."""

@@ -1,4 +1,6 @@
-"""Docker's events as exits of our tasks: one thread that reads one stream.
+"""Docker's events as exits and health of our tasks: one thread that reads one stream.
+
+The ends of commands in containers come the same way, so that nobody holds a thread for one.
 
 The stream is open when the constructor returns, so whoever looks at the containers afterwards
 misses nothing between the look and the first exit. It begins a few seconds in the past: the engine
@@ -17,15 +19,28 @@ import docker.errors
 import requests.exceptions
 
 from essaim_agent.docker_options import task_id_of
-from essaim_agent.executor import ContainerExit
+from essaim_agent.executor import ContainerEvent, ContainerExit, Health, HealthChange
+from essaim_shared.ids import TaskId
 
 REPLAY_S = 10
-EXITS_MAX = 10_000
-"""Exits not yet taken. A consumer further behind is cut off and has to look anew."""
+EVENTS_MAX = 10_000
+"""Events not yet taken. A consumer further behind is cut off and has to look anew."""
 
 
-class ExitStream:
-    """Exits of the containers with a label, until the engine goes away."""
+EVENTS = ("die", "oom", "health_status", "exec_die")
+"""The engine compares beginnings once one of these is asked for: the verdict stands behind
+`health_status` in the action's name (moby, daemon/events/filter.go)."""
+HEALTH_ACTIONS = {
+    "health_status: starting": Health.STARTING,
+    "health_status: healthy": Health.HEALTHY,
+    "health_status: unhealthy": Health.UNHEALTHY,
+}
+KILLED_EXIT_CODE = 137
+"""Of a command whose container has ended; 128 + SIGKILL."""
+
+
+class EventStream:
+    """Events of the containers with a label, until the engine goes away."""
 
     def __init__(
         self,
@@ -43,14 +58,16 @@ class ExitStream:
         self._client = client
         self._loop = loop
         self._told = told
-        self._queue: asyncio.Queue[ContainerExit | None] = asyncio.Queue(EXITS_MAX + 1)
+        self._queue: asyncio.Queue[ContainerEvent | None] = asyncio.Queue(EVENTS_MAX + 1)
         self._waiters: dict[str, asyncio.Future[int]] = {}
+        self._commands: dict[str, tuple[str, asyncio.Future[int]]] = {}
+        """By the id of the command: its container, and who waits for its exit code."""
         self._out_of_memory: set[str] = set()
         self.has_ended = False
         self._stream = client.events(
             decode=True,
             since=now_s - REPLAY_S,
-            filters={"type": ["container"], "event": ["die", "oom"], "label": [label]},
+            filters={"type": ["container"], "event": list(EVENTS), "label": [label]},
         )
         self._thread = threading.Thread(target=self._read, name="docker-events", daemon=True)
         self._thread.start()
@@ -65,7 +82,18 @@ class ExitStream:
                 waiter.cancel()
         return waiter
 
-    async def next(self) -> ContainerExit | None:
+    def wait_for_command(self, container_id: str, command_id: str) -> "asyncio.Future[int]":
+        """The exit code of a command, or KILLED_EXIT_CODE when its container ends first; cancelled
+        when the stream does. Call it before the command is started; cancel it to wait no more."""
+        waiter: asyncio.Future[int] = self._loop.create_future()
+        if self.has_ended:
+            waiter.cancel()
+        else:
+            self._commands[command_id] = (container_id, waiter)
+            waiter.add_done_callback(lambda _: self._commands.pop(command_id, None))
+        return waiter
+
+    async def next(self) -> ContainerEvent | None:
         """None once the stream has ended, and ever after."""
         if self.has_ended and self._queue.empty():
             return None
@@ -100,28 +128,51 @@ class ExitStream:
         task_id = task_id_of(attributes)
         if task_id is None or self.has_ended or container_id in self._told:
             return
-        if event.get("Action") == "oom":
+        action = str(event.get("Action", ""))
+        if action == "oom":
             self._out_of_memory.add(container_id)
-            return
-        code = attributes.get("exitCode", "")
-        exit_code = int(code) if code.isdigit() else 0
+        elif action == "exec_die":
+            self._on_command_end(attributes.get("execID", ""), _exit_code(attributes))
+        elif action == "die":
+            self._on_exit(task_id, container_id, _exit_code(attributes))
+        elif action in HEALTH_ACTIONS:
+            self._put(HealthChange(task_id, container_id, HEALTH_ACTIONS[action]))
+
+    def _on_exit(self, task_id: TaskId, container_id: str, exit_code: int) -> None:
         error = "out of memory" if container_id in self._out_of_memory else ""
         self._out_of_memory.discard(container_id)
         self._told.add(container_id)
         waiter = self._waiters.pop(container_id, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(exit_code)
-        if self._queue.qsize() >= EXITS_MAX:
+        for command_id, (inside, _) in tuple(self._commands.items()):
+            if inside == container_id:
+                self._on_command_end(command_id, KILLED_EXIT_CODE)
+        self._put(ContainerExit(task_id, container_id, exit_code, error))
+
+    def _on_command_end(self, command_id: str, exit_code: int) -> None:
+        _, waiter = self._commands.pop(command_id, ("", None))
+        if waiter is not None and not waiter.done():
+            waiter.set_result(exit_code)
+
+    def _put(self, event: ContainerEvent) -> None:
+        if self._queue.qsize() >= EVENTS_MAX:
             self._on_end()
             self.close()
             return
-        self._queue.put_nowait(ContainerExit(task_id, container_id, exit_code, error))
+        self._queue.put_nowait(event)
 
     def _on_end(self) -> None:
         if self.has_ended:
             return
         self.has_ended = True
         self._queue.put_nowait(None)
-        for waiter in self._waiters.values():
+        commands = [waiter for _, waiter in self._commands.values()]
+        for waiter in (*self._waiters.values(), *commands):
             waiter.cancel()
         self._waiters.clear()
+
+
+def _exit_code(attributes: Mapping[str, str]) -> int:
+    code = attributes.get("exitCode", "")
+    return int(code) if code.isdigit() else 0

@@ -15,7 +15,7 @@ from essaim_agent.docker_mounts import engine_mounts
 from essaim_agent.docker_resources import generic_resource_env, log_config, resources_config
 from essaim_agent.docker_security import security_config
 from essaim_agent.engine_facts import EngineFacts
-from essaim_agent.executor import ExecutorError
+from essaim_agent.executor import ExecutorError, Health
 from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import TaskId, short_id
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
@@ -143,6 +143,32 @@ def _host_config(
     if container.init is not None:
         config["Init"] = container.init
     return config
+
+
+HEALTH_IN_STATUS = {
+    "(health: starting)": Health.STARTING,
+    "(healthy)": Health.HEALTHY,
+    "(unhealthy)": Health.UNHEALTHY,
+}
+
+
+def health_of(listed_status: str) -> Health:
+    """Of a container's `Status` in a list of containers: `Up 5 minutes (healthy)`."""
+    for ending, health in HEALTH_IN_STATUS.items():
+        if listed_status.endswith(ending):
+            return health
+    return Health.NONE
+
+
+def is_health_check(test: tuple[str, ...]) -> bool:
+    return bool(test) and test[0] != "NONE"
+
+
+def has_health_check(container: ContainerSpec, image_has: bool) -> bool:
+    """Whether the engine will run one: the task's, or without a word of it the image's."""
+    if container.healthcheck is None or not container.healthcheck.test:
+        return image_has
+    return is_health_check(container.healthcheck.test)
 
 
 def refusal_of(info: Mapping[str, Any], needs_runtime: bool) -> str | None:

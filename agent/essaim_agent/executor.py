@@ -8,13 +8,17 @@ rejects the task, one after it fails the task; `Temporary` is retried by the wor
 """
 
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Protocol
 
 import msgspec
 
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import EssaimError
 from essaim_shared.ids import TaskId
+from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
+from essaim_shared.spec import Limits
 
 
 class ExecutorError(EssaimError):
@@ -25,9 +29,25 @@ class Temporary(ExecutorError):
     """The engine is away or overloaded; the same call may succeed later."""
 
 
+class CommandTimeout(ExecutorError):
+    """A command in a container did not end in its time and was killed."""
+
+
+class Health(Enum):
+    """What the engine's own health check says of a running container."""
+
+    NONE = "none"
+    """It has no health check."""
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
 class RunningContainer(msgspec.Struct, frozen=True):
     container_id: str
     pid: int
+    health: Health = Health.NONE
+    """STARTING for one with a health check: what it says comes by `events`."""
 
 
 class FoundContainer(msgspec.Struct, frozen=True):
@@ -41,6 +61,7 @@ class FoundContainer(msgspec.Struct, frozen=True):
     """False for one that was created and never started."""
     exit_code: int
     error: str = ""
+    health: Health = Health.NONE
 
 
 class ContainerExit(msgspec.Struct, frozen=True):
@@ -51,12 +72,40 @@ class ContainerExit(msgspec.Struct, frozen=True):
     """One line beyond the exit code (out of memory, …)."""
 
 
+class HealthChange(msgspec.Struct, frozen=True):
+    """The health check of a running container has come to another verdict."""
+
+    task_id: TaskId
+    container_id: str
+    health: Health
+
+
+ContainerEvent = ContainerExit | HealthChange
+
+
 class NodeResources(msgspec.Struct, frozen=True):
     nano_cpus: int
     memory_bytes: int
     architecture: str
     engine_version: str
     engine_labels: dict[str, str] = {}
+
+
+def grace_period_s(container: ContainerSpec) -> float:
+    """Between the stop signal, or the pre-stop command where there is one, and SIGKILL."""
+    grace_ns = container.stop_grace_period
+    return (STOP_GRACE_PERIOD_DEFAULT_NS if grace_ns is None else grace_ns) / 1e9
+
+
+AdjustableLimits = tuple[Limits, int | None]
+"""What a running container can be given anew: its limits, and the swap beside them."""
+
+
+def adjustable_limits(task: Task) -> AdjustableLimits:
+    resources = task.spec.resources
+    if resources is None:
+        return Limits(), None
+    return resources.limits or Limits(), resources.swap_bytes
 
 
 class Executor(Protocol):
@@ -80,8 +129,27 @@ class Executor(Protocol):
         """
         ...
 
-    async def stop(self, task: Task) -> int | None:
-        """Send the stop signal, wait the grace period, kill. The exit code; None: was not there."""
+    async def stop(self, task: Task, grace_s: float | None = None) -> int | None:
+        """Send the stop signal, wait the grace period, kill. The exit code; None: was not there.
+
+        `grace_s` takes the place of the task's own grace period, of which a pre-stop command may
+        have used a part.
+        """
+        ...
+
+    async def run_command(self, task: Task, command: tuple[str, ...], limit_s: float) -> int:
+        """Run a command in the task's running container; its exit code.
+
+        Raises CommandTimeout when it has not ended in `limit_s` and was killed, Temporary while
+        the engine is away, ExecutorError when it cannot be run (no such file, no container).
+        """
+        ...
+
+    async def update_limits(self, task: Task) -> None:
+        """Give the running container the task's limits. Doing it again changes nothing.
+
+        Raises ExecutorError with the engine's reason where the container cannot have them.
+        """
         ...
 
     async def remove(self, task_id: TaskId) -> None:
@@ -90,13 +158,13 @@ class Executor(Protocol):
 
     async def found(self) -> list[FoundContainer]:
         """All containers of this node's tasks, running or not. It may show a container running
-        whose end is told by `exits` already, never the other way round."""
+        whose end is told by `events` already, never the other way round."""
         ...
 
-    def exits(self) -> AsyncIterator[ContainerExit]:
-        """Exits since `open`, each once, and some of the moments before it. Ends
-        (StopAsyncIteration) when the engine goes away: the worker then waits for `open`, takes
-        `found()` and listens anew."""
+    def events(self) -> AsyncIterator[ContainerEvent]:
+        """Exits, each once, and changes of health since `open`, and some of the moments before
+        it. Ends (StopAsyncIteration) when the engine goes away: the worker then waits for `open`,
+        takes `found()` and listens anew."""
         ...
 
     async def close(self) -> None:

@@ -12,17 +12,23 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from essaim_agent.executor import (
+    AdjustableLimits,
+    CommandTimeout,
+    ContainerEvent,
     ContainerExit,
     ExecutorError,
     FoundContainer,
+    Health,
+    HealthChange,
     NodeResources,
     RunningContainer,
     Temporary,
+    adjustable_limits,
+    grace_period_s,
 )
 from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
-from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
 from essaim_shared.spec import TaskSpec
 
@@ -45,6 +51,22 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     prepare_error: str | None = None
     start_error: str | None = None
     prepare_takes_for_ever: bool = False
+    has_health_check: bool = False
+    """Its verdicts come when the test says so (`set_health`)."""
+    health_at_start: Health | None = None
+    """A verdict that is there before the answer to the start."""
+    limits_error: str | None = None
+    """Why the running container cannot have other limits."""
+
+
+NEVER_ENDS = -1
+"""As the exit code of a command that runs until it is killed."""
+
+
+class CommandRun(msgspec.Struct, frozen=True):
+    task_id: TaskId
+    command: tuple[str, ...]
+    limit_s: float
 
 
 class FakeContainer:
@@ -59,6 +81,8 @@ class FakeContainer:
         self.started = False
         self.exit_code = 0
         self.error = ""
+        self.health = Health.NONE
+        self.limits: AdjustableLimits | None = None
 
 
 class FakeEngine:
@@ -71,8 +95,15 @@ class FakeEngine:
         self.is_away = False
         self.starts: Counter[TaskId] = Counter()
         """How often a container of the task was really started; never more than once."""
+        self.commands: dict[tuple[str, ...], int | str] = {}
+        """What becomes of a command in any container: its exit code, NEVER_ENDS, or why it cannot
+        be run. Others exit with 0."""
+        self.commands_run: list[CommandRun] = []
+        self.limits_updates: list[TaskId] = []
+        self.stops: list[tuple[TaskId, float]] = []
+        """The stop signals sent, with the seconds until SIGKILL."""
         self._scripts: dict[TaskId, Script] = {}
-        self._listeners: set[asyncio.Queue[ContainerExit | None]] = set()
+        self._listeners: set[asyncio.Queue[ContainerEvent | None]] = set()
         self._numbers = itertools.count(1)
 
     def script(self, task_id: TaskId, script: Script) -> None:
@@ -89,8 +120,18 @@ class FakeEngine:
         container.running = False
         container.exit_code = exit_code
         container.error = error
+        container.health = Health.NONE
+        self._tell(ContainerExit(task_id, container.container_id, exit_code, error))
+
+    def set_health(self, task_id: TaskId, health: Health) -> None:
+        """The container's health check comes to a verdict."""
+        container = self.containers[task_id]
+        container.health = health
+        self._tell(HealthChange(task_id, container.container_id, health))
+
+    def _tell(self, event: ContainerEvent) -> None:
         for listener in self._listeners:
-            listener.put_nowait(ContainerExit(task_id, container.container_id, exit_code, error))
+            listener.put_nowait(event)
 
     def go_away(self) -> None:
         """The engine stops answering; its containers run on (live-restore)."""
@@ -100,14 +141,18 @@ class FakeEngine:
         self._listeners.clear()
 
     def come_back(self) -> None:
+        """Health checks begin anew, as a real engine's do."""
         self.is_away = False
+        for container in self.containers.values():
+            if container.health is not Health.NONE:
+                container.health = Health.STARTING
 
-    def listen(self) -> "asyncio.Queue[ContainerExit | None]":
-        listener: asyncio.Queue[ContainerExit | None] = asyncio.Queue()
+    def listen(self) -> "asyncio.Queue[ContainerEvent | None]":
+        listener: asyncio.Queue[ContainerEvent | None] = asyncio.Queue()
         self._listeners.add(listener)
         return listener
 
-    def unlisten(self, listener: "asyncio.Queue[ContainerExit | None]") -> None:
+    def unlisten(self, listener: "asyncio.Queue[ContainerEvent | None]") -> None:
         self._listeners.discard(listener)
 
     def create(self, task_id: TaskId, namespace: str | None) -> FakeContainer:
@@ -118,6 +163,8 @@ class FakeEngine:
     def run(self, container: FakeContainer) -> None:
         container.running = container.started = True
         container.pid = 10_000 + int(container.container_id, 16)
+        if self.script_of(container.task_id).has_health_check:
+            container.health = Health.STARTING
         self.starts[container.task_id] += 1
 
     def require(self) -> None:
@@ -137,13 +184,13 @@ class FakeExecutor:
         self.engine = engine
         self._clock = clock
         self._node = node
-        self._exits: asyncio.Queue[ContainerExit | None] | None = None
+        self._events: asyncio.Queue[ContainerEvent | None] | None = None
 
     async def open(self) -> NodeResources:
         self.engine.require()
-        if self._exits is not None:
-            self.engine.unlisten(self._exits)
-        self._exits = self.engine.listen()
+        if self._events is not None:
+            self.engine.unlisten(self._events)
+        self._events = self.engine.listen()
         return NodeResources(
             nano_cpus=4_000_000_000,
             memory_bytes=8 * 1024**3,
@@ -175,32 +222,65 @@ class FakeExecutor:
         if container.started and not container.running:
             raise ExecutorError(f"the container has ended already, exit {container.exit_code}")
         if container.running:
-            return RunningContainer(container.container_id, container.pid)
+            return RunningContainer(container.container_id, container.pid, container.health)
         if script.start_error is not None:
             raise ExecutorError(script.start_error)
         await self._clock.sleep(script.start_delay_s)
         engine.require()
         engine.run(container)
-        started = RunningContainer(container.container_id, container.pid)
+        container.limits = adjustable_limits(task)
+        started = RunningContainer(container.container_id, container.pid, container.health)
+        if script.health_at_start is not None:
+            engine.set_health(task.id, script.health_at_start)
+            # The listener is quicker than the caller.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         if script.exit_code is not None:
             engine.exit(task.id, script.exit_code)
         return started
 
-    async def stop(self, task: Task) -> int | None:
+    async def stop(self, task: Task, grace_s: float | None = None) -> int | None:
         self.engine.require()
         container = self.engine.containers.get(task.id)
         if container is None:
             return None
+        if grace_s is None:
+            grace_s = grace_period_s(task.spec.container)
+        if container.running:
+            self.engine.stops.append((task.id, grace_s))
         if container.running and self.engine.script_of(task.id).ignores_stop:
-            grace_ns = task.spec.container.stop_grace_period
-            if grace_ns is None:
-                grace_ns = STOP_GRACE_PERIOD_DEFAULT_NS
-            await self._clock.sleep(grace_ns / 1e9)
+            await self._clock.sleep(grace_s)
             self.engine.require()
             self.engine.exit(task.id, KILLED_EXIT_CODE)
         elif container.running:
             self.engine.exit(task.id, STOPPED_EXIT_CODE)
         return container.exit_code
+
+    async def run_command(self, task: Task, command: tuple[str, ...], limit_s: float) -> int:
+        self.engine.require()
+        container = self.engine.containers.get(task.id)
+        if container is None or not container.running:
+            raise ExecutorError("the task has no running container")
+        self.engine.commands_run.append(CommandRun(task.id, command, limit_s))
+        outcome = self.engine.commands.get(command, 0)
+        if isinstance(outcome, str):
+            raise ExecutorError(outcome)
+        if outcome == NEVER_ENDS:
+            await self._clock.sleep(limit_s)
+            self.engine.require()
+            raise CommandTimeout(f"{command[0]} did not end within {limit_s:g} s and was killed")
+        return outcome
+
+    async def update_limits(self, task: Task) -> None:
+        self.engine.require()
+        container = self.engine.containers.get(task.id)
+        if container is None:
+            raise ExecutorError("the task has no container")
+        error = self.engine.script_of(task.id).limits_error
+        if error is not None:
+            raise ExecutorError(error)
+        self.engine.limits_updates.append(task.id)
+        container.limits = adjustable_limits(task)
 
     async def remove(self, task_id: TaskId) -> None:
         self.engine.require()
@@ -219,20 +299,21 @@ class FakeExecutor:
                 started=container.started,
                 exit_code=container.exit_code,
                 error=container.error,
+                health=container.health,
             )
             for container in self.engine.containers.values()
         ]
 
-    async def exits(self) -> AsyncIterator[ContainerExit]:
-        listener = self._exits
+    async def events(self) -> AsyncIterator[ContainerEvent]:
+        listener = self._events
         while listener is not None:
-            ended = await listener.get()
-            if ended is None:
+            event = await listener.get()
+            if event is None:
                 return
-            yield ended
+            yield event
 
     async def close(self) -> None:
-        if self._exits is not None:
-            self.engine.unlisten(self._exits)
-            self._exits.put_nowait(None)
-            self._exits = None
+        if self._events is not None:
+            self.engine.unlisten(self._events)
+            self._events.put_nowait(None)
+            self._events = None

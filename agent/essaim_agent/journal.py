@@ -41,9 +41,14 @@ WRITE_PAUSE_S = 0.1
 """Between two writes of the assignments: while two hundred tasks start, everything changes."""
 
 
-class JournaledTask(msgspec.Struct, frozen=True):
+class JournaledTask(msgspec.Struct, frozen=True, omit_defaults=True):
     task: Task
     status: TaskStatus
+    failure: str = ""
+    """Why the task was given up, though its container may still be running."""
+    is_unhealthy: bool = False
+    limits_pending: bool = False
+    """The container may not have the limits that the task has."""
 
 
 class Journaled(msgspec.Struct, frozen=True, kw_only=True):

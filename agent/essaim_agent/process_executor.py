@@ -27,18 +27,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from essaim_agent.executor import (
+    CommandTimeout,
+    ContainerEvent,
     ContainerExit,
     ExecutorError,
     FoundContainer,
     NodeResources,
     RunningContainer,
+    grace_period_s,
 )
 from essaim_agent.process_options import check, command_of, environment_of
 from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared import __version__
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
-from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
 
 _log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ UNKNOWN_EXIT = "exit code unknown: the process outlived the agent that started i
 KILL_WAIT_S = 5.0
 PID_FILE_WAIT_S = 5.0
 PID_FILE_POLL_S = 0.002
-EXITS_MAX = 10_000
+EVENTS_MAX = 10_000
 
 _LAUNCHER = 'read -r stat </proc/$$/stat && echo "$stat" >"$0.new" && mv "$0.new" "$0" && exec "$@"'
 """Writes its own line of /proc (proc(5): field 1 the pid, field 22 the start time), then becomes
@@ -87,7 +89,7 @@ class ProcessExecutor:
         self._directory = run_dir / "tasks"
         self._clock = clock
         self._processes: dict[TaskId, _Process] = {}
-        self._exits: asyncio.Queue[ContainerExit | None] = asyncio.Queue(EXITS_MAX)
+        self._events: asyncio.Queue[ContainerEvent | None] = asyncio.Queue(EVENTS_MAX)
 
     async def open(self) -> NodeResources:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -179,7 +181,7 @@ class ProcessExecutor:
             new.replace(directory / "exit")
         self._processes.pop(process.task_id, None)
         process.ended.set()
-        self._exits.put_nowait(
+        self._events.put_nowait(
             ContainerExit(process.task_id, process.task_id, process.exit_code, error)
         )
 
@@ -187,37 +189,61 @@ class ProcessExecutor:
         asyncio.get_running_loop().remove_reader(process.pidfd)
         os.close(process.pidfd)
 
-    async def stop(self, task: Task) -> int | None:
+    async def stop(self, task: Task, grace_s: float | None = None) -> int | None:
         process = self._processes.get(task.id) or self._adopt(task.id)
         if process is None:
             return self._exit_code_of(task.id)
         container = task.spec.container
-        grace_ns = container.stop_grace_period
-        if grace_ns is None:
-            grace_ns = STOP_GRACE_PERIOD_DEFAULT_NS
+        if grace_s is None:
+            grace_s = grace_period_s(container)
         _signal_group(process.pid, signal_number(container.stop_signal))
-        if not await self._ended_within(process, grace_ns / 1e9):
+        if not await self._ended_within(process.ended, grace_s):
             _signal_group(process.pid, signal.SIGKILL)
-            await self._ended_within(process, KILL_WAIT_S)
+            await self._ended_within(process.ended, KILL_WAIT_S)
         # Children that outlived the leader of their group.
         _signal_group(process.pid, signal.SIGKILL)
         return process.exit_code
 
-    async def _ended_within(self, process: _Process, limit_s: float) -> bool:
-        ended = asyncio.ensure_future(process.ended.wait())
+    async def run_command(self, task: Task, command: tuple[str, ...], limit_s: float) -> int:
+        """Beside the task's process, with the environment that it was given (and so its PORT)."""
+        process = self._processes.get(task.id) or self._adopt(task.id)
+        if process is None:
+            raise ExecutorError("the task has no running process")
+        child = _spawn_beside(process.pid, command, task.spec.container.dir or "/")
+        pidfd = os.pidfd_open(child.pid)
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            in_time = await self._ended_within(ended, limit_s)
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            # Itself, and what it left behind. Not waited for yet, so its id is still its own.
+            _signal_group(child.pid, signal.SIGKILL)
+            code = child.wait()
+        if not in_time:
+            raise CommandTimeout(f"{command[0]} did not end within {limit_s:g} s and was killed")
+        return 128 - code if code < 0 else code
+
+    async def update_limits(self, task: Task) -> None:
+        check(task)
+
+    async def _ended_within(self, end: asyncio.Event, limit_s: float) -> bool:
+        ended = asyncio.ensure_future(end.wait())
         limit = asyncio.ensure_future(self._clock.sleep(limit_s))
         try:
             await asyncio.wait({ended, limit}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
             limit.cancel()
-        return process.ended.is_set()
+        return end.is_set()
 
     async def remove(self, task_id: TaskId) -> None:
         process = self._processes.get(task_id) or self._adopt(task_id)
         if process is not None:
             _signal_group(process.pid, signal.SIGKILL)
-            await self._ended_within(process, KILL_WAIT_S)
+            await self._ended_within(process.ended, KILL_WAIT_S)
         shutil.rmtree(self._directory / task_id, ignore_errors=True)
 
     async def found(self) -> list[FoundContainer]:
@@ -251,9 +277,9 @@ class ProcessExecutor:
             return UNKNOWN_EXIT_CODE
         return int(text)
 
-    async def exits(self) -> AsyncIterator[ContainerExit]:
-        while (ended := await self._exits.get()) is not None:
-            yield ended
+    async def events(self) -> AsyncIterator[ContainerEvent]:
+        while (event := await self._events.get()) is not None:
+            yield event
 
     async def close(self) -> None:
         for process in self._processes.values():
@@ -263,7 +289,7 @@ class ProcessExecutor:
                 # would warn of a child that was never waited for.
                 process.child.returncode = 0
         self._processes.clear()
-        self._exits.put_nowait(None)
+        self._events.put_nowait(None)
 
 
 def _spawn(
@@ -284,6 +310,23 @@ def _spawn(
             )
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         raise ExecutorError(f"cannot start {command[0]}: {error}") from error
+
+
+def _spawn_beside(pid: int, command: tuple[str, ...], cwd: str) -> "subprocess.Popen[bytes]":
+    """A process of its own session, with the environment that process `pid` began with."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=cwd,
+            env=dict(item.partition(b"=")[::2] for item in environment if item),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+        raise ExecutorError(f"cannot run {command[0]}: {error}") from error
 
 
 def signal_number(name: str) -> signal.Signals:

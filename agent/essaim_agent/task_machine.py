@@ -4,6 +4,8 @@ The life of a task on its node, without the ways out of it:
 
     ASSIGNED ─accept─▶ ACCEPTED ─prepare─▶ READY ─start─▶ STARTING ─confirm─▶ RUNNING ─watch─▶ …
 
+A container that has a health check or a startup probe stays STARTING until that has succeeded.
+
 Three things decide the next step, and no memory of how they came about does: what the masters
 want, the state last reported, and what the engine says of the container. So an agent that was
 restarted, an engine that was restarted and a late order need no code of their own: whoever holds
@@ -24,6 +26,9 @@ import msgspec
 from essaim_shared.limits import STATUS_ERROR_CHARS_MAX
 from essaim_shared.task_state import TaskState
 
+UNHEALTHY = "dockerexec: unhealthy container"
+"""Why an unhealthy container was stopped, in the words of Docker Swarm."""
+
 
 class Wanted(Enum):
     """What the masters want of the task, as far as its node is concerned."""
@@ -41,6 +46,8 @@ class EngineState(Enum):
 
     ABSENT = auto()
     CREATED = auto()
+    STARTING = auto()
+    """It runs, but its health check or startup probe has not succeeded yet."""
     RUNNING = auto()
     EXITED = auto()
 
@@ -68,10 +75,14 @@ class Step(Enum):
     AWAIT_RUN = auto()
     """Wait until the masters want the task to run."""
     START = auto()
+    AWAIT_STARTED = auto()
+    """Wait until the health check or the startup probe has succeeded, or for another wish."""
     CONFIRM = auto()
-    """The container runs, whoever started it: report RUNNING."""
+    """The container has started, whoever started it: report RUNNING."""
     WATCH = auto()
     """Wait for the container's end or for another wish."""
+    ADJUST = auto()
+    """Give the running container the limits that the masters want of it now."""
     STOP = auto()
     RELEASE = auto()
     """Give the network namespace back; before the end is reported, so that the address is free
@@ -88,6 +99,7 @@ _OVER = (Phase.STOPPED, Phase.ENDED)
 _LIVE = tuple(phase for phase in Phase if phase not in _OVER)
 _UNSTARTED = (Phase.ASSIGNED, Phase.ACCEPTED, Phase.PREPARING, Phase.READY, Phase.STARTING)
 _STILL = (EngineState.ABSENT, EngineState.CREATED)
+_ALIVE = (EngineState.STARTING, EngineState.RUNNING)
 _NOT_RUNNING = (*_STILL, EngineState.EXITED)
 _LEFT_BEHIND = (EngineState.CREATED, EngineState.EXITED)
 _UP = (Wanted.READY, Wanted.RUN)
@@ -100,18 +112,20 @@ _ROWS: tuple[tuple[tuple[Wanted, ...], tuple[Phase, ...], tuple[EngineState, ...
     ((Wanted.READY,), (Phase.READY, Phase.STARTING), _STILL, Step.AWAIT_RUN),
     ((Wanted.RUN,), (Phase.READY, Phase.STARTING), _STILL, Step.START),
     (_UP, (Phase.RUNNING,), _STILL, Step.CONCLUDE),
+    (_UP, _UNSTARTED, (EngineState.STARTING,), Step.AWAIT_STARTED),
     (_UP, _UNSTARTED, (EngineState.RUNNING,), Step.CONFIRM),
-    (_UP, (Phase.RUNNING,), (EngineState.RUNNING,), Step.WATCH),
+    # An engine that was restarted begins its health checks anew: the task has started all the same.
+    (_UP, (Phase.RUNNING,), _ALIVE, Step.WATCH),
     (_UP, _LIVE, (EngineState.EXITED,), Step.CONCLUDE),
     (_UP, _OVER, _NOT_RUNNING, Step.REST),
-    (_DOWN, _LIVE, (EngineState.RUNNING,), Step.STOP),
+    (_DOWN, _LIVE, _ALIVE, Step.STOP),
     (_DOWN, _LIVE, _NOT_RUNNING, Step.CONCLUDE),
     (_DOWN, (Phase.STOPPED,), _LEFT_BEHIND, Step.REMOVE),
     ((Wanted.STOP,), (Phase.ENDED,), _LEFT_BEHIND, Step.REST),
     ((Wanted.GONE,), (Phase.ENDED,), _LEFT_BEHIND, Step.REMOVE),
     (_DOWN, _OVER, (EngineState.ABSENT,), Step.REST),
     # An ended task runs no more, even if somebody started its container by hand.
-    (tuple(Wanted), _OVER, (EngineState.RUNNING,), Step.STOP),
+    (tuple(Wanted), _OVER, _ALIVE, Step.STOP),
 )
 
 STEPS: dict[tuple[Wanted, Phase, EngineState], Step] = {
@@ -155,8 +169,12 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineState = EngineState.ABSENT
     holds_network: bool = False
     """A namespace may exist for the task."""
+    has_other_limits: bool = False
+    """The running container may not have the limits that are wanted of it."""
     failure: str | None = None
     """Why the task cannot go on, though the masters may want it to; one line."""
+    is_unhealthy: bool = False
+    """The engine's health check has given the container up."""
     exit_code: int = 0
     """Of a container that has exited."""
     exit_error: str = ""
@@ -180,7 +198,7 @@ def phase_of(observed: TaskState) -> Phase:
 def wanted_of(view: TaskView) -> Wanted:
     """A live task that cannot go on is wanted stopped, whatever the masters think so far."""
     wanted = _WISH_OF[view.desired]
-    if view.failure is not None and wanted in _UP:
+    if (view.failure is not None or view.is_unhealthy) and wanted in _UP:
         return Wanted.STOP
     return wanted
 
@@ -190,6 +208,8 @@ def next_step(view: TaskView) -> Step:
     step = STEPS[wanted_of(view), phase_of(view.observed), view.engine]
     if view.holds_network and step in (Step.CONCLUDE, Step.REMOVE, Step.REST):
         return Step.RELEASE
+    if view.has_other_limits and step in (Step.AWAIT_STARTED, Step.WATCH):
+        return Step.ADJUST
     return step
 
 
@@ -203,18 +223,28 @@ def conclusion(view: TaskView) -> Conclusion:
             one_line(view.failure),
             view.exit_code,
         )
-    if wanted_of(view) in _DOWN:
+    if _WISH_OF[view.desired] in _DOWN:
         return Conclusion(TaskState.SHUTDOWN, "shutdown", "", view.exit_code)
+    if view.is_unhealthy:
+        # Also when it ended with 0: that it did as it was told to end makes it no success.
+        return Conclusion(TaskState.FAILED, "started", _exit_error(view, UNHEALTHY), view.exit_code)
     if view.engine is not EngineState.EXITED:
         return Conclusion(
             TaskState.FAILED, "started", "the container is gone: someone else removed it", 0
         )
     if view.exit_code == 0:
         return Conclusion(TaskState.COMPLETE, "finished", "", 0)
+    return Conclusion(
+        TaskState.FAILED, "started", _exit_error(view, view.exit_error), view.exit_code
+    )
+
+
+def _exit_error(view: TaskView, cause: str) -> str:
+    """In SwarmKit's words (moby, daemon/cluster/executor/container/errors.go)."""
+    if view.exit_code == 0:
+        return one_line(cause)
     err = f"task: non-zero exit ({view.exit_code})"
-    if view.exit_error:
-        err = f"{err}: {view.exit_error}"
-    return Conclusion(TaskState.FAILED, "started", one_line(err), view.exit_code)
+    return one_line(f"{err}: {cause}" if cause else err)
 
 
 def one_line(text: str) -> str:

@@ -8,14 +8,25 @@ when to give up.
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
-from essaim_agent.executor import Executor, ExecutorError, FoundContainer, Temporary
+from essaim_agent.executor import (
+    AdjustableLimits,
+    ExecutorError,
+    FoundContainer,
+    Health,
+    Temporary,
+    adjustable_limits,
+    grace_period_s,
+)
+from essaim_agent.journal import JournaledTask
 from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.probes.driver import ProbeSite
+from essaim_agent.task_health import TaskHealth
 from essaim_agent.task_machine import (
     EngineState,
     Step,
@@ -27,7 +38,6 @@ from essaim_agent.task_machine import (
     wanted_of,
 )
 from essaim_shared.backoff import backoff_s
-from essaim_shared.clock import Clock
 from essaim_shared.log import fields
 from essaim_shared.objects import Task, TaskStatus
 from essaim_shared.task_state import TaskState, may_move
@@ -40,17 +50,17 @@ RELEASE_ATTEMPTS_MAX = 5
 """A namespace that cannot be removed is left to the next restart's sweep."""
 REMOVE_ATTEMPTS_MAX = 20
 """A container that cannot be removed is left to the next full set's sweep."""
+GRACE_AFTER_PRE_STOP_MIN_S = 2.0
+"""Between the stop signal and SIGKILL, when a pre-stop command has used up the grace period; as in
+Kubernetes (pkg/kubelet/kuberuntime, minimumGracePeriodInSeconds). Never more than the period."""
 
 T = TypeVar("T")
 
 
-class Site(Protocol):
+class Site(ProbeSite, Protocol):
     """What the manager of a task asks of the worker it belongs to."""
 
-    executor: Executor
     networks: TaskNetworks
-    clock: Clock
-    rng: random.Random
     engine_calls: asyncio.Semaphore
 
     async def engine_present(self) -> None:
@@ -67,6 +77,10 @@ class Site(Protocol):
 
     def status_changed(self, manager: "TaskManager", urgent: bool) -> None: ...
 
+    def state_changed(self) -> None:
+        """Something that only the journal must know has changed."""
+        ...
+
 
 class TaskManager:
     """One task on this node, from its arrival until nothing is left of it."""
@@ -80,6 +94,17 @@ class TaskManager:
         self.dropped = False
         """The masters know the task no more: stop it and end."""
         self._engine = EngineState.ABSENT
+        self._health = TaskHealth(
+            site,
+            task,
+            status,
+            changed=self._facts_changed,
+            failed=self._probe_failed,
+            readiness=self._report_readiness,
+        )
+        self._limits: AdjustableLimits | None = None
+        """Those that the container has; None: not known."""
+        self._stop_begun_s: float | None = None
         self.container_id = status.container_id
         self.pid = status.pid
         self._exit_code = status.exit_code
@@ -95,17 +120,56 @@ class TaskManager:
         """The worker's latest look at the engine that began after this task's latest call; such a
         look may correct what the call's answer said."""
 
+    @classmethod
+    def from_journal(
+        cls, site: Site, entry: JournaledTask, networks_revision: int
+    ) -> "TaskManager":
+        manager = cls(site, entry.task, entry.status, networks_revision)
+        manager._failure = entry.failure or None
+        manager._health.is_unhealthy = entry.is_unhealthy
+        if not entry.limits_pending:
+            manager._limits = adjustable_limits(entry.task)
+        if entry.status.state is TaskState.RUNNING and manager._health.has_readiness_probe:
+            # The masters may have heard more than the journal: say again what is held true here.
+            manager.status = msgspec.structs.replace(
+                entry.status, readiness_changes=manager._next_readiness_change()
+            )
+        return manager
+
+    @property
+    def journaled(self) -> JournaledTask:
+        return JournaledTask(
+            task=self.task,
+            status=self.status,
+            failure=self._failure or "",
+            is_unhealthy=self._health.is_unhealthy,
+            limits_pending=self._limits != adjustable_limits(self.task),
+        )
+
     @property
     def view(self) -> TaskView:
+        engine = self._engine
+        if engine is EngineState.RUNNING and self._health.is_starting:
+            engine = EngineState.STARTING
         return TaskView(
             desired=self.task.desired_state,
             observed=self.status.state,
-            engine=self._engine,
+            engine=engine,
             holds_network=self._holds_network,
+            has_other_limits=self._limits != adjustable_limits(self.task),
             failure=self._failure,
+            is_unhealthy=self._health.is_unhealthy,
             exit_code=self._exit_code,
             exit_error=self._exit_error,
         )
+
+    @property
+    def _is_over(self) -> bool:
+        return self.status.state.is_terminal
+
+    @property
+    def _is_being_stopped(self) -> bool:
+        return self._stop_wanted.is_set() or self._is_over
 
     @property
     def is_running(self) -> bool:
@@ -132,9 +196,15 @@ class TaskManager:
 
     def fail(self, reason: str) -> None:
         """The task cannot go on, for a reason that is neither the engine's nor the masters'."""
-        if not self.status.state.is_terminal and self._failure is None:
+        if not self._is_over and self._failure is None:
             self._failure = one_line(reason)
+            self._site.state_changed()
             self._facts_changed()
+
+    def _probe_failed(self, reason: str) -> None:
+        # A container that has ended says better by itself why.
+        if self.is_running:
+            self.fail(reason)
 
     def found(self, container: FoundContainer | None, had_namespace: bool) -> None:
         """What a look at the engine showed; None: no container."""
@@ -148,6 +218,12 @@ class TaskManager:
         if container is not None:
             self.container_id, self.pid = container.container_id, container.pid
             self._exit_code, self._exit_error = container.exit_code, container.error
+            self._health.checked(container.health, self._is_being_stopped)
+        self._facts_changed()
+
+    def health_changed(self, health: Health) -> None:
+        self._health.checked(health, self._is_being_stopped)
+        self._site.state_changed()
         self._facts_changed()
 
     def exited(self, exit_code: int, error: str) -> None:
@@ -167,6 +243,7 @@ class TaskManager:
         while True:
             self._changed.clear()
             step = next_step(self.view)
+            self._health.follow(step, self.status)
             if step is Step.REST and self.dropped:
                 return
             try:
@@ -191,8 +268,13 @@ class TaskManager:
                 await self._unless_stopped(self._site.starts_allowed())
                 if not self._stop_wanted.is_set():
                     await self._start()
+            case Step.AWAIT_STARTED:
+                self._report(TaskState.STARTING, "starting")
+                await self._changed.wait()
             case Step.CONFIRM:
                 self._report(TaskState.RUNNING, "started", urgent=True)
+            case Step.ADJUST:
+                await self._adjust()
             case Step.STOP:
                 await self._stop()
             case Step.RELEASE:
@@ -224,28 +306,65 @@ class TaskManager:
             for name, value in task.spec.container.sysctls.items()
             if name.startswith("net.")
         }
-        return await self._site.networks.attach(task.id, task.attachments, sysctls)
+        return await self._site.networks.attach(task.id, task.attachments, sysctls, task.ports)
 
     async def _start(self) -> None:
         self._report(TaskState.STARTING, "starting")
         # Repeating it is free, and a namespace made before a restart of the host is gone.
         namespace = await self._attach() if self._site.executor.uses_namespaces else None
-        container = await self._engine_call(lambda: self._site.executor.start(self.task, namespace))
+        # Another order may come while it starts.
+        task = self.task
+        container = await self._engine_call(lambda: self._site.executor.start(task, namespace))
         self.container_id, self.pid = container.container_id, container.pid
+        self._limits = adjustable_limits(task)
+        self._health.container_started(container.health)
         if self._engine is not EngineState.EXITED:
             # Its end may have been told before its start: a short life on a busy machine.
             self._engine = EngineState.RUNNING
+
+    async def _adjust(self) -> None:
+        task = self.task
+        await self._engine_call(lambda: self._site.executor.update_limits(task))
+        self._limits = adjustable_limits(task)
+        self._site.state_changed()
 
     async def _stop(self) -> None:
         self._engine_call_begins()
         try:
             # Not under the bound on engine calls: it mostly waits for the grace period to end.
-            exit_code = await self._site.executor.stop(self.task)
+            grace_s = await self._prepare_stop()
+            exit_code = await self._site.executor.stop(self.task, grace_s)
         finally:
             self.engine_calls_under_way -= 1
         if self._engine is EngineState.RUNNING:
             self._engine = EngineState.ABSENT if exit_code is None else EngineState.EXITED
             self._exit_code = exit_code or 0
+
+    async def _prepare_stop(self) -> float:
+        """Run the pre-stop command, once unless the engine or this agent is restarted meanwhile;
+        the seconds that are left of the grace period."""
+        container, clock = self.task.spec.container, self._site.clock
+        grace_s = grace_period_s(container)
+        if container.pre_stop is UNSET or container.pre_stop is None or self._is_over:
+            return grace_s
+        if self._stop_begun_s is None:
+            self._stop_begun_s = clock.monotonic_s()
+            await self._run_pre_stop(container.pre_stop.command, grace_s)
+        left_s = self._stop_begun_s + grace_s - clock.monotonic_s()
+        return max(left_s, min(grace_s, GRACE_AFTER_PRE_STOP_MIN_S))
+
+    async def _run_pre_stop(self, command: tuple[str, ...], limit_s: float) -> None:
+        """Whatever becomes of the command, the task is stopped."""
+        try:
+            exit_code = await self._site.executor.run_command(self.task, command, limit_s)
+            reason = f"exit code {exit_code}" if exit_code else ""
+        except Temporary:
+            self._stop_begun_s = None  # nobody was told: it is run once the engine is back
+            raise
+        except ExecutorError as error:
+            reason = one_line(str(error))
+        if reason:
+            _log.warning("pre-stop command failed %s", fields(task=self.task.id, reason=reason))
 
     async def _release(self) -> None:
         try:
@@ -293,6 +412,10 @@ class TaskManager:
         if step in (Step.PREPARE, Step.START, Step.ACCEPT):
             self.fail(reason)
             return True
+        if step is Step.ADJUST:
+            if self.is_running:  # and not ended meanwhile, which is reason enough
+                self.fail(f"cannot change the limits of the running container: {reason}")
+            return True
         return await self._pause_before_retry(step, Temporary(reason))
 
     async def _pause_before_retry(self, step: Step, error: Temporary) -> bool:
@@ -325,6 +448,27 @@ class TaskManager:
 
     # Statuses.
 
+    def _report_readiness(self, is_ready: bool, reason: str) -> None:
+        """A task that is not ready says why, once: the words may differ with every answer."""
+        err = "" if is_ready else one_line(f"readiness probe failed: {reason}")
+        if is_ready == self.status.is_ready and bool(err) == bool(self.status.err):
+            return
+        self.status = msgspec.structs.replace(
+            self.status,
+            timestamp_ns=self._site.clock.wall_ns(),
+            is_ready=is_ready,
+            readiness_changes=self._next_readiness_change(),
+            err=err,
+        )
+        # Not urgent: an answer that is a moment older says the same, and many tasks that become
+        # ready together are one report.
+        self._site.status_changed(self, urgent=False)
+
+    def _next_readiness_change(self) -> int:
+        """Greater than what the masters can have heard, even of an agent that died with its
+        journal unwritten: at least the seconds since the epoch."""
+        return max(self.status.readiness_changes + 1, self._site.clock.wall_ns() // 1_000_000_000)
+
     def _report(
         self,
         state: TaskState,
@@ -336,6 +480,7 @@ class TaskManager:
         if not may_move(self.status.state, state):
             return
         now_ns = self._site.clock.wall_ns()
+        runs_unready = state is TaskState.RUNNING and self._health.has_readiness_probe
         self.status = msgspec.structs.replace(
             self.status,
             state=state,
@@ -346,5 +491,7 @@ class TaskManager:
             container_id=self.container_id,
             pid=self.pid,
             exit_code=exit_code,
+            is_ready=not runs_unready,
+            readiness_changes=self._next_readiness_change() if runs_unready else 0,
         )
         self._site.status_changed(self, urgent)

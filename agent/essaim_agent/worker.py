@@ -5,23 +5,29 @@ Each task has a manager of its own that follows; the wanted tables of the overla
 loop, once for any number of changes, and tasks that need them wait for it.
 
 The engine is looked at once at the start and once after each of its absences; between two looks
-its exits are followed.
+its events are followed.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from essaim_agent.executor import (
+    ContainerExit,
     Executor,
     ExecutorError,
     FoundContainer,
+    HealthChange,
     NodeResources,
     Temporary,
 )
-from essaim_agent.journal import Journal, Journaled, JournaledTask
+from essaim_agent.journal import Journal, Journaled
 from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.probes.driver import ProbeSlots
 from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.reporter import Reporter
 from essaim_agent.task_machine import one_line
@@ -72,6 +78,7 @@ class Worker:
         self.clock = clock
         self.rng = rng
         self.engine_calls = asyncio.Semaphore(ENGINE_CALLS_MIN)
+        self.probe_slots = ProbeSlots()
         self._journal = journal
         self._reporter = reporter
         self._logins = logins or RegistryLogins(NodeId(""))
@@ -106,9 +113,10 @@ class Worker:
         await self.networks.start()
         if journaled.networks:
             await self._apply_tables()
+        await self._adopt_ports(journaled)
         for entry in journaled.tasks:
-            self.managers[entry.task.id] = TaskManager(
-                self, entry.task, entry.status, self._tables_applied
+            self.managers[entry.task.id] = TaskManager.from_journal(
+                self, entry, self._tables_applied
             )
         resources = await self._meet_engine()
         self.engine_calls = asyncio.Semaphore(engine_calls_max(resources.nano_cpus))
@@ -127,6 +135,13 @@ class Worker:
                 group.create_task(self._follow_tables(), name="tables")
         finally:
             self._group = None
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Raises RuntimeError unless the worker runs."""
+        if self._group is None:
+            work.close()
+            raise RuntimeError(f"the worker does not run: {name}")
+        return self._group.create_task(work, name=name)
 
     def _begin(self, manager: TaskManager) -> None:
         if self._group is not None:
@@ -248,6 +263,17 @@ class Worker:
             self._tables_settled.notify_all()
         return not self._tables_error
 
+    async def _adopt_ports(self, journaled: Journaled) -> None:
+        prepared = [
+            entry.task
+            for entry in journaled.tasks
+            if TaskState.READY <= entry.status.state <= TaskState.RUNNING
+        ]
+        try:
+            await self.networks.adopt_ports(prepared)
+        except NetworkError as error:  # the overlay's next check tries again
+            _log.error("ports not as wanted %s", fields(reason=one_line(str(error))))
+
     async def networks_applied(self, revision: int) -> None:
         if self._tables_applied < revision:
             async with self._tables_settled:
@@ -265,18 +291,33 @@ class Worker:
 
     async def _follow_engine(self) -> None:
         while True:
-            async for ended in self.executor.exits():
-                manager = self.managers.get(ended.task_id)
-                if manager is not None:
-                    manager.exited(ended.exit_code, ended.error)
-                elif self._strays.get(ended.task_id) is not None:
-                    self._strays[ended.task_id] = FoundContainer(
-                        ended.task_id, ended.container_id, 0, False, True, ended.exit_code
-                    )
+            async for event in self.executor.events():
+                match event:
+                    case ContainerExit():
+                        self._exited(event)
+                    case HealthChange():
+                        self._health_changed(event)
             self._engine_present.clear()
             _log.warning("the engine went away; its containers may still run")
             await self.clock.sleep(ENGINE_RETRY_FIRST_S)
             await self._meet_engine()
+
+    def _exited(self, ended: ContainerExit) -> None:
+        manager = self.managers.get(ended.task_id)
+        if manager is not None:
+            manager.exited(ended.exit_code, ended.error)
+        elif self._strays.get(ended.task_id) is not None:
+            self._strays[ended.task_id] = FoundContainer(
+                ended.task_id, ended.container_id, 0, False, True, ended.exit_code
+            )
+
+    def _health_changed(self, change: HealthChange) -> None:
+        manager = self.managers.get(change.task_id)
+        stray = self._strays.get(change.task_id)
+        if manager is not None:
+            manager.health_changed(change.health)
+        elif stray is not None:
+            self._strays[change.task_id] = msgspec.structs.replace(stray, health=change.health)
 
     async def _meet_engine(self) -> NodeResources:
         """Wait for the engine, and hold what it has against what is assigned."""
@@ -350,15 +391,16 @@ class Worker:
             self._reporter.put(manager.task.id, manager.status, urgent)
         self._journal_changed()
 
+    def state_changed(self) -> None:
+        self._journal_changed()
+
     def _journal_changed(self) -> None:
         self._journal.changed(self._picture)
 
     def _picture(self) -> Journaled:
         return Journaled(
             tasks=tuple(
-                JournaledTask(manager.task, manager.status)
-                for manager in self.managers.values()
-                if not manager.dropped
+                manager.journaled for manager in self.managers.values() if not manager.dropped
             ),
             networks=tuple(self._network_set.values()),
             endpoints=tuple(self._endpoints),

@@ -211,8 +211,8 @@ class TaskStatus(Stored, frozen=True, kw_only=True):
     is_ready: bool = True
     """False while the task runs and its readiness probe fails."""
     readiness_changes: int = 0
-    """How often `is_ready` has changed: of two statuses in the state RUNNING the higher is right,
-    as the state itself is otherwise."""
+    """Grows with each word of the agent about `is_ready`: of two statuses in the state RUNNING the
+    higher is right, as the state itself is otherwise. 0 without a readiness probe."""
 
 
 class NodeObject(Stored, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ async def run(bench: Bench, task: Task) -> RunningContainer:
 
 async def next_exit(bench: Bench, task: Task) -> ContainerExit:
     async with asyncio.timeout(PATIENCE_S):
-        async for ended in bench.executor.exits():
+        async for ended in bench.executor.events():
             if ended.task_id == task.id:
                 return ended
     raise AssertionError("the exits ended")
@@ -196,4 +196,4 @@ async def test_an_engine_that_restarts_ends_the_exits_and_keeps_the_tasks(bench:
 
 
 async def _drain(bench: Bench) -> list[ContainerExit]:
-    return [ended async for ended in bench.executor.exits()]
+    return [ended async for ended in bench.executor.events()]

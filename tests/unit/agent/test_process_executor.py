@@ -170,7 +170,7 @@ async def test_a_process_is_told_its_units_and_its_templates_are_filled_in(tmp_p
     task = shell('echo "$DOCKER_RESOURCE_GPU $WHERE"', env=("WHERE={{.Node.Hostname}}",))
     gpus = (GenericResource(named=NamedResource(kind="gpu", resource_value="uuid1")),)
     await executor.start(msgspec.structs.replace(task, generic_resources=gpus), None)
-    async for ended in executor.exits():
+    async for ended in executor.events():
         assert ended.exit_code == 0
         break
     assert (tmp_path / "tasks/task/output").read_text() == "uuid1 host7\n"
@@ -181,7 +181,7 @@ async def test_a_task_is_told_its_port_and_who_it_is(tmp_path: Path) -> None:
     executor = ProcessExecutor(tmp_path, SystemClock())
     await executor.open()
     await executor.start(shell('echo "$PORT $ESSAIM_TASK_NAME $MINE"', env=("MINE=é =x",)), None)
-    async for ended in executor.exits():
+    async for ended in executor.events():
         assert ended.exit_code == 0
         break
     port, name, mine = (tmp_path / "tasks/task/output").read_text().split(maxsplit=2)
