@@ -62,6 +62,7 @@ def test_a_spec_shows_what_clients_index_unasked() -> None:
             "ContainerSpec": {"Image": "x"},
             "RestartPolicy": {"Condition": "any", "BackoffMax": 9},
             "ForceUpdate": 0,
+            "Runtime": "container",
         },
         "Mode": {"Replicated": {"Replicas": 0}},
     }
@@ -69,7 +70,10 @@ def test_a_spec_shows_what_clients_index_unasked() -> None:
 
 def test_a_service_has_no_previous_spec_and_no_update_status_before_its_first_update() -> None:
     shown = as_json(service_object(SERVICE, 12))
-    assert set(shown) == {"ID", "Version", "CreatedAt", "UpdatedAt", "Spec", "Endpoint"}
+    assert set(shown) == {
+        *("ID", "Version", "CreatedAt", "UpdatedAt", "Spec", "Endpoint"),
+        "Revision",
+    }
     assert shown["Version"] == {"Index": 12}
     assert shown["CreatedAt"] == "2023-11-14T22:13:20.000000005Z"
 

@@ -87,7 +87,7 @@ async def test_a_client_may_write_back_the_role_that_it_read(world) -> None:
     ("spec", "status", "sentence"),
     [
         ({"Role": "manager", "Availability": "active"}, 501, "cannot be promoted or demoted"),
-        ({"Availability": "asleep"}, 400, "invalid enum value 'asleep'"),
+        ({"Availability": "asleep"}, 400, 'invalid value "asleep" of the field "Availability"'),
         ({"Availability": "active", "Labels": {"": "x"}}, 400, "label cannot be empty"),
         ({"Availability": "active", "Color": "red"}, 400, 'unknown field "Color"'),
         (b"", 400, "a node spec is expected"),

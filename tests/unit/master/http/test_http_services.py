@@ -65,8 +65,18 @@ async def test_a_service_without_a_name_gets_one_that_is_free(world) -> None:
         (body_of(replicas=10**6), 400, "must be from 0 to"),
         (body_of(image=""), 400, "image reference must be provided"),
         (body_of("no/name"), 400, "name must be valid as a DNS name component"),
-        ({**body_of(), "Mode": {"Global": {}}}, 501, "not global services"),
-        ({**body_of(), "UpdateConfig": {"Parallelism": 1}}, 400, 'unknown field "UpdateConfig"'),
+        (
+            {**body_of(), "Mode": {"Global": {}, "GlobalJob": {}}},
+            400,
+            "must specify only one service mode",
+        ),
+        ({**body_of(), "Colour": {"Is": 1}}, 400, 'unknown field "Colour"'),
+        (
+            {**body_of(), "UpdateConfig": {"Order": "sideways"}},
+            400,
+            'invalid value "sideways" of the field "UpdateConfig.Order": '
+            "it is one of start-first, stop-first",
+        ),
     ],
 )
 async def test_bad_input_is_one_clear_line_and_changes_nothing(

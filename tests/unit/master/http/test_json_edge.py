@@ -82,10 +82,10 @@ def test_an_unknown_field_that_says_something_is_refused_by_its_full_name(someth
             "TaskTemplate.Networks",
         ),
         (
-            b'{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"UpdateConfig":{"Parallelism":1}}',
-            "UpdateConfig",
+            b'{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"UpdateConfig":{"Colour":1}}',
+            "UpdateConfig.Colour",
         ),
-        (b'{"EndpointSpec":{"Ports":[{"TargetPort":80}]}}', "EndpointSpec.Ports"),
+        (b'{"EndpointSpec":{"Ports":[{"Host":"a"}]}}', "EndpointSpec.Ports[0].Host"),
         (
             b'{"TaskTemplate":{"Placement":{"Platforms":[{"OS":"linux"},{"Variant":"v7"}]}}}',
             "TaskTemplate.Placement.Platforms[1].Variant",
@@ -151,7 +151,7 @@ def test_what_is_not_json_is_refused(body) -> None:
         ({"TTY": 1}, '"TaskTemplate.ContainerSpec.TTY": expected `bool`, got `int`'),
         ({"StopGracePeriod": 1.5}, "TaskTemplate.ContainerSpec.StopGracePeriod"),
         ({"DNSConfig": []}, "TaskTemplate.ContainerSpec.DNSConfig"),
-        ({"Isolation": "hyperv"}, '"TaskTemplate.ContainerSpec.Isolation": invalid enum value'),
+        ({"Isolation": "no"}, 'value "no" of the field "TaskTemplate.ContainerSpec.Isolation"'),
         ({"StopGracePeriod": 2**63}, "holds a number outside 64 bits"),
         ({"OomScoreAdj": -(2**63) - 1}, "holds a number outside 64 bits"),
         ({"Sysctls": {"a": 1}}, "TaskTemplate.ContainerSpec.Sysctls"),
