@@ -4,15 +4,17 @@ Nodes share a `FakeFabric`, which can be asked whether a frame would arrive. Wha
 stays in the fabric when its `FakeNetworks` is closed, as the kernel keeps it when an agent ends.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from essaim_agent.network import InterfaceCounters, NetworkError
+from essaim_agent.overlay.host_ports import PortKey, PublishedTask, holder_of, published_tasks
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import namespace_name
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
-from essaim_shared.objects import Attachment
+from essaim_shared.objects import Attachment, Task
+from essaim_shared.spec import PortConfig
 
 
 @dataclass
@@ -32,6 +34,9 @@ class FakeKernel:
     networks: dict[NetworkId, NodeNetwork] = field(default_factory=dict)
     endpoints: frozenset[Endpoint] = frozenset()
     namespaces: dict[TaskId, FakeNamespace] = field(default_factory=dict)
+    published: dict[TaskId, PublishedTask] = field(default_factory=dict)
+    listeners: set[PortKey] = field(default_factory=set)
+    """Ports on which processes of the host listen."""
 
     def holder(self, network_id: NetworkId, address: str) -> FakeNamespace | None:
         for namespace in self.namespaces.values():
@@ -130,6 +135,10 @@ class FakeNetworks:
     async def close(self) -> None:
         self._kernel = None
 
+    async def adopt_ports(self, tasks: Iterable[Task]) -> None:
+        kernel = self._started()
+        kernel.published = published_tasks(tasks)
+
     async def want(
         self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
     ) -> None:
@@ -143,7 +152,11 @@ class FakeNetworks:
         kernel.endpoints = frozenset(lingering | {e for e in endpoints if e.network_id in networks})
 
     async def attach(
-        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+        self,
+        task_id: TaskId,
+        attachments: Sequence[Attachment],
+        sysctls: Mapping[str, str],
+        ports: Sequence[PortConfig] = (),
     ) -> str:
         kernel = self._started()
         path = f"/run/netns/{namespace_name(task_id)}"
@@ -159,12 +172,28 @@ class FakeNetworks:
                 )
         if task_id in self.refusals:
             raise NetworkError(self.refusals[task_id])
+        if ports:
+            self._publish(kernel, task_id, PublishedTask(attachments[0].address, tuple(ports)))
         kernel.namespaces[task_id] = FakeNamespace(tuple(attachments), dict(sysctls))
         return path
+
+    def _publish(self, kernel: FakeKernel, task_id: TaskId, wanted: PublishedTask) -> None:
+        others = {i: task for i, task in kernel.published.items() if i != task_id}
+        holder = holder_of(others, wanted)
+        if holder is not None:
+            raise NetworkError(f"a port of task {task_id} is still held by task {holder}")
+        for protocol, number in wanted.keys:
+            if (protocol, number) in kernel.listeners:
+                raise NetworkError(
+                    f"port {number}/{protocol} of this node is in use by another process: "
+                    "publish another port, or stop that process"
+                )
+        kernel.published[task_id] = wanted
 
     async def detach(self, task_id: TaskId) -> None:
         kernel = self._started()
         kernel.namespaces.pop(task_id, None)
+        kernel.published.pop(task_id, None)
         used = _used(kernel) | self._wanted
         kernel.networks = {i: n for i, n in kernel.networks.items() if i in used}
         kernel.endpoints = frozenset(e for e in kernel.endpoints if e.network_id in used)

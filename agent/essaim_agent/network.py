@@ -3,7 +3,7 @@
 `overlay` implements it with netlink; `fake_network` in memory. Both pass the same contract tests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -11,7 +11,8 @@ import msgspec
 from essaim_shared.errors import EssaimError
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
-from essaim_shared.objects import Attachment
+from essaim_shared.objects import Attachment, Task
+from essaim_shared.spec import PortConfig
 
 
 class NetworkError(EssaimError):
@@ -32,6 +33,11 @@ class TaskNetworks(Protocol):
         """Take over what an earlier run of the agent left; begin watching the kernel's tables."""
         ...
 
+    async def adopt_ports(self, tasks: Iterable[Task]) -> None:
+        """Tell once, after `start`, which tasks of an earlier run still have their ports; ports
+        that lead to any other are closed. Raises NetworkError."""
+        ...
+
     async def want(
         self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
     ) -> None:
@@ -43,16 +49,23 @@ class TaskNetworks(Protocol):
         ...
 
     async def attach(
-        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+        self,
+        task_id: TaskId,
+        attachments: Sequence[Attachment],
+        sysctls: Mapping[str, str],
+        ports: Sequence[PortConfig] = (),
     ) -> str:
         """Make the task's network namespace, complete, and return its path (`/run/netns/…`).
 
-        The networks must be wanted already. Repeating it for the same task is free.
+        The networks must be wanted already. `ports` of the node lead to the task from then on;
+        one that a process of the host or another task has is refused. Repeating it for the same
+        task is free.
         """
         ...
 
     async def detach(self, task_id: TaskId) -> None:
-        """Remove the namespace and its interfaces; no error when there is none."""
+        """Remove the namespace and its interfaces, and close its ports; no error when there is
+        none."""
         ...
 
     async def attached(self) -> frozenset[TaskId]:

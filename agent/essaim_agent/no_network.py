@@ -1,11 +1,12 @@
 """For executors whose tasks live on the host's network: nothing to make, nothing to keep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from essaim_agent.network import InterfaceCounters
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
-from essaim_shared.objects import Attachment
+from essaim_shared.objects import Attachment, Task
+from essaim_shared.spec import PortConfig
 
 
 class NoNetworks:
@@ -14,13 +15,20 @@ class NoNetworks:
     async def start(self) -> None:
         return
 
+    async def adopt_ports(self, tasks: Iterable[Task]) -> None:
+        return
+
     async def want(
         self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
     ) -> None:
         return
 
     async def attach(
-        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+        self,
+        task_id: TaskId,
+        attachments: Sequence[Attachment],
+        sysctls: Mapping[str, str],
+        ports: Sequence[PortConfig] = (),
     ) -> str:
         return ""
 

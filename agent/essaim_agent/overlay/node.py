@@ -4,17 +4,19 @@ All methods run on one thread (`task_networks` owns it), so nothing here is lock
 changes of the kernel's tables ever cross.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 import msgspec
 
 from essaim_agent.network import NetworkError
+from essaim_agent.overlay.host_ports import PublishedTask, holder_of
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY, Namespaces, is_namespace
 from essaim_agent.overlay.netlink import Kernel, write_sysctl
-from essaim_agent.overlay.packet_filter import PacketFilter
+from essaim_agent.overlay.packet_filter import PacketFilter, PortFilter, forget_flows
 from essaim_agent.overlay.plan import Operation, carried_out, plan
+from essaim_agent.overlay.port_check import check_ports_free
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import (
     UDP_PORT_DEFAULT,
@@ -27,6 +29,7 @@ from essaim_agent.overlay.tables import (
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import Attachment
+from essaim_shared.spec import PortConfig
 
 ATTEMPTS_MAX = 3
 """Somebody else may change the tables while a plan is carried out; then it is made anew."""
@@ -52,6 +55,11 @@ class OverlayNode:
         self._kernel = Kernel()
         self._namespaces = Namespaces(self._kernel, namespace_directory)
         self._packet_filter = PacketFilter()
+        self._port_filter = PortFilter()
+        self._published: dict[TaskId, PublishedTask] = {}
+        self._are_ports_known = False
+        """False until it is told which ports of an earlier run still count: until then they stay
+        as they are."""
         self._networks: Mapping[NetworkId, NodeNetwork] = {}
         self._endpoints: frozenset[Endpoint] = frozenset()
         self._is_told = False
@@ -120,14 +128,56 @@ class OverlayNode:
             break
         self._kernel.learn_names(self._present)
         self._packet_filter.apply(_subnets(self._present), is_check)
+        if self._are_ports_known:
+            self._apply_ports(is_check)
         return done
 
+    def adopt_ports(self, published: Mapping[TaskId, PublishedTask]) -> None:
+        self._published.update(published)
+        self._are_ports_known = True
+        self._apply_ports(is_check=False)
+
+    def _publish(self, task_id: TaskId, wanted: PublishedTask) -> None:
+        if self._published.get(task_id) == wanted:
+            return
+        holder = holder_of(self._published, wanted)
+        if holder is not None:
+            raise NetworkError(f"a port of task {task_id} is still held by task {holder}")
+        check_ports_free(wanted.keys)
+        self._published[task_id] = wanted
+        self._are_ports_known = True
+        try:
+            self._apply_ports(is_check=False)
+        except NetworkError:
+            del self._published[task_id]
+            raise
+        forget_flows(_udp_ports([wanted]))
+
+    def _unpublish(self, task_ids: Sequence[TaskId]) -> None:
+        gone = [self._published.pop(t) for t in task_ids if t in self._published]
+        if gone:
+            self._apply_ports(is_check=False)
+            forget_flows(_udp_ports(gone))
+
+    def _apply_ports(self, is_check: bool) -> None:
+        """The guard of the table stands before the loopback is opened to a bridge."""
+        subnets = _subnets(self._present)
+        self._port_filter.apply(self._published.values(), subnets, is_check)
+        for bridge in self._present.bridges if self._published else ():
+            write_sysctl(f"net/ipv4/conf/{bridge}/route_localnet", "1")
+
     def attach(
-        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+        self,
+        task_id: TaskId,
+        attachments: Sequence[Attachment],
+        sysctls: Mapping[str, str],
+        ports: Sequence[PortConfig] = (),
     ) -> str:
+        if ports and attachments:
+            self._publish(task_id, PublishedTask(attachments[0].address, tuple(ports)))
         path = self._namespaces.path(task_id)
-        ports = self._ports.get(task_id)
-        if ports is not None and is_namespace(path):
+        known = self._ports.get(task_id)
+        if known is not None and is_namespace(path):
             return str(path)
         check_sysctls(sysctls)
         if not attachments:
@@ -137,10 +187,11 @@ class OverlayNode:
                 raise NetworkError(
                     f"network {attachment.network_id} of task {task_id} is not on this node"
                 )
-        if ports is None:
-            ports = [port_name(task_id, attachment.network_id) for attachment in attachments]
+        devices = known
+        if devices is None:
+            devices = [port_name(task_id, attachment.network_id) for attachment in attachments]
         # Of a run whose namespace lost its path, or that was killed while it removed it.
-        leftover = [name for name in ports if name in self._present.ports]
+        leftover = [name for name in devices if name in self._present.ports]
         if leftover:
             self._namespaces.delete_ports(leftover)
         names = self._namespaces.make(task_id, attachments, self._networks, sysctls)
@@ -154,6 +205,7 @@ class OverlayNode:
 
     def detach(self, task_ids: Sequence[TaskId]) -> None:
         """All of them together. Raises NetworkError; repeating it takes up what is left."""
+        self._unpublish(task_ids)
         names: list[str] = []
         for task_id in task_ids:
             names.extend(self._ports.get(task_id, ()))
@@ -185,3 +237,7 @@ def _subnets(tables: Tables) -> list[str]:
         for bridge in tables.bridges.values()
         for interface in bridge.addresses
     ]
+
+
+def _udp_ports(published: Iterable[PublishedTask]) -> list[int]:
+    return [number for task in published for protocol, number in task.keys if protocol == "udp"]

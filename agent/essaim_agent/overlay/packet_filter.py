@@ -1,23 +1,56 @@
-"""Carries the rules of `firewall` out with nft and iptables; blocks its thread."""
+"""Carries the rules of `firewall` and `host_ports` out with nft, iptables and conntrack.
+
+Everything here blocks its thread.
+"""
 
 import subprocess
 from collections.abc import Iterable
 
 from essaim_agent.network import NetworkError
-from essaim_agent.overlay.firewall import TABLE, accept_script, translation_script
+from essaim_agent.overlay import firewall, host_ports
+from essaim_agent.overlay.firewall import accept_script, translation_script
+from essaim_agent.overlay.host_ports import PublishedTask, ports_script
 
 COMMAND_TIMEOUT_S = 20.0
 """Another program can hold iptables' lock for long when it loads thousands of rules."""
 
 ERROR_CHARS_MAX = 300
 
+CONNTRACK_NONE_FOUND = 1
+"""Its exit code when no entry matched."""
+
+
+class _Table:
+    """One nft table of ours: what was loaded last, and how the kernel listed it then."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.loaded = ""
+        """The script; empty before the first."""
+        self._listed = ""
+
+    def load(self, script: str, check: bool) -> bool:
+        """Make the kernel hold the script's table; with `check`, look even if it should already.
+        True when something had to be changed."""
+        is_changed = script != self.loaded
+        if not is_changed and not (check and self._listing() != self._listed):
+            return False
+        _run(["nft", "-f", "-"], script)
+        self.loaded = script
+        self._listed = self._listing()
+        return True
+
+    def _listing(self) -> str:
+        """The table without its counters; empty when there is none."""
+        completed = _completed(["nft", "-s", "list", "table", "ip", self._name])
+        return completed.stdout if completed.returncode == 0 else ""
+
 
 class PacketFilter:
-    """Remembers what it loaded last, and how the kernel listed it then."""
+    """The rules around the overlay."""
 
     def __init__(self) -> None:
-        self._loaded_script = ""
-        self._loaded_listing = ""
+        self._table = _Table(firewall.TABLE)
 
     def apply(self, subnets: Iterable[str], check: bool) -> bool:
         """Make the rules fit the subnets; with `check`, look in the kernel even if they should.
@@ -25,32 +58,50 @@ class PacketFilter:
         True when something had to be changed. Raises NetworkError.
         """
         script = translation_script(subnets)
-        is_changed = script != self._loaded_script
+        is_changed = script != self._table.loaded
         if not is_changed and not check:
             return False
-        if is_changed or self._listing() != self._loaded_listing:
-            _run(["nft", "-f", "-"], script)
-            self._loaded_script = script
-            self._loaded_listing = self._listing()
-            is_changed = True
+        is_changed = self._table.load(script, check)
         has_subnets = "masquerade" in script
         changes = accept_script(_run(["iptables-save", "-t", "filter"]), has_subnets)
         if changes:
             _run(["iptables-restore", "--noflush", "--wait", "5"], changes)
         return is_changed or bool(changes)
 
-    def _listing(self) -> str:
-        """Our table without its counters; empty when there is none."""
-        completed = _completed(["nft", "-s", "list", "table", "ip", TABLE])
-        return completed.stdout if completed.returncode == 0 else ""
+
+class PortFilter:
+    """The published ports of a node."""
+
+    def __init__(self) -> None:
+        self._table = _Table(host_ports.TABLE)
+
+    def apply(
+        self, published: Iterable[PublishedTask], subnets: Iterable[str], check: bool
+    ) -> bool:
+        """True when something had to be changed. Raises NetworkError."""
+        return self._table.load(ports_script(published, subnets), check)
+
+
+def forget_flows(udp_ports: Iterable[int]) -> None:
+    """Let clients that keep talking to a UDP port be looked at anew: the kernel takes their
+    packets for one endless connection to the task that had the port before."""
+    for number in udp_ports:
+        command = ["conntrack", "-D", "-p", "udp", "--orig-port-dst", str(number)]
+        completed = _completed(command)
+        if completed.returncode not in (0, CONNTRACK_NONE_FOUND):
+            raise _failure(command, completed)
 
 
 def _run(command: list[str], given: str = "") -> str:
     completed = _completed(command, given)
     if completed.returncode != 0:
-        complaint = " ".join(completed.stderr.split())[:ERROR_CHARS_MAX]
-        raise NetworkError(f"{' '.join(command)} failed ({completed.returncode}): {complaint}")
+        raise _failure(command, completed)
     return completed.stdout
+
+
+def _failure(command: list[str], completed: subprocess.CompletedProcess[str]) -> NetworkError:
+    complaint = " ".join(completed.stderr.split())[:ERROR_CHARS_MAX]
+    return NetworkError(f"{' '.join(command)} failed ({completed.returncode}): {complaint}")
 
 
 def _completed(command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:

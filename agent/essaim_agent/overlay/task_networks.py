@@ -12,13 +12,14 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from essaim_agent.network import InterfaceCounters, NetworkError
 from essaim_agent.overlay import rtnetlink as rt
+from essaim_agent.overlay.host_ports import published_tasks
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
 from essaim_agent.overlay.netlink import RECEIVE_BYTES, entry_of, open_notifications
 from essaim_agent.overlay.node import OverlayNode
@@ -28,7 +29,8 @@ from essaim_shared.clock import Clock
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.log import fields
 from essaim_shared.messages import Endpoint, NodeNetwork
-from essaim_shared.objects import Attachment
+from essaim_shared.objects import Attachment, Task
+from essaim_shared.spec import PortConfig
 
 CHECK_PERIOD_S = 30.0
 NOTIFIED_CHECK_DELAY_S = 0.05
@@ -109,6 +111,10 @@ class OverlayNetworks:
             self._node = self._watch = self._listener = None
         self._thread.shutdown()
 
+    async def adopt_ports(self, tasks: Iterable[Task]) -> None:
+        adopted = published_tasks(tasks)
+        await self._run(lambda node: node.adopt_ports(adopted))
+
     async def want(
         self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
     ) -> None:
@@ -117,9 +123,13 @@ class OverlayNetworks:
             _log.debug("overlay changed %s", fields(operations=len(done)))
 
     async def attach(
-        self, task_id: TaskId, attachments: Sequence[Attachment], sysctls: Mapping[str, str]
+        self,
+        task_id: TaskId,
+        attachments: Sequence[Attachment],
+        sysctls: Mapping[str, str],
+        ports: Sequence[PortConfig] = (),
     ) -> str:
-        return await self._run(lambda node: node.attach(task_id, attachments, sysctls))
+        return await self._run(lambda node: node.attach(task_id, attachments, sysctls, ports))
 
     async def detach(self, task_id: TaskId) -> None:
         self._leaving.append(task_id)
