@@ -89,12 +89,16 @@ def master_config(topology: Topology, host: Host) -> str:
         f'http_listen = "{host.address}:{host.http_port}"\n'
         f'raft_listen = "{host.address}:{host.raft_port}"\n'
         f"bus_servers = {_toml_strings(bus_servers(topology, host))}\n"
+        f'seal_key_file = "{host.seal_key_file}"\n'
         f"{members}"
         f"\n[overlay]\n"
         f'subnet = "{OVERLAY_SUBNET}"\n'
         f"vni = {topology.overlay_vni}\n"
         f"udp_port = {host.overlay_udp_port}\n"
         f"mtu = {OVERLAY_MTU_BYTES}\n"
+        # A lab has no way out: asking Docker Hub would only cost time.
+        f"\n[images]\n"
+        f'unasked_registries = ["docker.io"]\n'
     )
 
 

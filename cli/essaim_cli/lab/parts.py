@@ -21,6 +21,7 @@ from essaim_cli.lab.processes import (
 )
 from essaim_cli.lab.topology import Host, PartName, Topology
 from essaim_shared.clock import Clock, wait_until
+from essaim_shared.sealing import new_data_key_text, write_private
 
 READY_TIMEOUT_S = 30.0
 READY_POLL_S = 0.05
@@ -81,8 +82,18 @@ def write_config(topology: Topology, host: Host, runtime: Path | None, major: in
     if host.is_master:
         (host.data_dir / "master").mkdir(parents=True, exist_ok=True)
         texts["master"] = config_files.master_config(topology, host)
+        _write_seal_key(topology, host)
     for part, text in texts.items():
         host.config_file(part).write_text(text)
+
+
+def _write_seal_key(topology: Topology, host: Host) -> None:
+    """The same for all masters of a lab, drawn once: what it sealed outlives the processes."""
+    if not host.seal_key_file.exists():
+        present = (other.seal_key_file for other in topology.masters)
+        source = next((path for path in present if path.exists()), None)
+        text = new_data_key_text() if source is None else source.read_text()
+        write_private(host.seal_key_file, text.encode())
 
 
 def command_of(host: Host, part: PartName) -> list[str]:

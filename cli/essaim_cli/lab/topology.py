@@ -127,6 +127,11 @@ class Host:
         return self.run_dir / "master.sock"
 
     @property
+    def seal_key_file(self) -> Path:
+        """Of the masters: a copy for each, with the same content."""
+        return self.data_dir / "seal.key"
+
+    @property
     def agent_run_dir(self) -> Path:
         return self.run_dir / "agent"
 

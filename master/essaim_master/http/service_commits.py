@@ -1,9 +1,12 @@
 """How a handler finds the service that it changes, and writes it under the client's version."""
 
+from collections.abc import Callable
+
 from essaim_master.http.api import Api
 from essaim_master.http.lookup import find_service
 from essaim_master.state.keys import service_key
 from essaim_master.state.service_changes import service_writes
+from essaim_master.state.writes import Writes
 from essaim_shared.errors import AmbiguousName, NotFound, VersionConflict
 from essaim_shared.objects import Service
 
@@ -36,9 +39,17 @@ class ServiceCommits:
                 raise VersionConflict
         return service
 
-    async def commit(self, before: Service, after: Service, version: int) -> None:
-        """Write a change of a service with its history. Raises VersionConflict."""
+    async def commit(
+        self,
+        before: Service,
+        after: Service,
+        version: int,
+        add: Callable[[Writes], None] = lambda writes: None,
+    ) -> None:
+        """Write a change of a service with its history, and what `add` puts beside it. Raises
+        VersionConflict."""
         writes = service_writes(self._api.state.revisions_of(before.id), before, after)
+        add(writes)
         writes.expect(service_key(before.id), version)
         if not await self._api.commit(writes):
             raise VersionConflict

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response
-from essaim_master.http.image_name import familiar_image, is_image
+from essaim_master.http.image_name import familiar_image
+from essaim_master.http.validation.container import is_image
 from essaim_master.images.answers import Credentials, decode_credentials, parse_credentials
 from essaim_master.images.errors import RegistryError
 from essaim_master.images.reference import is_pinned, without_digest

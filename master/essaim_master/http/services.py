@@ -19,6 +19,7 @@ from essaim_master.http.encoded_objects import encode_list
 from essaim_master.http.filters import SERVICE_FILTERS, decode_filters, service_matcher
 from essaim_master.http.lookup import find_service
 from essaim_master.http.service_commits import ServiceCommits
+from essaim_master.http.service_images import ServiceImages, image_request
 from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
@@ -38,9 +39,6 @@ from essaim_shared.objects import Service
 from essaim_shared.random_name import random_name
 from essaim_shared.spec import ServiceSpec
 
-NO_CREDENTIALS = ("", "e30", "e30=", "bnVsbA==")
-"""What clients send in X-Registry-Auth when they have none: nothing, {} and null in base64."""
-
 NAME_ATTEMPTS_MAX = 10
 """Draws of a random name until one is free."""
 
@@ -49,6 +47,7 @@ class ServiceRoutes:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._commits = ServiceCommits(api)
+        self._images = ServiceImages(api)
 
     def routes(self) -> list[Route]:
         return [
@@ -90,12 +89,15 @@ class ServiceRoutes:
 
     async def create(self, request: Request) -> Response:
         spec = decode_service_spec(await read_body(request))
+        asked = image_request(request, is_new=True)
+        spec, warnings = await self._images.pinned(asked, spec)
         for attempt in range(NAME_ATTEMPTS_MAX):
             service = self._new_service(spec, attempt)
             writes = service_writes({}, None, service)
             writes.claim_name(service)
+            self._images.write_credentials(asked, writes, service.id)
             if await self._api.commit(writes):
-                return json_response({"ID": service.id, "Warnings": _warnings(request)}, 201)
+                return json_response({"ID": service.id, "Warnings": warnings or None}, 201)
             if spec.name:
                 break
         raise Conflict(
@@ -111,13 +113,19 @@ class ServiceRoutes:
             raise InvalidRequest(f"unrecognized rollback option {rollback}")
         spec = None if rollback == "previous" else decode_service_spec(body)
         service = await self._commits.at_version(request.path_params["reference"], version)
-        now_ns = self._api.clock.wall_ns()
+        asked, warnings = image_request(request, is_new=False), list[str]()
         if spec is None:
-            changed = swapped_service(service, now_ns)
+            changed = swapped_service(service, self._api.clock.wall_ns())
         else:
-            changed = updated_service(service, spec, now_ns)
-        await self._commits.commit(service, changed, version)
-        return json_response({"Warnings": _warnings(request)})
+            spec, warnings = await self._images.pinned(asked, spec, service.spec, service.id)
+            changed = updated_service(service, spec, self._api.clock.wall_ns())
+        await self._commits.commit(
+            service,
+            changed,
+            version,
+            lambda writes: self._images.write_credentials(asked, writes, service.id),
+        )
+        return json_response({"Warnings": warnings or None})
 
     async def delete(self, request: Request) -> Response:
         service = await self._commits.find(request.path_params["reference"])
@@ -143,12 +151,3 @@ class ServiceRoutes:
             spec = msgspec.structs.replace(spec, name=name)
         service_id = ServiceId(new_id(self._api.rng))
         return created_service(spec, service_id, self._api.clock.wall_ns())
-
-
-def _warnings(request: Request) -> list[str] | None:
-    if request.headers.get("X-Registry-Auth", "") in NO_CREDENTIALS:
-        return None
-    return [
-        "registry credentials are not passed on to the nodes yet: log in to the registry "
-        "on each node that shall pull the image"
-    ]

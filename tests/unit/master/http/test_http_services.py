@@ -336,15 +336,6 @@ async def test_a_content_type_may_name_its_character_set(world) -> None:
     assert answer.status == 201
 
 
-@pytest.mark.parametrize(
-    ("credentials", "warned"), [("", False), ("e30=", False), ("eyJhIjoiYiJ9", True)]
-)
-async def test_credentials_that_nobody_passes_on_are_warned_of(world, credentials, warned) -> None:
-    headers = {"Content-Type": "application/json", "X-Registry-Auth": credentials}
-    answer = await world.call("POST", "/services/create", body_of(), headers=headers)
-    assert answer.status == 201
-    assert bool(answer.json["Warnings"]) is warned
-
 
 async def test_logs_are_refused_with_a_reason(world) -> None:
     await world.create("web")
