@@ -5,6 +5,7 @@ is given each task that changed, so the two cannot drift apart: a task's share i
 always removed as it was entered.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,6 +24,9 @@ SlotName = int | NodeId
 
 SlotKey = tuple[ServiceId, SlotName]
 
+RunKey = tuple[ServiceId, int]
+"""(service, iteration) of a job."""
+
 GatewayKey = tuple[NetworkId, NodeId]
 
 
@@ -39,6 +43,18 @@ class NodeLoad:
     """`tasks`, for each service that has any."""
 
 
+@dataclass(slots=True)
+class RunTally:
+    """How far one iteration of a job is: for each slot the number of its tasks of a kind."""
+
+    used: dict[SlotName, int] = field(default_factory=dict)
+    """That are not to be removed."""
+    at_work: dict[SlotName, int] = field(default_factory=dict)
+    """That are wanted and have not completed; those that failed until the orchestrator has seen
+    to it."""
+    complete: dict[SlotName, int] = field(default_factory=dict)
+
+
 class _Share(msgspec.Struct, frozen=True):
     """One task's part in the sums."""
 
@@ -53,6 +69,9 @@ class _Share(msgspec.Struct, frozen=True):
     nano_cpus: int
     memory_bytes: int
     networks: tuple[NetworkId, ...]
+    iteration: int | None
+    is_at_work: bool
+    is_complete: bool
 
 
 class ControlIndex:
@@ -66,6 +85,8 @@ class ControlIndex:
         self.occupied: dict[ServiceId, dict[SlotName, int]] = {}
         """For each slot how many of its tasks are not to be removed; slots without any are left
         out."""
+        self.runs: dict[RunKey, RunTally] = {}
+        """Of jobs, those with any task."""
         self.loads: dict[NodeId, NodeLoad] = {}
         self.pending: dict[GroupKey, dict[TaskId, None]] = {}
         """Tasks without a node that are to run, oldest first."""
@@ -97,6 +118,9 @@ class ControlIndex:
         share = self._shares.get(task_id)
         return share is not None and share.node_id is not None
 
+    def tally(self, service_id: ServiceId, iteration: int) -> RunTally:
+        return self.runs.get((service_id, iteration)) or RunTally()
+
     def slot_tasks(self, service_id: ServiceId, slot: SlotName) -> list[Task]:
         """Of one slot, oldest first."""
         found = list(self.slots.get(service_id, {}).get(slot, {}).values())
@@ -112,7 +136,9 @@ class ControlIndex:
         task = self._state.tasks.get(task_id)
         if task is None:
             return None
-        has_ended = self._state.observed(task_id).is_terminal
+        observed = self._state.observed(task_id)
+        has_ended = observed.is_terminal
+        is_complete = observed is TaskState.COMPLETE
         is_wanted = task.is_wanted and not has_ended
         holds = task.node_id is not None and not has_ended
         resources = task.spec.resources
@@ -128,6 +154,9 @@ class ControlIndex:
             nano_cpus=0 if reservations is None else reservations.nano_cpus,
             memory_bytes=0 if reservations is None else reservations.memory_bytes,
             networks=tuple(attachment.network_id for attachment in task.attachments),
+            iteration=task.iteration,
+            is_at_work=task.is_wanted and not is_complete,
+            is_complete=is_complete,
         )
 
     def _add(self, task_id: TaskId, share: _Share) -> None:
@@ -135,6 +164,10 @@ class ControlIndex:
         if not share.is_leaving:
             occupied = self.occupied.setdefault(share.service_id, {})
             occupied[share.slot] = occupied.get(share.slot, 0) + 1
+        if share.iteration is not None:
+            tally = self.runs.setdefault((share.service_id, share.iteration), RunTally())
+            for slots in _counted(tally, share):
+                slots[share.slot] = slots.get(share.slot, 0) + 1
         if share.pending is not None:
             self.pending.setdefault(share.pending, {})[task_id] = None
         if share.node_id is None:
@@ -166,6 +199,8 @@ class ControlIndex:
                 del occupied[share.slot]
                 if not occupied:
                     del self.occupied[share.service_id]
+        if share.iteration is not None:
+            self._leave_run((share.service_id, share.iteration), share)
         if share.pending is not None:
             group = self.pending[share.pending]
             del group[task_id]
@@ -183,6 +218,15 @@ class ControlIndex:
                 del load.by_service[share.service_id]
         return self._detach(share.node_id, share.networks)
 
+    def _leave_run(self, key: RunKey, share: _Share) -> None:
+        tally = self.runs[key]
+        for slots in _counted(tally, share):
+            slots[share.slot] -= 1
+            if not slots[share.slot]:
+                del slots[share.slot]
+        if not (tally.used or tally.at_work or tally.complete):
+            del self.runs[key]
+
     def _detach(self, node_id: NodeId, networks: tuple[NetworkId, ...]) -> tuple[GatewayKey, ...]:
         left = []
         for network_id in networks:
@@ -192,6 +236,16 @@ class ControlIndex:
                 del self.attached[key]
                 left.append(key)
         return tuple(left)
+
+
+def _counted(tally: RunTally, share: _Share) -> Iterator[dict[SlotName, int]]:
+    """The counts of a run in which a task stands."""
+    if not share.is_leaving:
+        yield tally.used
+        if share.is_at_work:
+            yield tally.at_work
+        if share.is_complete:
+            yield tally.complete
 
 
 def _age(task: Task) -> tuple[int, str]:

@@ -9,13 +9,13 @@ import random
 
 from essaim_master.control.allocator import Cursors
 from essaim_master.control.effects import Effects
+from essaim_master.control.eligibility import Eligibility
 from essaim_master.control.orchestrator import (
     fill_service,
     reconcile_service,
     reconcile_slot,
 )
 from essaim_master.control.placer import Placer
-from essaim_master.control.slots import Progress
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes
@@ -70,6 +70,8 @@ def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> N
     """Decide for whole services first, then for single slots. The state does not move during a
     slice, so no slot may be looked at twice: it would be given two tasks."""
     looked_at = set()
+    eligibility = Eligibility(state)
+    index = worklist.index
     for service_id in list(worklist.services):
         if effects.is_full:
             break
@@ -77,30 +79,22 @@ def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> N
         del worklist.services[service_id]
         worklist.filling.pop(service_id, None)
         worklist.updating.discard(service_id)
-        progress = reconcile_service(state, worklist.index, service_id, effects)
+        progress = reconcile_service(state, index, eligibility, service_id, effects)
         worklist.wake_at(service_id, effects.wakes.get(service_id))
-        # What is not done goes to the end, behind those that still wait.
-        if progress is Progress.INTERRUPTED:
-            worklist.services[service_id] = None
-        elif progress is Progress.FILLING:
-            worklist.filling[service_id] = None
-        elif progress is Progress.UPDATING:
-            worklist.updating.add(service_id)
+        worklist.put_back(service_id, progress)
     for service_id in list(worklist.filling):
         if effects.is_full:
             break
         if service_id not in worklist.services:
             del worklist.filling[service_id]
-            if fill_service(state, worklist.index, service_id, effects):
-                worklist.services[service_id] = None  # it may have to be updated as well
-            else:
-                worklist.filling[service_id] = None
-    for service_id, number in list(worklist.slots):
+            worklist.put_back(service_id, fill_service(state, index, service_id, effects))
+    for service_id, key in list(worklist.slots):
         if effects.is_full:
             break
-        del worklist.slots[service_id, number]
+        del worklist.slots[service_id, key]
         if service_id not in looked_at:
-            reconcile_slot(state, worklist.index, service_id, number, effects)
+            progress = reconcile_slot(state, index, eligibility, service_id, key, effects)
+            worklist.put_back(service_id, progress)
     for service_id, at_ns in effects.wakes.items():
         if service_id not in looked_at:
             worklist.wake_at(service_id, at_ns)

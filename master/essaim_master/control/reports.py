@@ -18,9 +18,10 @@ def accepted_status(
 ) -> TaskStatus | None:
     """The status to write, or None for a report that says nothing new.
 
-    Only the task's own node may speak of it, and only from ACCEPTED on. The state grows; within
-    one state later words replace earlier ones. `known` is what the state holds, or what an
-    earlier report of the same batch is about to write.
+    Only the task's own node may speak of it, and only from ACCEPTED on. The state grows; of two
+    words in one state the one with more `readiness_changes` is right, and of two with as many the
+    later one. `known` is what the state holds, or what an earlier report of the same batch is
+    about to write.
     """
     task = state.tasks.get(reported.task_id)
     if task is None or task.node_id != node_id:
@@ -37,11 +38,19 @@ def accepted_status(
         err=status.err[:STATUS_ERROR_CHARS_MAX],
         message=status.message[:STATUS_ERROR_CHARS_MAX],
     )
-    if status.state is before and known is not None:
-        is_later = taken.timestamp_ns >= known.timestamp_ns
-        if not is_later or msgspec.structs.replace(taken, timestamp_ns=known.timestamp_ns) == known:
-            return None
+    if status.state is before and known is not None and not _is_news(taken, known):
+        return None
     return taken
+
+
+def _is_news(taken: TaskStatus, known: TaskStatus) -> bool:
+    """Of two words in one state. Clocks of nodes are set; the count of readiness never goes back,
+    not even with the agent's journal."""
+    if taken.readiness_changes != known.readiness_changes:
+        return taken.readiness_changes > known.readiness_changes
+    if taken.timestamp_ns < known.timestamp_ns:
+        return False
+    return msgspec.structs.replace(taken, timestamp_ns=known.timestamp_ns) != known
 
 
 def _started_ns(status: TaskStatus, known: TaskStatus | None) -> int:

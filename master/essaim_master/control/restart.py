@@ -1,7 +1,12 @@
 """Whether and when an ended task's slot gets another task. Pure.
 
-Unlike Swarm's, the delay doubles with each failure in a row, and the count stands in the state
-(`Task.failures`), so a new leader goes on where the old one was.
+As SwarmKit's manager/orchestrator/restart, with three differences:
+
+* the delay doubles with each failure in a row;
+* the history stands in the state (`Task.failures`, `Task.restarts_ns`) and not in the leader's
+  memory, so a new leader goes on where the old one was;
+* a task that its node has lost uses up no attempt: the operator who drains nodes must not use up
+  the patience that was meant for the program.
 """
 
 import msgspec
@@ -18,6 +23,10 @@ RECOVERED_AFTER_NS_MIN = 10 * 1_000_000_000
 REPEATED_DELAY_NS_MIN = 100_000_000
 """From the second failure in a row on, also under a delay of 0: a task that fails at once must
 not keep the whole cluster busy."""
+
+ATTEMPTS_MAX = 1_000
+"""A policy that allows more attempts has no limit: their times travel with every task of the slot,
+and at the default delays so many take over three days."""
 
 DOUBLINGS_MAX = 40
 """2**40 ns is over 18 minutes even from 1 ns; keeps the arithmetic small."""
@@ -44,7 +53,8 @@ def replacement_of(
 
     `is_lost` means that the task did not end by itself: its node was drained, went down or
     stopped it. Such a task counts as no failure and is replaced without delay, but under the
-    condition `none` not at all (as Swarm: what must run at most once is not run twice).
+    condition `none` not at all (as Swarm: what must run at most once is not run twice). Of a job
+    a task that has completed is never replaced, so there `any` means `on-failure`.
     """
     policy = task.spec.restart_policy or DEFAULT_POLICY
     state = TaskState.NEW if status is None else status.state
@@ -52,18 +62,38 @@ def replacement_of(
         return None
     if is_lost or state in (TaskState.SHUTDOWN, TaskState.ORPHANED) or not state.is_terminal:
         still_waiting = task.desired_state is TaskState.READY
-        return Replacement(task.failures, task.not_before_ns if still_waiting else 0)
-    if policy.condition == "on-failure" and state is TaskState.COMPLETE:
+        not_before_ns = task.not_before_ns if still_waiting else 0
+        return Replacement(task.failures, not_before_ns, task.restarts_ns)
+    is_job = task.iteration is not None
+    if state is TaskState.COMPLETE and (is_job or policy.condition == "on-failure"):
         return None
     if task.desired_state is TaskState.READY:
         # It could not even be prepared, ahead of its time: the same attempt is made once more
         # now that its time has come.
-        return Replacement(task.failures, 0)
+        return Replacement(task.failures, 0, task.restarts_ns)
+    restarts_ns: tuple[int, ...] = ()
+    if policy.max_attempts and policy.max_attempts <= ATTEMPTS_MAX:
+        restarts_ns = attempts_within(policy, task.restarts_ns, now_ns)
+        if len(restarts_ns) >= policy.max_attempts:
+            return None
+        restarts_ns = (*restarts_ns, now_ns)
     failures = 1 if _was_healthy(policy, status) else task.failures + 1
-    if policy.max_attempts and failures > policy.max_attempts:
-        return None
     delay_ns = restart_delay_ns(policy, failures)
-    return Replacement(failures, now_ns + delay_ns if delay_ns else 0)
+    return Replacement(failures, now_ns + delay_ns if delay_ns else 0, restarts_ns)
+
+
+def attempts_within(
+    policy: RestartPolicy, restarts_ns: tuple[int, ...], now_ns: int
+) -> tuple[int, ...]:
+    """The earlier attempts that still count: those inside the policy's window, or all.
+
+    One that lies ahead was made by another clock and counts as made now: it must neither be
+    forgiven nor stay for longer than the window.
+    """
+    if not policy.window:
+        return restarts_ns
+    made_ns = (min(at_ns, now_ns) for at_ns in restarts_ns)
+    return tuple(at_ns for at_ns in made_ns if at_ns > now_ns - policy.window)
 
 
 def ended_early(task: Task, status: TaskStatus | None, now_ns: int) -> bool:

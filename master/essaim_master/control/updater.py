@@ -1,38 +1,286 @@
-"""How a change of a service's template reaches its tasks. Pure."""
+"""How a change of a service's template reaches its tasks. Pure.
+
+Rules
+-----
+* As many slots as `parallelism` allows are changed at the same time. A slot that is done, and has
+  rested for `delay`, makes room for the next one at once: there are no batches that wait for
+  their slowest.
+* stop-first: the old task is ordered to stop, and its end brings the new one. start-first: the new
+  one is made beside the old, which is stopped once the new one runs and is ready.
+* Slots that do not run are changed at once: that costs no availability, and it is how a broken
+  template is repaired.
+* What can be adopted without a new container is adopted at once (`dirty`).
+* An update that is paused, or waits for a promotion, brings nobody the new template: a task that
+  ends meanwhile is followed by one of its own template.
+* More failures than `max_failure_ratio` of the slots that were to be changed, or no progress
+  within the deadline, end the update by its failure action.
+
+Everything is read from the tasks and the `UpdateStatus`, so a new leader goes on where the old one
+was. Of one generation of the service the status moves like this:
+
+    (none) ------> updating ---> completed              rollback_started ---> rollback_completed
+                    |   ^
+                    v   | promoted                      rollback_started ---> rollback_paused
+                   paused
+
+A rollback by the failure action makes a new generation of the service, which begins with
+`rollback_started`. Source: swarmkit manager/orchestrator/update/updater.go; the deadline is that of
+Kubernetes' Deployments, the steps with promotion are Nomad's canaries.
+"""
 
 from collections.abc import Sequence
 
-from essaim_master.control.effects import Effects
-from essaim_master.control.index import SlotName
+from essaim_master.control.conditions import LOST, condition_of
+from essaim_master.control.dirty import Verdict, verdict_on
+from essaim_master.control.effects import Effects, Template
+from essaim_master.control.index import ControlIndex, SlotName
+from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
 from essaim_master.control.slots import FRESH, Progress, Slot
-from essaim_shared.objects import Service, Task
+from essaim_master.control.update_fit import NodeRoom
+from essaim_master.control.update_policy import policy_of
+from essaim_master.control.update_slots import Phase, SlotProgress, progress_of
+from essaim_master.control.update_slots import ended_early as failed_early
+from essaim_master.control.update_verdict import Tally, next_status, rollback_writes
+from essaim_master.state.cluster_state import ClusterState
+from essaim_shared.objects import Service, Task, UpdateStatus
 from essaim_shared.task_state import TaskState
 
+ACTIVE = frozenset({"updating", "rollback_started"})
+"""States of an update in which slots are changed."""
 
-def update_service(service: Service, slots: Sequence[Slot], effects: Effects) -> Progress:
-    """The next step of replacing tasks that were made from an older template."""
-    running_stale: list[Task] = []
-    is_changing = False
-    for slot in slots:
-        current = slot.current
-        if current is None:
-            is_changing |= not slot.is_finished
-        elif current.spec_version == service.spec_version:
-            is_changing |= not slot.is_running
-        elif slot.is_running:
-            running_stale.append(current)
+
+def is_outdated(service: Service, slot: Slot) -> bool:
+    """Whether the slot has a task of another template."""
+    version, current = service.spec_version, slot.current
+    return slot.youngest.spec_version != version or (
+        current is not None and current.spec_version != version
+    )
+
+
+def begin_rollout(
+    state: ClusterState,
+    index: ControlIndex,
+    service: Service,
+    slots: Sequence[Slot],
+    effects: Effects,
+) -> "Rollout | None":
+    """The rollout of a service that is in an update, or is to be; None for all others."""
+    if not _is_updating(state, service, slots):
+        return None
+    return Rollout(state, index, service, slots, effects)
+
+
+def _is_updating(state: ClusterState, service: Service, slots: Sequence[Slot]) -> bool:
+    """Whether there is anything for an updater to look at: tasks of another template, or an
+    update of this generation that has not ended."""
+    status = state.update_status.get(service.id)
+    if status is not None and status.generation == service.generation:
+        if status.state in ACTIVE:
+            return True
+    elif service.is_rollback:
+        return True
+    return any(is_outdated(service, slot) for slot in slots)
+
+
+class Rollout:
+    """One look at a service in its update. What each slot may do is settled when it is made; the
+    orchestrator asks while it maintains the slots, and then lets it `advance`."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        index: ControlIndex,
+        service: Service,
+        slots: Sequence[Slot],
+        effects: Effects,
+    ) -> None:
+        self._state = state
+        self._service = service
+        self._effects = effects
+        self._policy = policy_of(service)
+        self._room = NodeRoom(state, index, service)
+        self._found = [
+            progress_of(state, service, slot, self._policy, effects.now_ns)
+            for slot in sorted(slots, key=_order)
+        ]
+        self._adopt_at_once()
+        self._give_up_blocked()
+        self._quota = self._policy.quota(len(slots), service.promotions)
+        self._status = self._decide()
+        self._is_active = self._status is not None and self._status.state in ACTIVE
+        self._begun = self._count(Phase.FRESH, Phase.CHANGING, Phase.CHANGED, Phase.FAILED)
+        self._busy = self._count(Phase.CHANGING)
+        self._held: dict[SlotName, Template] = {}
+        self._allot_idle_slots()
+
+    def companion(self, slot: Slot) -> Task | None:
+        """A second task that the slot keeps beside its current one: the new one of a start-first
+        update, alive or waiting for its delay."""
+        current, newest = slot.current, slot.youngest
+        version = self._service.spec_version
+        if current is None or newest is current or newest.spec_version != version:
+            return None
+        if current.spec_version == version or not self._is_active:
+            return None
+        if slot.successor is newest or self._waits(newest):
+            return newest
+        return None
+
+    def held_template(self, slot: Slot) -> Template | None:
+        """What a new task of the slot is made from while the update does not reach it; None: the
+        service's present template."""
+        return self._held.get(slot.key)
+
+    def has_failed(self, task: Task) -> bool:
+        """Whether the one that follows this task bears that the update has failed in its slot."""
+        status = self._state.task_status.get(task.id)
+        return task.has_update_failed or failed_early(task, status, self._policy.monitor_ns)
+
+    def advance(self) -> Progress:
+        """Take the next steps, as far as the slice has room, and say when to look again."""
+        if self._is_active:
+            for found in self._found:
+                if self._effects.is_full:
+                    return Progress.INTERRUPTED
+                self._advance_slot(found)
+            self._ask_for_wakes()
+        return Progress.UPDATING
+
+    def _advance_slot(self, found: SlotProgress) -> None:
+        slot = found.slot
+        match found.phase:
+            case Phase.IDLE if slot.key not in self._held and slot.current is not None:
+                self._replace_idle(slot, slot.current)
+            case Phase.RUNNING if self._begun < self._quota and self._has_worker():
+                self._begun += 1
+                self._begin(slot, found.task)
+            case Phase.CHANGING | Phase.FAILED if slot.successor is found.task:
+                if found.task.desired_state is TaskState.READY and is_due(
+                    found.task, self._effects.now_ns
+                ):
+                    self._effects.start(found.task)
+            case Phase.FAILED if slot.current is not None and slot.current is not found.task:
+                self._retry_beside(slot, found.task)
+            case _:
+                pass
+
+    def _has_worker(self) -> bool:
+        return not self._policy.parallelism or self._busy < self._policy.parallelism
+
+    def _begin(self, slot: Slot, task: Task) -> None:
+        if self._verdict(task) is Verdict.RESIZE:
+            self._effects.adopt(task, self._service, is_resized=True)
+            self._busy += self._policy.delay_ns > 0
+            return
+        self._busy += 1
+        if self._policy.is_start_first:
+            self._effects.create(self._service, slot.key, FRESH, slot.tasks[-1])
         else:
-            is_changing = True
-            _replace_idle(service, slot.key, current, effects)
-    if running_stale and not is_changing:
-        effects.desire(min(running_stale, key=lambda task: task.slot), TaskState.SHUTDOWN)
-    return Progress.UPDATING if running_stale else Progress.DONE
+            self._effects.desire(task, TaskState.SHUTDOWN)
+
+    def _retry_beside(self, slot: Slot, failed: Task) -> None:
+        """The new task of a start-first slot failed under an update that goes on: its restart
+        policy tells whether and when the next one is made. The old task runs on."""
+        if self._waits(failed):
+            return
+        status = self._state.task_status.get(failed.id)
+        is_lost = condition_of(self._state, failed.node_id) in LOST
+        replacement = replacement_of(failed, status, is_lost, self._effects.now_ns)
+        if replacement is not None:
+            self._make_next(slot, replacement, failed)
+
+    def _make_next(self, slot: Slot, replacement: Replacement, failed: Task) -> None:
+        self._effects.create(
+            self._service, slot.key, replacement, slot.tasks[-1], has_update_failed=True
+        )
+
+    def _replace_idle(self, slot: Slot, stale: Task) -> None:
+        """Give up a task that does not run yet. One that no node knows leaves no trace."""
+        if stale.node_id is None:
+            self._effects.delete(stale.id)
+            self._effects.create(self._service, slot.key, FRESH, stale)
+        else:
+            self._effects.desire(stale, TaskState.SHUTDOWN)
+
+    def _waits(self, task: Task) -> bool:
+        return ended_early(task, self._state.task_status.get(task.id), self._effects.now_ns)
+
+    # What is settled when it is made.
+
+    def _adopt_at_once(self) -> None:
+        """Tasks that need nothing but the new version are no part of the rollout."""
+        for found in list(self._found):
+            if found.phase not in (Phase.RUNNING, Phase.IDLE):
+                continue
+            task = found.slot.current
+            if task is not None and self._verdict(task) is Verdict.ADOPT:
+                self._effects.adopt(task, self._service, is_resized=False)
+                found.phase = Phase.FRESH
+
+    def _give_up_blocked(self) -> None:
+        """Under `continue` the deadline holds for each slot: a worker that has waited so long
+        takes the next one."""
+        deadline_ns = self._policy.deadline_ns
+        if self._policy.failure_action != "continue" or not deadline_ns:
+            return
+        for found in self._found:
+            if not found.is_blocked:
+                continue
+            until_ns = found.task.updated_ns + deadline_ns
+            if self._effects.now_ns < until_ns:
+                self._effects.wake(self._service.id, until_ns)
+            else:
+                found.phase, found.is_counted, found.is_blocked = Phase.FAILED, True, False
+
+    def _verdict(self, task: Task) -> Verdict:
+        is_running = self._state.observed(task.id) is TaskState.RUNNING
+        return verdict_on(self._service, task, is_running=is_running, fits=self._room.fits)
+
+    def _decide(self) -> UpdateStatus | None:
+        """The status of this generation as it stands after this look."""
+        state, service, effects = self._state, self._service, self._effects
+        present = state.update_status.get(service.id)
+        if present is not None and present.generation != service.generation:
+            present = None
+        tally = Tally(state, self._found, self._policy, self._quota)
+        decided = next_status(service, present, tally, self._policy, effects.now_ns)
+        if decided.is_rolled_back:
+            effects.rollbacks[service.id] = rollback_writes(
+                state, service, decided.message, effects.now_ns
+            )
+            return None
+        status = decided.status
+        if status is not None and status != present:
+            effects.update_status[service.id] = status
+        if decided.wake_ns:
+            effects.wake(service.id, decided.wake_ns)
+        return status
+
+    def _allot_idle_slots(self) -> None:
+        """Which slots without a running task get the new template now."""
+        for found in self._found:
+            if found.phase is not Phase.IDLE:
+                continue
+            if self._is_active and self._begun < self._quota:
+                self._begun += 1
+                self._busy += 1
+            else:
+                task = found.task
+                self._held[found.slot.key] = Template(task.spec, task.spec_version)
+
+    def _count(self, *phases: Phase) -> int:
+        return sum(1 for found in self._found if found.phase in phases)
+
+    def _ask_for_wakes(self) -> None:
+        """Look again when a slot has rested."""
+        now_ns = self._effects.now_ns
+        for found in self._found:
+            if found.phase is Phase.CHANGING and not found.is_blocked:
+                self._effects.wake(
+                    self._service.id, max(found.changed_ns + self._policy.delay_ns, now_ns + 1)
+                )
 
 
-def _replace_idle(service: Service, key: SlotName, stale: Task, effects: Effects) -> None:
-    """Give up a task that does not run yet. One that no node knows leaves no trace."""
-    if stale.node_id is None:
-        effects.delete(stale.id)
-        effects.create(service, key, FRESH, stale)
-    else:
-        effects.desire(stale, TaskState.SHUTDOWN)
+def _order(slot: Slot) -> tuple[int, str]:
+    """The lowest number first; nodes by their ids."""
+    return (slot.key, "") if isinstance(slot.key, int) else (0, slot.key)

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from essaim_master.control.conditions import LOST, condition_of
 from essaim_master.control.index import ControlIndex, GatewayKey, GroupKey, SlotKey
 from essaim_master.control.node_upkeep import NodeUpkeep
+from essaim_master.control.slots import Progress
 from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import NodeId, ServiceId, TaskId
-from essaim_shared.objects import NodeObject, NodeStatus, Task, TaskStatus
+from essaim_shared.objects import NodeObject, NodeStatus, Service, Task, TaskStatus
 from essaim_shared.task_state import TaskState
 
 CLOCK_SLEW_NS_MAX = 1_000_000_000
@@ -38,6 +39,8 @@ class Worklist:
         self.filling: dict[ServiceId, None] = {}
         """Services that were looked at and only lack further tasks."""
         self.slots: dict[SlotKey, None] = {}
+        self._global: dict[ServiceId, None] = {}
+        """Services with a slot for each node."""
         self.groups: dict[GroupKey, None] = {}
         """Groups with tasks that wait for a node and may now get one."""
         self.gateways: dict[GatewayKey, None] = {}
@@ -73,6 +76,9 @@ class Worklist:
     def add_everything(self) -> None:
         """One full pass over the state: at the start of a term, and after a failed write."""
         state = self._state
+        self._global = {
+            service.id: None for service in state.services.values() if service.spec.mode.is_global
+        }
         self.services.update(dict.fromkeys(state.services))
         self.services.update(dict.fromkeys(self.index.slots))
         self.retry_pending()
@@ -102,7 +108,7 @@ class Worklist:
                 case Kind.TASK_STATUS:
                     self._note_task_status(change)
                 case Kind.SERVICE:
-                    self.services[ServiceId(change.id)] = None
+                    self._note_service(change)
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._note_node(change)
                 case Kind.NETWORK:
@@ -110,6 +116,7 @@ class Worklist:
                 case Kind.MEMBER:
                     self.retry_pending()
                     self.nodes.add_everything()  # roles follow from where masters are
+                    self.services.update(self._global)
                 case Kind.UPDATE_STATUS | Kind.CRON_STATUS | Kind.REGISTRY_CREDENTIALS:
                     self._note_belonging(ServiceId(change.id))
                 case Kind.SERVICE_REVISION:
@@ -164,6 +171,16 @@ class Worklist:
             self._wake_timers = [(due_ns, owner) for owner, due_ns in self._wakes.items()]
             heapq.heapify(self._wake_timers)
 
+    def put_back(self, service_id: ServiceId, progress: Progress) -> None:
+        """Note how far a look at a service came. What is not done goes to the end, behind those
+        that still wait."""
+        if progress is Progress.INTERRUPTED:
+            self.services[service_id] = None
+        elif progress is Progress.FILLING:
+            self.filling[service_id] = None
+        elif progress is Progress.UPDATING:
+            self.updating.add(service_id)
+
     def _is_set_back(self, now_ns: int) -> bool:
         return now_ns < self._looked_ns - CLOCK_SLEW_NS_MAX
 
@@ -174,6 +191,16 @@ class Worklist:
 
     def _note_belonging(self, service_id: ServiceId) -> None:
         if service_id not in self._state.services:
+            self.leftovers[service_id] = None
+
+    def _note_service(self, change: Change) -> None:
+        service_id = ServiceId(change.id)
+        self.services[service_id] = None
+        if isinstance(change.after, Service) and change.after.spec.mode.is_global:
+            self._global[service_id] = None
+        else:
+            self._global.pop(service_id, None)
+        if change.after is None:
             self.leftovers[service_id] = None
 
     def _note_task(self, change: Change) -> None:
@@ -205,6 +232,8 @@ class Worklist:
             return
         node_id = NodeId(change.id)
         self.nodes.note(node_id)
+        for service_id in self._global:
+            self.slots[service_id, node_id] = None
         if condition_of(self._state, node_id) in LOST:
             for task in self._state.tasks_on_node(node_id).values():
                 self.slots[task.service_id, task.slot_key] = None

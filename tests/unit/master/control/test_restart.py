@@ -2,7 +2,12 @@
 
 import pytest
 
-from essaim_master.control.restart import Replacement, replacement_of, restart_delay_ns
+from essaim_master.control.restart import (
+    ATTEMPTS_MAX,
+    Replacement,
+    replacement_of,
+    restart_delay_ns,
+)
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import ServiceId, TaskId
 from essaim_shared.objects import Task, TaskStatus
@@ -13,7 +18,14 @@ SECOND = 1_000_000_000
 NOW_NS = 1_000 * SECOND
 
 
-def task(failures=0, desired=TaskState.RUNNING, not_before_ns=0, **policy):
+def task(
+    failures=0,
+    desired=TaskState.RUNNING,
+    not_before_ns=0,
+    restarts_ns=(),
+    iteration=None,
+    **policy,
+):
     return Task(
         id=TaskId("t"),
         service_id=ServiceId("s"),
@@ -26,6 +38,8 @@ def task(failures=0, desired=TaskState.RUNNING, not_before_ns=0, **policy):
         updated_ns=1,
         not_before_ns=not_before_ns,
         failures=failures,
+        restarts_ns=restarts_ns,
+        iteration=iteration,
     )
 
 
@@ -77,11 +91,68 @@ def test_long_run_begins_the_count_anew(ran_s, delay_s, failures):
     assert verdict.failures == failures
 
 
-def test_attempts_are_counted_over_failures_in_a_row():
-    third = task(failures=2, max_attempts=3)
-    fourth = task(failures=3, max_attempts=3)
-    assert replacement_of(third, status(TaskState.FAILED), False, NOW_NS) is not None
-    assert replacement_of(fourth, status(TaskState.FAILED), False, NOW_NS) is None
+def attempts(*ago_s: float) -> tuple[int, ...]:
+    """Earlier replacements, so many seconds before now."""
+    return tuple(NOW_NS - int(seconds * SECOND) for seconds in ago_s)
+
+
+@pytest.mark.parametrize(
+    ("policy", "made", "is_replaced"),
+    [
+        pytest.param({"max_attempts": 3}, attempts(900, 800), True, id="two of three"),
+        pytest.param({"max_attempts": 3}, attempts(900, 800, 700), False, id="all, however old"),
+        pytest.param(
+            {"max_attempts": 3, "window": 0}, attempts(900, 800, 700), False, id="window of 0"
+        ),
+        pytest.param(
+            {"max_attempts": 3, "window": 60 * SECOND}, attempts(61, 9, 8), True, id="one is old"
+        ),
+        pytest.param(
+            {"max_attempts": 3, "window": 60 * SECOND}, attempts(59, 9, 8), False, id="all inside"
+        ),
+        pytest.param(
+            {"max_attempts": 1, "window": 60 * SECOND}, attempts(60), True, id="just outside"
+        ),
+        pytest.param({"max_attempts": 0}, (), True, id="no limit"),
+        pytest.param({}, (), True, id="no limit by default"),
+        pytest.param({"max_attempts": ATTEMPTS_MAX + 1}, (), True, id="so many are no limit"),
+    ],
+)
+def test_attempts_are_counted_inside_the_window(policy, made, is_replaced):
+    ended = task(restarts_ns=made, **policy)
+    assert (replacement_of(ended, status(TaskState.FAILED), False, NOW_NS) is not None) is (
+        is_replaced
+    )
+
+
+def test_attempts_are_remembered_only_where_they_are_limited():
+    limited = task(restarts_ns=attempts(70, 5), max_attempts=9, window=60 * SECOND)
+    verdict = replacement_of(limited, status(TaskState.FAILED), False, NOW_NS)
+    assert verdict is not None
+    assert verdict.restarts_ns == attempts(5, 0), "what the window has left behind is forgotten"
+    unlimited = replacement_of(task(failures=7), status(TaskState.FAILED), False, NOW_NS)
+    assert unlimited is not None
+    assert unlimited.restarts_ns == ()
+
+
+def test_attempts_noted_by_a_clock_that_ran_ahead_count_as_made_now():
+    ahead = task(restarts_ns=attempts(-3600, -3500), max_attempts=3, window=60 * SECOND)
+    verdict = replacement_of(ahead, status(TaskState.FAILED), False, NOW_NS)
+    assert verdict is not None
+    assert verdict.restarts_ns == attempts(0, 0, 0)
+
+
+def test_a_task_that_its_node_lost_uses_up_no_attempt():
+    worn = task(restarts_ns=attempts(9, 8, 7), max_attempts=3)
+    verdict = replacement_of(worn, status(TaskState.RUNNING), True, NOW_NS)
+    assert verdict == Replacement(0, 0, attempts(9, 8, 7))
+
+
+@pytest.mark.parametrize("condition", ["any", "on-failure"])
+def test_a_completed_task_of_a_job_is_not_replaced(condition):
+    completed = task(iteration=0, desired=TaskState.COMPLETE, condition=condition)
+    assert replacement_of(completed, status(TaskState.COMPLETE), False, NOW_NS) is None
+    assert replacement_of(completed, status(TaskState.FAILED), False, NOW_NS) is not None
 
 
 def test_lost_task_is_no_failure_and_is_not_delayed():
