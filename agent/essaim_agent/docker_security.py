@@ -15,6 +15,8 @@ from essaim_agent.executor import ExecutorError
 from essaim_shared.container_spec import ContainerSpec, Device, Privileges, SelinuxContext
 from essaim_shared.undecodable import UNDECODABLE
 
+PID_MODES: Final = ("host",)
+IPC_MODES: Final = ("private", "shareable", "host", "none")
 _SELINUX_FIELDS: Final = ("user", "role", "type", "level")
 _UNCONFINED_PATHS: Final = "systempaths=unconfined"
 """A word of the client's: the engine takes two empty lists instead."""
@@ -38,9 +40,19 @@ def security_config(container: ContainerSpec) -> dict[str, Any]:
     if container.isolation:
         config["Isolation"] = container.isolation
     # What is not asked for is left to the engine's own configuration.
-    modes = (("PidMode", container.pid_mode), ("IpcMode", container.ipc_mode))
-    config.update({name: mode for name, mode in modes if mode})
+    if container.pid_mode:
+        config["PidMode"] = _one_of("PID", container.pid_mode, PID_MODES)
+    if container.ipc_mode:
+        config["IpcMode"] = _one_of("IPC", container.ipc_mode, IPC_MODES)
     return config
+
+
+def _one_of(kind: str, mode: str, modes: Sequence[str]) -> str:
+    """An engine takes a PID mode that it does not know for none. The modes of other containers
+    (`container:ID`) would tie a task to what runs beside it by chance."""
+    if mode not in modes:
+        raise ExecutorError(f'invalid {kind} mode "{mode}": want {", ".join(modes)}')
+    return mode
 
 
 def _of_privileges(privileges: Privileges | None) -> list[str]:

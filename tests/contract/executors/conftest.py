@@ -361,7 +361,7 @@ class DockerBench(ShellBench):
 
     def _new_executor(self) -> DockerExecutor:
         return DockerExecutor(
-            self.engine.socket, "contract", self.engine.run_dir, SystemClock(), True
+            self.engine.socket, "contract", self.engine.run_dir, SystemClock(), True, "host7"
         )
 
     def impossible(self) -> Task:

@@ -107,3 +107,18 @@ def test_modes_and_groups_are_passed_on() -> None:
     config = config_of(privileged=True, pid_mode="host", ipc_mode="none", groups=("audio", "9"))
     wanted = {"Privileged": True, "PidMode": "host", "IpcMode": "none", "GroupAdd": ["audio", "9"]}
     assert {name: config[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"pid_mode": "container:db"}, 'invalid PID mode "container:db": want host'),
+        ({"ipc_mode": "x"}, 'invalid IPC mode "x": want private, shareable, host, none'),
+    ],
+)
+def test_a_mode_that_an_engine_would_take_for_none_is_refused(
+    asked: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ExecutorError) as refusal:
+        config_of(**asked)
+    assert str(refusal.value) == reason

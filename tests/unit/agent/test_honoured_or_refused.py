@@ -30,6 +30,8 @@ ELSEWHERE = {
 VALUES: dict[str, Any] = {
     "container.hosts": ("192.0.2.1 other",),
     "container.isolation": "default",
+    "container.pid_mode": "host",
+    "container.ipc_mode": "host",
     "container.privileges.app_armor.mode": "disabled",
     "container.privileges.seccomp.mode": "unconfined",
     "container.privileges.seccomp.profile": "e30=",
