@@ -1,19 +1,22 @@
-"""HTTP to one master. Small on purpose: `http.client` starts in a third of the time of others."""
+"""HTTP to a master. Small on purpose: `http.client` starts in a third of the time of others."""
 
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import click
 
-from essaim_cli.errors import ApiError, MasterUnreachable
-from essaim_cli.host import find_host, parse_host
+from essaim_cli.errors import ApiError, BrokenOff, MasterUnreachable
+from essaim_cli.host import find_host, other_masters, parse_host
 
 REQUEST_TIMEOUT_S = 30.0
 """Longer than a master may take for a write across a change of leader."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""Before a master at the other end of a network counts as gone."""
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """Of a watch: one transaction's keys and values, with those before, in base64."""
@@ -24,8 +27,8 @@ Filters = dict[str, list[str]]
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=REQUEST_TIMEOUT_S)
         self._path = path
 
     def connect(self) -> None:
@@ -34,19 +37,30 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-class Client:
-    """One kept-alive connection; a read on one that the master has closed is made once more."""
+class _TcpConnection(http.client.HTTPConnection):
+    def __init__(self, name: str, port: int) -> None:
+        super().__init__(name, port, timeout=CONNECT_TIMEOUT_S)
 
-    def __init__(self, url: str) -> None:
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(REQUEST_TIMEOUT_S)
+
+
+class Client:
+    """A kept-alive connection to one of the masters that are known.
+
+    What did not reach a master goes to the next one. So does a read that broke off: a write that
+    did may have happened, which its sender has to find out (BrokenOff).
+    """
+
+    def __init__(self, url: str, *others: str) -> None:
+        self._masters = [url, *(other for other in others if other != url)]
         self.url = url
-        scheme, address = parse_host(url)
-        self._connection: http.client.HTTPConnection
-        if scheme == "unix":
-            assert isinstance(address, str)
-            self._connection = _UnixConnection(address, REQUEST_TIMEOUT_S)
-        else:
-            assert isinstance(address, tuple)
-            self._connection = http.client.HTTPConnection(*address, timeout=REQUEST_TIMEOUT_S)
+        self._connection = _connection_to(url)
+
+    def add_masters(self, urls: Iterable[str]) -> None:
+        """More masters to turn to when this one is lost."""
+        self._masters += [url for url in urls if url not in self._masters]
 
     def get(self, path: str, *, filters: Filters | None = None, **query: str) -> Any:
         if filters:
@@ -54,8 +68,11 @@ class Client:
             query["filters"] = json.dumps(encoded)
         return self._request("GET", path, query, None)
 
-    def post(self, path: str, body: Any, **query: str) -> Any:
-        return self._request("POST", path, query, body)
+    def post(
+        self, path: str, body: Any, *, headers: Mapping[str, str] | None = None, **query: str
+    ) -> Any:
+        """Raises BrokenOff when the request may have been heard and no answer came."""
+        return self._request("POST", path, query, body, headers)
 
     def download(self, path: str, file: BinaryIO) -> None:
         """Write the body of a GET into a file, however long it is. What comes may be cut off: the
@@ -94,47 +111,106 @@ class Client:
         finally:
             self._connection.close()
 
-    def _request(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Any,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> Any:
         target = f"{path}?{urlencode(query)}" if query else path
         payload = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        try:
-            answer, content = self._exchange(method, target, payload, headers)
-        except TimeoutError as error:
-            raise MasterUnreachable(
-                f"the master at {self.url} did not answer in {REQUEST_TIMEOUT_S:.0f} s; "
-                "whether a change happened is unknown: look before you repeat it"
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise MasterUnreachable(
-                f"cannot reach a master at {self.url}: {reason}. Is essaim-master running? "
-                "Name another with --host or ESSAIM_HOST, or raise a lab: essaim lab up"
-            ) from error
+        headers.update(more_headers or {})
+        for masters_left in reversed(range(len(self._masters))):
+            try:
+                answer, content = self._exchange(method, target, payload, headers)
+                break
+            except MasterUnreachable as error:
+                self._turn_to_next()
+                if not masters_left or (method != "GET" and isinstance(error, BrokenOff)):
+                    raise
         if answer.status >= 400:
             raise ApiError(answer.status, _message(content, answer.status))
         if "json" in (answer.getheader("Content-Type") or ""):
             return json.loads(content)
         return content.decode()
 
+    def _turn_to_next(self) -> None:
+        self._connection.close()
+        place = self._masters.index(self.url)
+        self.url = self._masters[(place + 1) % len(self._masters)]
+        self._connection = _connection_to(self.url)
+
     def _exchange(
         self, method: str, target: str, payload: bytes | None, headers: dict[str, str]
     ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Raises MasterUnreachable when nobody heard the request, BrokenOff when somebody may."""
         kept_alive = self._connection.sock is not None
         if kept_alive and method != "GET":
             # A write on a kept-alive connection that breaks may have happened; on a fresh one the
             # master was reached.
             self._connection.close()
+        if self._connection.sock is None:
+            self._connect()
         try:
-            self._connection.request(method, target, payload, headers)
-            answer = self._connection.getresponse()
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            try:
+                return self._send(method, target, payload, headers)
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                self._connection.close()
+                if not kept_alive or method != "GET":
+                    raise
+                self._connect()
+                return self._send(method, target, payload, headers)
+        except TimeoutError as error:
             self._connection.close()
-            if not kept_alive or method != "GET":
-                raise
-            self._connection.request(method, target, payload, headers)
-            answer = self._connection.getresponse()
+            raise BrokenOff(
+                f"the master at {self.url} did not answer in {REQUEST_TIMEOUT_S:.0f} s"
+                f"{_doubt(method)}"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise BrokenOff(
+                f"the master at {self.url} broke off: {_reason(error)}{_doubt(method)}"
+            ) from error
+
+    def _connect(self) -> None:
+        try:
+            self._connection.connect()
+        except OSError as error:
+            self._connection.close()
+            raise MasterUnreachable(
+                f"cannot reach a master at {self.url}: {_reason(error)}. "
+                "Is essaim-master running? Name another with --host or ESSAIM_HOST, "
+                "or raise a lab: essaim lab up"
+            ) from error
+
+    def _send(
+        self, method: str, target: str, payload: bytes | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.request(method, target, payload, headers)
+        answer = self._connection.getresponse()
         return answer, answer.read()
+
+
+def _connection_to(url: str) -> http.client.HTTPConnection:
+    scheme, address = parse_host(url)
+    if scheme == "unix":
+        assert isinstance(address, str)
+        return _UnixConnection(address)
+    assert isinstance(address, tuple)
+    return _TcpConnection(*address)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _doubt(method: str) -> str:
+    if method == "GET":
+        return ""
+    return "; whether a change happened is unknown: look before you repeat it"
 
 
 def _message(content: bytes, status: int) -> str:
@@ -145,6 +221,10 @@ def _message(content: bytes, status: int) -> str:
 
 
 def client_of(context: click.Context) -> Client:
-    """The client of this command's --host; made when a command first needs it."""
-    url = context.find_root().obj
-    return Client(url or find_host())
+    """The client of this command's --host; made when a command first needs it.
+
+    Several masters may be named, with commas between them; those of a lab know each other.
+    """
+    wanted = context.find_root().obj
+    urls = [url.strip() for url in wanted.split(",")] if wanted else [find_host()]
+    return Client(*urls, *other_masters(urls[0]))

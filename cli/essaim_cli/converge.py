@@ -1,7 +1,8 @@
 """Waiting for a service, with Swarm's display: drawn on a terminal, plain lines elsewhere.
 
 Progress goes to stderr, since stdout carries data. Instead of asking every 200 ms, a master is
-asked to answer when its state has changed.
+asked to answer when its state has changed. A master that dies meanwhile costs nothing: the others
+are asked, until none has answered for a while.
 """
 
 import math
@@ -13,28 +14,36 @@ from typing import Any
 import click
 
 from essaim_cli.client import Client
-from essaim_cli.errors import CommandFailed
+from essaim_cli.errors import ApiError, CommandFailed, MasterUnreachable
 from essaim_cli.pace import now_s, pause
-from essaim_cli.progress import MONITOR_DEFAULT_NS, Progress, measure
+from essaim_cli.progress import MONITOR_DEFAULT_NS, Progress, measure, waiting_step
 
 POLL_S = 0.2
 """Between two looks at most, so that a countdown moves."""
 LONG_POLL_S = 1
 
+MASTERS_AWAY_S_MAX = 30.0
+"""How long a wait goes on while no master answers: several elections, or a master's restart."""
+RETRY_PAUSE_S = 0.2
+UNAVAILABLE = 503
+"""What a master answers that knows no leader."""
+
 Show = Callable[[str, Progress], None]
 
 
 def wait_converged(client: Client, service_id: str, timeout_s: float | None, quiet: bool) -> None:
-    """Return once the service runs as asked and has been stable for its monitor period.
+    """Return once the service runs as asked and has been stable for its monitor period, or waits
+    for the next step of its update to be promoted.
 
-    Raises CommandFailed at the time-out, with the reason of the first task that does not run.
-    Interrupted, it says that the work goes on, and returns.
+    Raises CommandFailed at the time-out, with the reason of the first task that does not run, and
+    when the update or its rollback was paused. Interrupted, it says that the work goes on, and
+    returns.
     """
     started_s = now_s()
     deadline_s = math.inf if timeout_s is None else started_s + timeout_s
     with _display(quiet) as show:
         try:
-            _follow(client, service_id, deadline_s, show)
+            _Wait(client, service_id, deadline_s, show).run()
         except KeyboardInterrupt:
             click.echo(
                 "Operation continuing in background.\n"
@@ -43,59 +52,125 @@ def wait_converged(client: Client, service_id: str, timeout_s: float | None, qui
             )
 
 
-def _follow(client: Client, service_id: str, deadline_s: float, show: Show) -> None:
-    revision = 0
-    stable_since_s: float | None = None
-    while True:
-        service = client.get(f"/services/{service_id}")
-        progress = measure(service, _tasks(client, service_id), _down_nodes(client))
+class _Wait:
+    def __init__(self, client: Client, service_id: str, deadline_s: float, show: Show) -> None:
+        self._client = client
+        self._service_id = service_id
+        self._deadline_s = deadline_s
+        self._show = show
+        self._revision = 0
+        self._stable_since_s: float | None = None
+        self._rollback_said = ""
+
+    def run(self) -> None:
+        while True:
+            service = self._get(f"/services/{self._service_id}")
+            if is_scheduled(service):
+                click.echo(
+                    "The job runs by its schedule; see: essaim service runs "
+                    f"{service['Spec']['Name']}",
+                    err=True,
+                )
+                return
+            progress = measure(service, self._tasks(), self._down_nodes())
+            if self._is_settled(service, progress) or self._is_verified(service, progress):
+                return
+
+    def _is_settled(self, service: Any, progress: Progress) -> bool:
+        """Whether the update's status ends the wait. Raises CommandFailed when it was paused."""
+        status = service.get("UpdateStatus") or {}
+        state, message = status.get("State", ""), status.get("Message", "")
+        if step := waiting_step(service):
+            self._show(step, progress)
+            return True
+        if state in ("paused", "rollback_paused"):
+            kind = "update" if state == "paused" else "rollback"
+            self._show("", progress)
+            raise CommandFailed(f"service {kind} paused: {message}")
+        if state == "rollback_started" and message and message != self._rollback_said:
+            self._rollback_said = message
+            self._show(f"rollback: {message}", progress)
+        return bool(state == "completed" and not progress.is_converged)
+
+    def _is_verified(self, service: Any, progress: Progress) -> bool:
         at_s = now_s()
         if not progress.is_converged:
-            note = "" if stable_since_s is None else "verify: Detected task failure"
-            stable_since_s = None
-            if at_s >= deadline_s:
-                raise _timed_out(progress, service_id)
-            show(note, progress)
-            revision = _changed(client, revision)
-            continue
-        if stable_since_s is None:
-            stable_since_s = at_s
-        left_s = stable_since_s + _monitor_s(service) - at_s
+            note = "" if self._stable_since_s is None else "verify: Detected task failure"
+            self._stable_since_s = None
+            if at_s >= self._deadline_s:
+                raise _timed_out(progress, self._service_id)
+            self._show(note, progress)
+            self._await_change()
+            return False
+        if progress.is_job:
+            self._show("job complete", progress)
+            return True
+        if self._stable_since_s is None:
+            self._stable_since_s = at_s
+        left_s = self._stable_since_s + _monitor_s(service) - at_s
         if left_s <= 0:
-            show(f"verify: Service {service_id} converged", progress)
-            return
+            self._show(f"verify: Service {self._service_id} converged", progress)
+            self._say_rolled_back(service, progress)
+            return True
         whole_s = math.ceil(left_s)
-        show(f"verify: Waiting {whole_s} seconds to verify that tasks are stable...", progress)
+        self._show(
+            f"verify: Waiting {whole_s} seconds to verify that tasks are stable...", progress
+        )
         pause(min(POLL_S, left_s))
+        return False
+
+    def _say_rolled_back(self, service: Any, progress: Progress) -> None:
+        status = service.get("UpdateStatus") or {}
+        if status.get("State") == "rollback_completed" and status.get("Message"):
+            self._show(f"rollback: {status['Message']}", progress)
+
+    def _tasks(self) -> list[Any]:
+        filters = {"service": [self._service_id], "_up-to-date": ["true"]}
+        tasks: list[Any] = self._get("/tasks", filters=filters)
+        return tasks
+
+    def _down_nodes(self) -> frozenset[str]:
+        return frozenset(
+            node["ID"] for node in self._get("/nodes") if node["Status"]["State"] == "down"
+        )
+
+    def _await_change(self) -> None:
+        """Until the state's revision is higher than it was, or for a second."""
+        query = {"revision": str(self._revision), "timeout": str(LONG_POLL_S)}
+        self._revision = int(self._get("/essaim/wait", **query)["Revision"])
+
+    def _get(self, path: str, **query: Any) -> Any:
+        return get_patiently(self._client, path, **query)
 
 
-def _tasks(client: Client, service_id: str) -> list[Any]:
-    filters = {"service": [service_id], "_up-to-date": ["true"]}
-    tasks: list[Any] = client.get("/tasks", filters=filters)
-    return tasks
+def get_patiently(client: Client, path: str, **query: Any) -> Any:
+    """A read that outlasts the loss of a master and an election. Raises CommandFailed."""
+    give_up_s = now_s() + MASTERS_AWAY_S_MAX
+    while True:
+        try:
+            return client.get(path, **query)
+        except MasterUnreachable:
+            if now_s() >= give_up_s:
+                raise
+        except ApiError as error:
+            if error.status != UNAVAILABLE or now_s() >= give_up_s:
+                raise
+        pause(RETRY_PAUSE_S)
 
 
-def _down_nodes(client: Client) -> frozenset[str]:
-    return frozenset(
-        node["ID"] for node in client.get("/nodes") if node["Status"]["State"] == "down"
-    )
-
-
-def _changed(client: Client, revision: int) -> int:
-    """The state's revision once it is higher than `revision`, or after a second."""
-    answer = client.get("/essaim/wait", revision=str(revision), timeout=str(LONG_POLL_S))
-    return int(answer["Revision"])
+def is_scheduled(service: Any) -> bool:
+    return bool(service["Spec"].get("Schedule"))
 
 
 def _monitor_s(service: Any) -> float:
-    monitor_ns = (service["Spec"].get("UpdateConfig") or {}).get("Monitor", MONITOR_DEFAULT_NS)
+    monitor_ns = (service["Spec"].get("UpdateConfig") or {}).get("Monitor") or MONITOR_DEFAULT_NS
     return float(monitor_ns / 1_000_000_000)
 
 
 def _timed_out(progress: Progress, service_id: str) -> CommandFailed:
     reason = f": {progress.blockers[0]}" if progress.blockers else ""
     return CommandFailed(
-        f"timed out with {progress.running} out of {progress.wanted} tasks running{reason}. "
+        f"timed out with {progress.summary}{reason}. "
         f"The service stays as asked; see: essaim service ps {service_id}"
     )
 
@@ -143,9 +218,9 @@ class _TerminalDisplay(AbstractContextManager[Show]):
     def _show(self, note: str, progress: Progress) -> None:
         from rich.text import Text
 
-        lines = [progress.headline, *map(str, progress.bars)]
+        lines = [progress.headline, progress.detail, *map(str, progress.bars)]
         if not progress.bars:
             lines.extend(progress.blockers)
         if note:
             lines.append(note)
-        self._live.update(Text("\n".join(lines)), refresh=True)
+        self._live.update(Text("\n".join(filter(None, lines))), refresh=True)

@@ -22,7 +22,11 @@ class ApiError(CommandFailed):
 
 
 class MasterUnreachable(CommandFailed):
-    """No master answered at the address."""
+    """No master answered at the address: what was asked did not happen."""
+
+
+class BrokenOff(MasterUnreachable):
+    """A master may have heard the request, and its answer did not come."""
 
 
 def usage(message: str) -> click.UsageError:

@@ -48,6 +48,18 @@ def find_host(run: Path | None = None) -> str:
     return f"unix://{cut_off or LOCAL_SOCKET}"
 
 
+def other_masters(url: str, run: Path | None = None) -> list[str]:
+    """The masters of the same lab, when the URL is one of theirs."""
+    scheme, address = parse_host(url)
+    if scheme != "unix":
+        return []
+    for description in sorted((run or roots().run).glob("*/lab.json")):
+        masters = _masters(description)
+        if address in masters:
+            return [f"unix://{master}" for master in masters if master != address]
+    return []
+
+
 def _masters(description: Path) -> list[str]:
     """Sockets of a lab's masters. A lab that is being raised or removed has none yet."""
     try:

@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
     "--host",
     metavar="URL",
     envvar="ESSAIM_HOST",
-    help="Master to talk to: unix:///PATH or tcp://HOST:PORT.",
+    help="Master to talk to: unix:///PATH or tcp://HOST:PORT; or several, with commas.",
 )
 @click.pass_context
 def cli(context: click.Context, host: str | None) -> None:

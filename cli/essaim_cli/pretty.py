@@ -8,25 +8,6 @@ from essaim_cli.units import human_size
 LABEL_WIDTH = 16
 
 
-def pretty_service(item: Any) -> str:
-    spec = item["Spec"]
-    container = spec["TaskTemplate"]["ContainerSpec"]
-    lines = [
-        *_line("ID", item["ID"]),
-        *_line("Name", spec["Name"]),
-        *_labels(spec.get("Labels")),
-        *_line("Service Mode", "Replicated"),
-        *_line(" Replicas", spec["Mode"]["Replicated"]["Replicas"]),
-        *_placement(spec["TaskTemplate"].get("Placement") or {}),
-        "ContainerSpec:",
-        *_line(" Image", container["Image"]),
-        *_line(" Args", " ".join(container.get("Args") or ())),
-        *_line(" Env", " ".join(container.get("Env") or ())),
-        *_resources(spec["TaskTemplate"].get("Resources") or {}),
-    ]
-    return "\n".join(lines)
-
-
 def pretty_node(item: Any, figures: Any | None) -> str:
     spec, status, described = item["Spec"], item["Status"], item["Description"]
     resources = described["Resources"]
@@ -59,27 +40,6 @@ def _line(label: str, value: object) -> Iterable[str]:
 
 def _labels(labels: Any) -> list[str]:
     return ["Labels:", *(f" - {key}={labels[key]}" for key in sorted(labels))] if labels else []
-
-
-def _placement(placement: Any) -> list[str]:
-    lines = []
-    if constraints := placement.get("Constraints"):
-        lines += ["Placement:", *_line(" Constraints", ", ".join(constraints))]
-    lines += _line("Max Replicas Per Node", placement.get("MaxReplicas") or "")
-    return lines
-
-
-def _resources(resources: Any) -> list[str]:
-    lines = []
-    for key, heading in (("Reservations", " Reservations:"), ("Limits", " Limits:")):
-        if amounts := resources.get(key):
-            lines.append(heading)
-            lines += _line(
-                "  CPU", f"{amounts['NanoCPUs'] / 1e9:g}" if amounts.get("NanoCPUs") else ""
-            )
-            memory = amounts.get("MemoryBytes")
-            lines += _line("  Memory", human_size(memory) if memory else "")
-    return ["Resources:", *lines] if lines else []
 
 
 def _manager(manager: Any) -> list[str]:

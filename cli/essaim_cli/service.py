@@ -1,14 +1,19 @@
 """`essaim service …`: Swarm's commands, columns and messages."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 
 from essaim_cli.client import Client, client_of
 from essaim_cli.converge import wait_converged
 from essaim_cli.errors import ApiError, CommandFailed, usage
-from essaim_cli.formatting import natural_key, short_id
+from essaim_cli.flag_kinds import CREATE, UPDATE, DockerCommand, Value, flag_options
+from essaim_cli.formatting import natural_key
+from essaim_cli.grammar.environment import variables_of_file
 from essaim_cli.listing import (
     each,
     list_options,
@@ -19,27 +24,44 @@ from essaim_cli.listing import (
     show_tasks,
     task_list_options,
 )
-from essaim_cli.pretty import pretty_service
-from essaim_cli.service_spec import CREATE_OPTIONS, DURATION, key_values, service_spec
-
-SERVICE_COLUMNS = {
-    "ID": "ID",
-    "Name": "NAME",
-    "Mode": "MODE",
-    "Replicas": "REPLICAS",
-    "Image": "IMAGE",
-    "Ports": "PORTS",
-}
-UPDATE_ATTEMPTS_MAX = 8
-"""Of a change that is read, made and written back while others change the service too."""
+from essaim_cli.pace import utc_now
+from essaim_cli.registry_auth import registry_headers
+from essaim_cli.service_flags import FLAGS
+from essaim_cli.service_pretty import pretty_service
+from essaim_cli.service_requests import (
+    create_service,
+    post_versioned,
+    show_warnings,
+    update_service,
+)
+from essaim_cli.service_spec import Spec, created_spec, set_scale, updated_spec
+from essaim_cli.service_view import (
+    HISTORY_COLUMNS,
+    RUN_COLUMNS,
+    SERVICE_COLUMNS,
+    history_row,
+    run_row,
+    service_row,
+)
+from essaim_cli.units import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ROLLBACK_COMPANIONS = ("rollback", "detach", "quiet", "timeout")
+"""What may stand beside `update --rollback`."""
+
+_TIMEOUT = Value(
+    name="timeout",
+    parse=parse_duration,
+    metavar="DURATION",
+    help="Essaim: end a wait that does not succeed.",
+)
 
 
 def wait_options(command: F) -> F:
     """How long and how loudly a command waits."""
     for option in (
-        click.option("--timeout", type=DURATION, help="Essaim: end a wait that does not succeed."),
+        *_TIMEOUT.options(CREATE),
         click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
         click.option("-d", "--detach", is_flag=True, help="Do not wait for the service."),
     ):
@@ -52,33 +74,22 @@ def service() -> None:
     """Manage services."""
 
 
-@service.command(context_settings={"allow_interspersed_args": False})
+@service.command(cls=DockerCommand, context_settings={"allow_interspersed_args": False})
+@flag_options(FLAGS, CREATE)
 @click.argument("image")
 @click.argument("arguments", nargs=-1, metavar="[COMMAND] [ARG]...", type=click.UNPROCESSED)
 @wait_options
 @click.pass_context
-def create(
-    context: click.Context,
-    /,
-    image: str,
-    arguments: tuple[str, ...],
-    detach: bool,
-    quiet: bool,
-    timeout: int | None,
-    **options: Any,
-) -> None:
+def create(context: click.Context, /, image: str, arguments: tuple[str, ...], **given: Any) -> None:
     """Create a service. What follows IMAGE belongs to the container."""
+    given["env_file_settings"] = _env_file_settings(given["env_file"])
+    spec = created_spec(image, arguments, given, os.environ)
+    headers = registry_headers(image) if given["with_registry_auth"] else {}
     client = client_of(context)
-    answer = client.post("/services/create", service_spec(image, arguments, options))
-    for warning in answer.get("Warnings") or ():
-        click.echo(f"Warning: {warning}", err=True)
+    answer = create_service(client, spec, headers, **_resolving(given))
+    show_warnings(answer)
     click.echo(answer["ID"])
-    if not detach:
-        wait_converged(client, answer["ID"], _seconds(timeout), quiet)
-
-
-for _option in CREATE_OPTIONS:
-    _option(create)
+    _wait(client, answer["ID"], given)
 
 
 @service.command("ls")
@@ -88,7 +99,7 @@ def list_services(context: click.Context, /, **options: Any) -> None:
     """List services."""
     filters = parse_filters(options["filters"])
     found = client_of(context).get("/services", filters=filters, status="true")
-    rows = [_service_row(item) for item in found]
+    rows = [service_row(item) for item in found]
     rows.sort(key=lambda row: natural_key(row["Name"]))
     show_list(rows, SERVICE_COLUMNS, options)
 
@@ -116,8 +127,11 @@ def inspect(
 ) -> None:
     """Show services in full."""
     client = client_of(context)
+    if pretty and template:
+        raise usage("--format is incompatible with human friendly format")
     found, failures = each(services, lambda name: client.get(f"/services/{name}"))
-    show_objects(found, template, pretty_service if pretty else None)
+    now = utc_now()
+    show_objects(found, template, (lambda item: pretty_service(item, now)) if pretty else None)
     raise_failures(failures)
 
 
@@ -125,63 +139,97 @@ def inspect(
 @click.argument("targets", nargs=-1, required=True, metavar="SERVICE=REPLICAS...")
 @wait_options
 @click.pass_context
-def scale(
-    context: click.Context,
-    targets: tuple[str, ...],
-    detach: bool,
-    quiet: bool,
-    timeout: int | None,
-) -> None:
+def scale(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
     """Set the number of tasks of one or more services."""
     client = client_of(context)
     wanted = dict(_parse_target(target) for target in targets)
-    done, failures = each(tuple(wanted), lambda name: _scale_one(client, name, wanted[name]))
-    if not detach:
-        for service_id in done:
-            wait_converged(client, service_id, _seconds(timeout), quiet)
+    done, failures = [], []
+    for name, replicas in wanted.items():
+        try:
+            done.append((name, _scale_one(client, name, replicas)))
+        except (ApiError, CommandFailed) as error:
+            failures.append(f"{name}: {error.message}")
+    for name, service_id in done:
+        try:
+            _wait(client, service_id, given)
+        except CommandFailed as error:
+            failures.append(f"{name}: {error.message}")
     raise_failures(failures)
+
+
+@service.command(cls=DockerCommand)
+@flag_options(FLAGS, UPDATE)
+@click.argument("name", metavar="SERVICE")
+@wait_options
+@click.pass_context
+def update(context: click.Context, /, name: str, **given: Any) -> None:
+    """Change a service."""
+    client = client_of(context)
+    if given["rollback"]:
+        if any(given[one] for one in given if one not in ROLLBACK_COMPANIONS):
+            raise CommandFailed("other flags may not be combined with --rollback")
+        service_id = _roll_back(client, name, None)
+    else:
+        service_id = _update(client, name, given)
+    click.echo(name)
+    _wait(client, service_id, given)
 
 
 @service.command()
 @click.argument("name", metavar="SERVICE")
-@click.option("--replicas", type=click.IntRange(min=0), help="Number of tasks.")
-@click.option("--image", help="Image of the service's tasks.")
-@click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add or change a label.")
-@click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label.")
-@click.option("--force", is_flag=True, help="Replace the tasks even if nothing changed.")
+@click.option(
+    "--to",
+    "revision",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Essaim: a revision of `service history` (default: what was before).",
+)
 @wait_options
 @click.pass_context
-def update(
-    context: click.Context,
-    name: str,
-    replicas: int | None,
-    image: str | None,
-    label_add: tuple[str, ...],
-    label_rm: tuple[str, ...],
-    force: bool,
-    detach: bool,
-    quiet: bool,
-    timeout: int | None,
-) -> None:
-    """Change a service."""
+def rollback(context: click.Context, /, name: str, revision: int | None, **given: Any) -> None:
+    """Go back to what a service was before."""
     client = client_of(context)
-    labels = key_values("--label-add", label_add)
-
-    def change(spec: dict[str, Any]) -> None:
-        if replicas is not None:
-            _set_replicas(spec, replicas, name)
-        if image is not None:
-            spec["TaskTemplate"]["ContainerSpec"]["Image"] = image
-        if force:
-            template = spec["TaskTemplate"]
-            template["ForceUpdate"] = template.get("ForceUpdate", 0) + 1
-        kept = {key: value for key, value in spec.get("Labels", {}).items() if key not in label_rm}
-        spec["Labels"] = {**kept, **labels}
-
-    service_id = _update(client, name, change)
+    service_id = _roll_back(client, name, revision)
     click.echo(name)
-    if not detach:
-        wait_converged(client, service_id, _seconds(timeout), quiet)
+    _wait(client, service_id, given)
+
+
+@service.command()
+@click.argument("name", metavar="SERVICE")
+@list_options
+@click.pass_context
+def history(context: click.Context, /, name: str, **options: Any) -> None:
+    """List the revisions of a service that are kept, the newest first."""
+    _refuse_filters(options)
+    found = client_of(context).get(f"/essaim/services/{quote(name, safe='')}/history")
+    now = utc_now()
+    show_list(
+        [history_row(revision, now) for revision in reversed(found)], HISTORY_COLUMNS, options
+    )
+
+
+@service.command()
+@click.argument("name", metavar="SERVICE")
+@wait_options
+@click.pass_context
+def promote(context: click.Context, /, name: str, **given: Any) -> None:
+    """Let an update in steps go on to its next step."""
+    client = client_of(context)
+    service_id = post_versioned(client, name, lambda one: f"/essaim/services/{one}/promote", {})
+    click.echo(name)
+    _wait(client, service_id, given)
+
+
+@service.command()
+@click.argument("name", metavar="SERVICE")
+@list_options
+@click.pass_context
+def runs(context: click.Context, /, name: str, **options: Any) -> None:
+    """List the runs of a job with a schedule, the newest first."""
+    _refuse_filters(options)
+    found = client_of(context).get(f"/essaim/services/{quote(name, safe='')}/runs")
+    now = utc_now()
+    show_list([run_row(run, now) for run in reversed(found)], RUN_COLUMNS, options)
 
 
 @service.command("rm")
@@ -199,20 +247,65 @@ def remove(context: click.Context, services: tuple[str, ...]) -> None:
     raise_failures(failures)
 
 
-def _service_row(item: Any) -> dict[str, str]:
-    status = item["ServiceStatus"]
-    replicas = f"{status['RunningTasks']}/{status['DesiredTasks']}"
-    template = item["Spec"]["TaskTemplate"]
-    if per_node := (template.get("Placement") or {}).get("MaxReplicas"):
-        replicas += f" (max {per_node} per node)"
-    return {
-        "ID": short_id(item["ID"], no_trunc=False),
-        "Name": item["Spec"]["Name"],
-        "Mode": "replicated",
-        "Replicas": replicas,
-        "Image": template["ContainerSpec"]["Image"].partition("@")[0],
-        "Ports": "",
-    }
+def _update(client: Client, name: str, given: dict[str, Any]) -> str:
+    def change(present: Spec, first_seen: Spec | None) -> Spec:
+        return updated_spec(present, given, os.environ, first_seen)
+
+    def headers_of(spec: Spec) -> dict[str, str]:
+        return registry_headers(spec["TaskTemplate"]["ContainerSpec"]["Image"])
+
+    if given["with_registry_auth"]:
+        return update_service(client, name, change, headers_of, **_resolving(given))
+    return update_service(client, name, change, None, registryAuthFrom="spec", **_resolving(given))
+
+
+def _scale_one(client: Client, name: str, replicas: int) -> str:
+    def change(spec: Spec, _: Spec | None) -> Spec:
+        set_scale(spec, replicas)
+        return spec
+
+    service_id = update_service(client, name, change)
+    click.echo(f"{name} scaled to {replicas}")
+    return service_id
+
+
+def _roll_back(client: Client, name: str, revision: int | None) -> str:
+    if revision is None:
+        return post_versioned(
+            client, name, lambda one: f"/services/{one}/update", None, rollback="previous"
+        )
+    return post_versioned(
+        client, name, lambda one: f"/essaim/services/{one}/rollback", {}, to=str(revision)
+    )
+
+
+def _resolving(given: dict[str, Any]) -> dict[str, str]:
+    """When the masters look the image's digest up: an image that is named again is meant anew."""
+    if given["no_resolve_image"]:
+        return {"resolveImage": "never"}
+    return {"resolveImage": "always"} if given.get("image") else {}
+
+
+def _wait(client: Client, service_id: str, given: dict[str, Any]) -> None:
+    if not given["detach"]:
+        timeout_ns = given["timeout"]
+        timeout_s = None if timeout_ns is None else timeout_ns / 1_000_000_000
+        wait_converged(client, service_id, timeout_s, given["quiet"])
+
+
+def _env_file_settings(files: tuple[str, ...]) -> list[str]:
+    settings: list[str] = []
+    for file in files:
+        try:
+            settings += variables_of_file(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise usage(f"cannot read --env-file {file}: {error}") from error
+    return settings
+
+
+def _refuse_filters(options: dict[str, Any]) -> None:
+    if options["filters"]:
+        raise usage("this list has no filters: leave --filter out")
 
 
 def _parse_target(target: str) -> tuple[str, int]:
@@ -222,35 +315,3 @@ def _parse_target(target: str) -> tuple[str, int]:
     if not count.isascii() or not count.isdigit():
         raise usage(f"invalid replicas value {count!r} for {name}: it must be a whole number >= 0")
     return name, int(count)
-
-
-def _scale_one(client: Client, name: str, replicas: int) -> str:
-    service_id = _update(client, name, lambda spec: _set_replicas(spec, replicas, name))
-    click.echo(f"{name} scaled to {replicas}")
-    return service_id
-
-
-def _set_replicas(spec: dict[str, Any], replicas: int, name: str) -> None:
-    if "Replicated" not in spec["Mode"]:
-        raise CommandFailed(f"{name}: scale can only be used with replicated mode")
-    spec["Mode"]["Replicated"]["Replicas"] = replicas
-
-
-def _update(client: Client, name: str, change: Callable[[dict[str, Any]], None]) -> str:
-    """Read, change, write back; again when somebody else wrote in between. Returns the id."""
-    for attempt in range(1, UPDATE_ATTEMPTS_MAX + 1):
-        present = client.get(f"/services/{name}")
-        change(present["Spec"])
-        version = str(present["Version"]["Index"])
-        try:
-            client.post(f"/services/{present['ID']}/update", present["Spec"], version=version)
-        except ApiError as error:
-            if "out of sequence" in error.message and attempt < UPDATE_ATTEMPTS_MAX:
-                continue
-            raise
-        return str(present["ID"])
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _seconds(duration_ns: int | None) -> float | None:
-    return None if duration_ns is None else duration_ns / 1_000_000_000

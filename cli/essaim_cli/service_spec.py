@@ -1,239 +1,351 @@
-"""The flags of `service create`, and the spec that they make. Pure but for reading --env-file.
+"""What flags make of a service's specification: a new one for create, a changed one for update.
 
-Flags, their defaults and their grammars are those of `docker service create`; the two marked
-"Essaim" are ours. Nothing is sent that was not asked for, as Docker's own client does.
+Pure: the caller's environment comes as an argument. A create is an update of nothing, so every
+flag means the same in both. A group that Docker sends whole (`RestartPolicy`, `UpdateConfig`,
+`RollbackConfig`) appears with Docker's defaults once one of its flags is given, and is absent
+otherwise.
 """
 
-import os
-import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import click
+from essaim_cli.errors import CommandFailed, usage
+from essaim_cli.flag_kinds import CLEARED, CREATE, UPDATE, Flag, Given, Items, Switch, Value
+from essaim_cli.flag_kinds import parameter as parameter_of
+from essaim_cli.grammar.containers import change_capabilities
+from essaim_cli.grammar.environment import merge_environment
+from essaim_cli.grammar.fields import key_value
+from essaim_cli.service_flags import FLAGS
+from essaim_cli.service_flags.paths import CONTAINER, HEALTH
 
-from essaim_cli.errors import usage
-from essaim_cli.units import parse_cpus, parse_duration, parse_size
-
-Options = Mapping[str, Any]
+Spec = dict[str, Any]
 
 RESTART_DELAY_DEFAULT_NS = 5_000_000_000
+MONITOR_DEFAULT_NS = 5_000_000_000
 
+_UPDATE_DEFAULTS = {
+    "Parallelism": 1,
+    "FailureAction": "pause",
+    "Monitor": MONITOR_DEFAULT_NS,
+    "MaxFailureRatio": 0,
+    "Order": "stop-first",
+}
+GROUP_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "TaskTemplate.RestartPolicy": {
+        "Condition": "any",
+        "Delay": RESTART_DELAY_DEFAULT_NS,
+        "MaxAttempts": 0,
+    },
+    "UpdateConfig": _UPDATE_DEFAULTS,
+    "RollbackConfig": _UPDATE_DEFAULTS,
+}
 
-class Quantity(click.ParamType[int]):
-    """A click type made of a parser that raises ValueError with a sentence for the user."""
-
-    def __init__(self, name: str, parse: Callable[[str], int]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, parameter: Any, context: Any) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), parameter, context)
-
-
-DURATION = Quantity("duration", parse_duration)
-SIZE = Quantity("bytes", parse_size)
-CPUS = Quantity("decimal", parse_cpus)
-COUNT = click.IntRange(min=0)
-
-CREATE_OPTIONS = (
-    click.option("--name", metavar="NAME", help="Service name; drawn at random if not given."),
-    click.option("--replicas", type=COUNT, help="Number of tasks (default 1)."),
-    click.option("--mode", default="replicated", help="Service mode (default replicated)."),
-    click.option("--constraint", multiple=True, metavar="KEY==VALUE", help="Placement constraint."),
-    click.option("--replicas-max-per-node", type=COUNT, help="At most this many tasks on a node."),
-    click.option("-e", "--env", multiple=True, metavar="KEY=VALUE", help="Environment variable."),
-    click.option(
-        "--env-file", multiple=True, metavar="FILE", help="File of environment variables."
-    ),
-    click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entry point."),
-    click.option("-w", "--workdir", metavar="DIR", help="Working directory."),
-    click.option("-u", "--user", metavar="USER[:GROUP]", help="User to run as."),
-    click.option("--hostname", help="Host name of the container."),
-    click.option("-t", "--tty", is_flag=True, help="Allocate a pseudo-terminal."),
-    click.option("--read-only", is_flag=True, help="Mount the root file system read-only."),
-    click.option("--init", is_flag=True, help="Run an init that reaps processes."),
-    click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Service label."),
-    click.option("--container-label", multiple=True, metavar="KEY=VALUE", help="Container label."),
-    click.option("--limit-cpu", type=CPUS, help="CPUs a task may use."),
-    click.option("--limit-memory", type=SIZE, help="Memory a task may use."),
-    click.option("--limit-pids", type=COUNT, help="Processes a task may have (0: no limit)."),
-    click.option("--reserve-cpu", type=CPUS, help="CPUs set aside for a task."),
-    click.option("--reserve-memory", type=SIZE, help="Memory set aside for a task."),
-    click.option(
-        "--restart-condition",
-        type=click.Choice(["none", "on-failure", "any"]),
-        help="When an ended task is replaced (default any).",
-    ),
-    click.option("--restart-delay", type=DURATION, help="Before a replacement (default 5s)."),
-    click.option("--restart-max-attempts", type=COUNT, help="Replacements before giving up."),
-    click.option(
-        "--restart-backoff-max", type=DURATION, help="Essaim: where the doubling delay ends."
-    ),
-    click.option(
-        "--stop-when-cut-off", type=DURATION, help="Essaim: stop after so long without a master."
-    ),
-    click.option("--stop-grace-period", type=DURATION, help="Before a kill (default 10s)."),
-    click.option("--stop-signal", metavar="SIGNAL", help="Signal that stops the container."),
-    click.option("--dns", multiple=True, metavar="ADDRESS", help="Name server."),
-    click.option("--dns-option", multiple=True, help="Resolver option."),
-    click.option("--dns-search", multiple=True, help="Search domain."),
-    click.option("--host", "hosts", multiple=True, metavar="HOST:IP", help="Line for /etc/hosts."),
-    click.option("--cap-add", multiple=True, help="Linux capability to add."),
-    click.option("--cap-drop", multiple=True, help="Linux capability to drop."),
-    click.option("--sysctl", multiple=True, metavar="KEY=VALUE", help="Kernel parameter."),
-    click.option(
-        "--oom-score-adj", type=click.IntRange(-1000, 1000), help="Host's OOM preference."
-    ),
+MODE_KEYS = {
+    "replicated": "Replicated",
+    "global": "Global",
+    "replicated-job": "ReplicatedJob",
+    "global-job": "GlobalJob",
+}
+JOB_KEYS = ("ReplicatedJob", "GlobalJob")
+ONLY_REPLICATED = "can only be used with replicated or replicated-job mode"
+SCHEDULE_DETAILS = (
+    "time-zone",
+    "schedule-concurrency",
+    "schedule-missed",
+    "schedule-history",
+    "schedule-suspend",
+)
+HEALTH_FLAGS = (
+    "health-cmd",
+    "health-interval",
+    "health-timeout",
+    "health-retries",
+    "health-start-period",
+    "health-start-interval",
 )
 
 
-def service_spec(image: str, arguments: Sequence[str], options: Options) -> dict[str, Any]:
-    """The body of POST /services/create. Raises UsageError."""
-    if options["mode"] != "replicated":
-        mode = {"global": "Global", "replicated-job": "ReplicatedJob", "global-job": "GlobalJob"}
-        if options["mode"] not in mode:
-            raise usage(f"unknown service mode {options['mode']!r}: use replicated")
-        service_mode: dict[str, Any] = {mode[options["mode"]]: {}}
+def created_spec(
+    image: str, arguments: Sequence[str], given: Given, environment: Mapping[str, str]
+) -> Spec:
+    """The body of POST /services/create. Raises CommandFailed where flags contradict."""
+    container: Spec = {"Image": image}
+    if arguments:
+        container["Args"] = list(arguments)
+    spec: Spec = {
+        "Name": given.get("name") or "",
+        "Labels": {},
+        "TaskTemplate": {"ContainerSpec": container},
+        "Mode": _new_mode(given),
+    }
+    _apply(spec, given, CREATE, environment, is_first=True)
+    return spec
+
+
+def updated_spec(
+    present: Spec, given: Given, environment: Mapping[str, str], first_seen: Spec | None = None
+) -> Spec:
+    """A changed copy of the service's spec. Raises CommandFailed where flags do not fit it.
+
+    `first_seen` is the spec that was read first, when the change is made again because others
+    changed the service meanwhile: what that read showed is not asked for a second time.
+    """
+    spec = copy.deepcopy(present)
+    _change_scale(spec, given)
+    _apply(spec, given, UPDATE, environment, is_first=first_seen is None)
+    if given.get("force"):
+        before = (first_seen or present)["TaskTemplate"].get("ForceUpdate", 0)
+        template = spec["TaskTemplate"]
+        template["ForceUpdate"] = max(template.get("ForceUpdate", 0), before + 1)
+    return spec
+
+
+def set_scale(spec: Spec, replicas: int) -> None:
+    """`service scale`: replicas, or the completions of a job."""
+    mode = spec["Mode"]
+    if "Replicated" in mode:
+        mode["Replicated"] = {**(mode["Replicated"] or {}), "Replicas": replicas}
+    elif "ReplicatedJob" in mode:
+        mode["ReplicatedJob"] = {**(mode["ReplicatedJob"] or {}), "TotalCompletions": replicas}
     else:
-        replicas = options["replicas"]
-        service_mode = {"Replicated": {} if replicas is None else {"Replicas": replicas}}
-    return {
-        "Name": options["name"] or "",
-        "Labels": key_values("--label", options["label"]),
-        "TaskTemplate": _task_template(image, arguments, options),
-        "Mode": service_mode,
-    }
+        raise CommandFailed(f"scale {ONLY_REPLICATED}")
 
 
-def _task_template(image: str, arguments: Sequence[str], options: Options) -> dict[str, Any]:
-    return _present(
-        {
-            "ContainerSpec": _container(image, arguments, options),
-            "Resources": _present(
-                {
-                    "Limits": _present(
-                        {
-                            "NanoCPUs": options["limit_cpu"],
-                            "MemoryBytes": options["limit_memory"],
-                            "Pids": options["limit_pids"],
-                        }
-                    ),
-                    "Reservations": _present(
-                        {
-                            "NanoCPUs": options["reserve_cpu"],
-                            "MemoryBytes": options["reserve_memory"],
-                        }
-                    ),
-                }
-            ),
-            "RestartPolicy": _restart_policy(options),
-            "Placement": _present(
-                {
-                    "Constraints": list(options["constraint"]),
-                    "MaxReplicas": options["replicas_max_per_node"],
-                }
-            ),
-            "StopWhenCutOff": options["stop_when_cut_off"],
-        }
-    )
-
-
-def _container(image: str, arguments: Sequence[str], options: Options) -> dict[str, Any]:
-    container = {
-        "Image": image,
-        "Args": list(arguments),
-        "Command": shlex.split(options["entrypoint"] or ""),
-        "Env": environment(options["env"], options["env_file"]),
-        "Dir": options["workdir"],
-        "User": options["user"],
-        "Hostname": options["hostname"],
-        "TTY": options["tty"],
-        "ReadOnly": options["read_only"],
-        "Init": options["init"],
-        "Labels": key_values("--container-label", options["container_label"]),
-        "StopGracePeriod": options["stop_grace_period"],
-        "StopSignal": options["stop_signal"],
-        "DNSConfig": _present(
-            {
-                "Nameservers": list(options["dns"]),
-                "Options": list(options["dns_option"]),
-                "Search": list(options["dns_search"]),
-            }
-        ),
-        "Hosts": [_host_line(host) for host in options["hosts"]],
-        "CapabilityAdd": list(options["cap_add"]),
-        "CapabilityDrop": list(options["cap_drop"]),
-        "Sysctls": key_values("--sysctl", options["sysctl"]),
-        "OomScoreAdj": options["oom_score_adj"],
-    }
-    return {"Image": image, **_present(container)}
-
-
-def _restart_policy(options: Options) -> dict[str, Any]:
-    names = ("condition", "delay", "max_attempts", "backoff_max")
-    given = {name: options[f"restart_{name}"] for name in names}
-    if all(value is None for value in given.values()):
-        return {}
-    delay = given["delay"]
-    policy = {
-        "Condition": given["condition"] or "any",
-        "Delay": RESTART_DELAY_DEFAULT_NS if delay is None else delay,
-        "MaxAttempts": given["max_attempts"] or 0,
-    }
-    if given["backoff_max"] is not None:
-        policy["BackoffMax"] = given["backoff_max"]
-    return policy
-
-
-def environment(settings: Iterable[str], files: Iterable[str]) -> list[str]:
-    """`KEY=VALUE` settings; of duplicates the last wins; `KEY` alone takes the caller's value."""
-    merged: dict[str, str | None] = {}
-    for setting in [*_env_file_lines(files), *settings]:
-        key, separator, value = setting.partition("=")
-        if not key:
-            raise usage(f"invalid environment variable {setting!r}: write KEY=VALUE")
-        merged[key] = value if separator else os.environ.get(key)
-    return [f"{key}={value}" for key, value in merged.items() if value is not None]
-
-
-def _env_file_lines(files: Iterable[str]) -> list[str]:
-    lines: list[str] = []
-    for file in files:
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise usage(f"cannot read --env-file {file}: {error}") from error
-        lines.extend(line for line in map(str.strip, text.splitlines()) if line and line[0] != "#")
-    return lines
+def covers(stored: Any, sent: Any) -> bool:
+    """Whether a stored spec says all that was sent. Masters add defaults, leave out what is empty
+    and pin images, so these do not tell two specs apart."""
+    if isinstance(sent, Mapping):
+        if not isinstance(stored, Mapping):
+            return not any(sent.values())
+        return all(
+            _image_of(stored.get(key)) == _image_of(value)
+            if key == "Image"
+            else covers(stored.get(key), value)
+            for key, value in sent.items()
+        )
+    if isinstance(sent, Sequence) and not isinstance(sent, str):
+        if len(sent) != len(stored or ()):
+            return False
+        return all(covers(one, other) for one, other in zip(stored or (), sent, strict=True))
+    return bool(stored == sent or (not stored and not sent))
 
 
 def key_values(flag: str, settings: Iterable[str]) -> dict[str, str]:
+    """The pairs of a `KEY=VALUE` flag that stands outside of the table."""
     pairs = {}
     for setting in settings:
-        key, _, value = setting.partition("=")
-        if not key:
-            raise usage(f"invalid {flag} {setting!r}: write KEY=VALUE")
+        try:
+            key, value = key_value(setting)
+        except ValueError as error:
+            raise usage(f"invalid {flag} {setting!r}: {error}") from error
         pairs[key] = value
     return pairs
 
 
-def _host_line(host: str) -> str:
-    name, separator, address = host.partition(":")
-    if not (name and separator and address):
-        raise usage(f"invalid --host {host!r}: write HOST:IP")
-    return f"{address} {name}"
+def _image_of(text: Any) -> str:
+    name = str(text or "").partition("@")[0]
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what was not asked for. Zero is an answer; None, empty and False are not."""
-    return {
-        name: value
-        for name, value in fields.items()
-        if value is not None and value is not False and value not in ("", [], {})
-    }
+def _new_mode(given: Given) -> Spec:
+    """The mode of a new service, and whether the flags beside it make sense there."""
+    scheduled = given.get("schedule") not in (None, CLEARED)
+    asked = given.get("mode") or ("replicated-job" if scheduled else "replicated")
+    if asked == "cron":
+        if not scheduled:
+            raise CommandFailed('mode cron needs its times: --schedule "*/5 * * * *"')
+        asked = "replicated-job"
+    if scheduled and asked != "replicated-job":
+        raise CommandFailed("schedule can only be used with replicated-job mode")
+    if not scheduled and (stray := _given_names(given, SCHEDULE_DETAILS)):
+        raise CommandFailed(f"--{stray[0]} belongs to a schedule: give --schedule too")
+    replicas, concurrent = given.get("replicas"), given.get("max_concurrent")
+    if concurrent is not None and asked != "replicated-job":
+        raise CommandFailed("max-concurrent can only be used with replicated-job mode")
+    if asked in ("global", "global-job"):
+        if replicas is not None:
+            raise CommandFailed(f"replicas {ONLY_REPLICATED}")
+        if given.get("replicas_max_per_node"):
+            raise CommandFailed(f"replicas-max-per-node {ONLY_REPLICATED}")
+    mode: Spec = {}
+    if asked == "replicated" and replicas is not None:
+        mode["Replicas"] = replicas
+    if asked == "replicated-job":
+        if replicas is not None:
+            mode["TotalCompletions"] = replicas
+        if concurrent is not None or replicas is not None:
+            mode["MaxConcurrent"] = replicas if concurrent is None else concurrent
+    return {MODE_KEYS[asked]: mode}
+
+
+def _change_scale(spec: Spec, given: Given) -> None:
+    mode, concurrent = spec["Mode"], given.get("max_concurrent")
+    if given.get("replicas") is not None:
+        if not {"Replicated", "ReplicatedJob"} & mode.keys():
+            raise CommandFailed(f"replicas {ONLY_REPLICATED}")
+        set_scale(spec, given["replicas"])
+    if concurrent is not None:
+        if "ReplicatedJob" not in mode:
+            raise CommandFailed("max-concurrent can only be used with replicated-job mode")
+        mode["ReplicatedJob"]["MaxConcurrent"] = concurrent
+
+
+def _apply(
+    spec: Spec, given: Given, command: str, environment: Mapping[str, str], is_first: bool
+) -> None:
+    _check_job(spec, given)
+    _change_schedule(spec, given)
+    _change_environment(spec, given, command, environment)
+    for flag in FLAGS:
+        if flag.name != "env" and command in flag.on:
+            _apply_flag(spec, flag, given, command, is_first)
+    _change_health(spec, given)
+    added, dropped = (_flat(given.get(name) or ()) for name in ("cap_add", "cap_drop"))
+    if added or dropped:
+        change_capabilities(_at(spec, CONTAINER), added, dropped)
+    _change_log(spec, given)
+
+
+def _apply_flag(spec: Spec, flag: Flag, given: Given, command: str, is_first: bool) -> None:
+    if isinstance(flag, Items):
+        name = parameter_of(flag.name)
+        if command == CREATE:
+            added, removed = _flat(given.get(name) or ()), []
+        else:
+            added = _flat(given.get(f"{name}_add") or ())
+            removed = _flat(given.get(f"{name}_rm") or ())
+        if added or removed:
+            _change_items(spec, flag, added, removed, is_first)
+    elif isinstance(flag, Value | Switch) and flag.path:
+        value = given.get(parameter_of(flag.name))
+        if value is CLEARED:
+            _clear(spec, flag.path)
+        elif value is not None:
+            group, _, name = flag.path.rpartition(".")
+            _at(spec, group)[name] = value
+
+
+def _change_items(
+    spec: Spec, flag: Items, added: list[Any], removed: list[Any], is_first: bool
+) -> None:
+    group, _, name = flag.path.rpartition(".")
+    holder = _at(spec, group) if group else spec
+    present = holder.get(name) or {}
+    items = list(present.items()) if flag.is_map else list(present)
+    for removal in removed:
+        kept = flag.without(items, removal)
+        if flag.must_exist and is_first and len(kept) == len(items):
+            raise CommandFailed(f"could not find {flag.name} `{removal}` to remove it")
+        items = kept
+    for item in added:
+        _put(items, item, flag)
+    holder[name] = dict(items) if flag.is_map else items
+
+
+def _put(items: list[Any], item: Any, flag: Items) -> None:
+    for place, present in enumerate(items):
+        if flag.identity(present) == flag.identity(item):
+            items[place] = item
+            return
+    items.append(item)
+
+
+def _at(spec: Spec, path: str) -> Spec:
+    """The object at a dotted path, made with its defaults where there is none."""
+    place = spec
+    walked = ""
+    for name in path.split("."):
+        walked = f"{walked}.{name}" if walked else name
+        if place.get(name) is None:
+            place[name] = copy.deepcopy(dict(GROUP_DEFAULTS.get(walked, {})))
+        place = place[name]
+    return place
+
+
+def _clear(spec: Spec, path: str) -> None:
+    """An explicit null, which is the only word for absent that masters hear in Essaim's fields."""
+    *groups, name = path.split(".")
+    place = spec
+    for group in groups:
+        if not place.get(group):
+            return
+        place = place[group]
+    if name in place:
+        place[name] = None
+
+
+def _check_job(spec: Spec, given: Given) -> None:
+    updates = [name for name in given if name.startswith(("update_", "rollback_"))]
+    if any(given[name] is not None for name in updates) and any(
+        key in spec["Mode"] for key in JOB_KEYS
+    ):
+        raise CommandFailed("update and rollback configuration is not supported for jobs")
+
+
+def _change_schedule(spec: Spec, given: Given) -> None:
+    expression = given.get("schedule")
+    if expression is CLEARED:
+        _clear(spec, "Schedule")
+    elif expression is not None:
+        _at(spec, "Schedule")["Expression"] = expression
+    if not spec.get("Schedule") and (stray := _given_names(given, SCHEDULE_DETAILS)):
+        raise CommandFailed(f"--{stray[0]} belongs to a schedule: give --schedule too")
+
+
+def _change_environment(
+    spec: Spec, given: Given, command: str, environment: Mapping[str, str]
+) -> None:
+    """`KEY` alone takes the caller's value, so the variables are not merely items."""
+    added = _flat(given.get("env" if command == CREATE else "env_add") or ())
+    removed = set(_flat(given.get("env_rm") or ()))
+    added = [*given.get("env_file_settings", ()), *added]
+    if not added and not removed:
+        return
+    container = _at(spec, CONTAINER)
+    kept = [one for one in container.get("Env") or () if one.partition("=")[0] not in removed]
+    container["Env"] = merge_environment(added, environment, kept)
+
+
+def _change_health(spec: Spec, given: Given) -> None:
+    changed = _given_names(given, HEALTH_FLAGS)
+    if given.get("no_healthcheck"):
+        if changed:
+            raise CommandFailed("--no-healthcheck conflicts with --health-* options")
+        _at(spec, CONTAINER)["Healthcheck"] = {"Test": ["NONE"]}
+        return
+    if not changed:
+        return
+    health = _at(spec, HEALTH)
+    if health.get("Test") == ["NONE"]:
+        del health["Test"]
+    line = given.get("health_cmd")
+    if line is not None:
+        health["Test"] = ["CMD-SHELL", line] if line else []
+
+
+def _change_log(spec: Spec, given: Given) -> None:
+    """A driver replaces the one before with its options; options alone are those of the present
+    driver."""
+    driver, options = given.get("log_driver"), dict(given.get("log_opt") or ())
+    template = spec["TaskTemplate"]
+    if driver:
+        template["LogDriver"] = {"Name": driver, **({"Options": options} if options else {})}
+    elif driver == "":
+        template.pop("LogDriver", None)
+    elif options:
+        if not template.get("LogDriver"):
+            raise CommandFailed("--log-opt needs the driver it is for: give --log-driver too")
+        template["LogDriver"]["Options"] = options
+
+
+def _given_names(given: Given, names: Iterable[str]) -> list[str]:
+    return [name for name in names if given.get(parameter_of(name)) is not None]
+
+
+def _flat(lists: Iterable[Any]) -> list[Any]:
+    """The items of a flag that was repeated: each time it gave a list, or a removal as text."""
+    flat: list[Any] = []
+    for one in lists:
+        flat += one if isinstance(one, list) else [one]
+    return flat

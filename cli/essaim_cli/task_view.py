@@ -34,6 +34,21 @@ def ago(text: str, now: datetime) -> str:
     return f"{human_duration((now - parse_time(text)).total_seconds()).lower()} ago"
 
 
+def shown_image(image: str) -> str:
+    """Without the digest that pins a tag, and without Docker Hub's own name."""
+    name, _, digest = image.partition("@")
+    if digest and ":" not in name.rpartition("/")[2]:
+        return image
+    return name.removeprefix("docker.io/").removeprefix("library/")
+
+
+def shown_task_ports(ports: Sequence[Json]) -> str:
+    return ",".join(
+        f"*:{port.get('PublishedPort', 0)}->{port['TargetPort']}/{port.get('Protocol', 'tcp')}"
+        for port in ports
+    )
+
+
 def task_rows(
     tasks: Sequence[Json],
     names: Mapping[str, str],
@@ -77,10 +92,10 @@ def _row(
     return {
         "ID": short_id(task["ID"], no_trunc),
         "Name": name,
-        "Image": image if no_trunc else image.partition("@")[0],
+        "Image": image if no_trunc else shown_image(image),
         "Node": nodes.get(node_id, node_id),
         "DesiredState": task["DesiredState"].capitalize(),
         "CurrentState": f"{status['State'].capitalize()} {ago(status['Timestamp'], now)}",
         "Error": error,
-        "Ports": "",
+        "Ports": shown_task_ports((status.get("PortStatus") or {}).get("Ports") or ()),
     }

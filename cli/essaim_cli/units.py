@@ -45,6 +45,11 @@ def parse_size(text: str) -> int:
     return int(Decimal(match[1]) * 1024 ** _SIZE_POWERS[match[2].lower()])
 
 
+def parse_signed_size(text: str) -> int:
+    """As `parse_size`; `-1` means no limit. Raises ValueError."""
+    return -1 if text.strip() == "-1" else parse_size(text)
+
+
 def parse_cpus(text: str) -> int:
     """`0.5` → nano-CPUs. Raises ValueError."""
     try:
@@ -55,6 +60,27 @@ def parse_cpus(text: str) -> int:
     if not cpus.is_finite() or cpus < 0 or nano_cpus != nano_cpus.to_integral_value():
         raise ValueError(f"invalid number of CPUs {text!r}: write for example 0.5 or 2")
     return int(nano_cpus)
+
+
+def go_duration(nanoseconds: int) -> str:
+    """As Go's time.Duration prints itself: `1h30m0s`, `1.5s`, `100ms`, `0s`."""
+    if nanoseconds < 0:
+        return f"-{go_duration(-nanoseconds)}"
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if 0 < nanoseconds < size * 1_000:
+            return f"{_decimal(nanoseconds, size)}{unit}"
+    minutes, rest = divmod(nanoseconds, _NS_PER_UNIT["m"])
+    text = f"{_decimal(rest, _NS_PER_UNIT['s'])}s"
+    if minutes:
+        hours, minutes = divmod(minutes, 60)
+        text = f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
+    return text
+
+
+def _decimal(amount: int, unit: int) -> str:
+    whole, rest = divmod(amount, unit)
+    digits = f"{rest:0{len(str(unit)) - 1}d}".rstrip("0") if rest else ""
+    return f"{whole}.{digits}" if digits else str(whole)
 
 
 def human_duration(seconds: float) -> str:

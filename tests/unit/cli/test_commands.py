@@ -130,7 +130,7 @@ async def test_info_and_version(master):
         (("service", "create", "--replicas", "three", "img"), 125, "'three'"),
         (("service", "create", "--replicas", "-1", "img"), 125, "-1"),
         (("service", "create", "--limit-memory", "lots", "img"), 125, "64m"),
-        (("service", "create", "--mode", "global", "img"), 1, "global"),
+        (("service", "create", "--mode", "worldwide", "img"), 125, "replicated-job"),
         (("service", "create", "--name", "not a name", "img"), 1, "valid as a DNS name"),
         (("service", "create", "--env-file", "/nowhere", "img"), 125, "/nowhere"),
         (("service", "create"), 125, "IMAGE"),

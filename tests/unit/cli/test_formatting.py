@@ -82,7 +82,7 @@ def task(task_id, slot, created, desired="running", state="running", err=""):
         "CreatedAt": f"2026-11-20T09:0{created}:00Z",
         "DesiredState": desired,
         "Status": status,
-        "Spec": {"ContainerSpec": {"Image": "img@sha256:abc"}},
+        "Spec": {"ContainerSpec": {"Image": "img:1@sha256:abc"}},
     }
 
 
@@ -100,5 +100,5 @@ def test_history_stands_under_the_living_task_of_its_slot():
         "web.10|Running 5 minutes ago|"
     )
     assert rows[0]["ID"] == "c" * 12
-    assert rows[0]["Image"] == "img"
+    assert rows[0]["Image"] == "img:1"
     assert rows[0]["Node"] == "h1"
