@@ -150,7 +150,11 @@ def _update_status_object(service: Service, status: UpdateStatus) -> DockerObjec
     config = service.spec.update_config
     if config is not None and config.steps and not service.is_rollback:
         docker["StepsDone"] = status.step
-        docker["WaitsForPromotion"] = status.is_waiting
+        waits = status.is_waiting and status.step > service.promotions
+        docker["WaitsForPromotion"] = waits
+        if status.is_waiting and not waits:
+            # Promoted, and the updater has not said so yet: whoever waits is not to stop for it.
+            docker["State"] = "updating"
     return docker
 
 
