@@ -5,6 +5,7 @@ import re
 
 from msgspec import UnsetType
 
+from essaim_master.control.cron_expression import parse_expression, zone_named
 from essaim_master.http.validation.task import check_task_spec
 from essaim_master.http.validation.words import (
     check_labels,
@@ -151,6 +152,8 @@ def _check_schedule(schedule: Schedule | UnsetType | None, mode: ServiceMode) ->
         return
     if mode.replicated_job is None:
         raise refusal("Schedule: only a replicated job can run by a schedule")
+    parse_expression(schedule.expression)
+    zone_named(schedule.time_zone)
     if not 0 <= schedule.history <= SCHEDULE_HISTORY_MAX:
         raise refusal(
             f"Schedule: invalid History {schedule.history}: must be from 0 to "
