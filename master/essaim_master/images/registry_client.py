@@ -285,14 +285,20 @@ class _Exchange:
             sent = {"User-Agent": f"Essaim/{__version__}", **headers}
             connection.request("GET" if body is None else "POST", path, body, sent)
             response = connection.getresponse()
-            received = bytearray()
-            while part := response.read1(READ_BYTES):
-                received += part
-                if len(received) > ANSWER_BYTES_MAX:
-                    raise UnreadableAnswer(f"its answer is longer than {ANSWER_BYTES_MAX} bytes")
-                self._client.remaining_s(self._deadline_s)
+            # It keeps the socket to itself when the registry closes after the answer.
+            with contextlib.closing(response):
+                received = self._received(response)
             names = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, names, bytes(received))
+            return Answer(response.status, names, received)
+
+    def _received(self, response: http.client.HTTPResponse) -> bytes:
+        received = bytearray()
+        while part := response.read1(READ_BYTES):
+            received += part
+            if len(received) > ANSWER_BYTES_MAX:
+                raise UnreadableAnswer(f"its answer is longer than {ANSWER_BYTES_MAX} bytes")
+            self._client.remaining_s(self._deadline_s)
+        return bytes(received)
 
 
 def is_loopback(host: str) -> bool:
