@@ -14,7 +14,7 @@ from essaim_agent.network import NetworkError
 from essaim_agent.overlay.host_ports import PublishedTask, holder_of
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY, Namespaces, is_namespace
 from essaim_agent.overlay.netlink import Kernel, write_sysctl
-from essaim_agent.overlay.packet_filter import PacketFilter, PortFilter, forget_flows
+from essaim_agent.overlay.packet_filter import PacketFilter, PortFilter, forget_flows, let_reflect
 from essaim_agent.overlay.plan import Operation, carried_out, plan
 from essaim_agent.overlay.port_check import check_ports_free
 from essaim_agent.overlay.sysctls import check_sysctls
@@ -160,11 +160,17 @@ class OverlayNode:
             forget_flows(_udp_ports(gone))
 
     def _apply_ports(self, is_check: bool) -> None:
-        """The guard of the table stands before the loopback is opened to a bridge."""
+        """The loopback is open to the bridges only while the table with its guard stands."""
+        if not self._published:
+            self._open_loopback("0")
         subnets = _subnets(self._present)
         self._port_filter.apply(self._published.values(), subnets, is_check)
-        for bridge in self._present.bridges if self._published else ():
-            write_sysctl(f"net/ipv4/conf/{bridge}/route_localnet", "1")
+        if self._published:
+            self._open_loopback("1")
+
+    def _open_loopback(self, value: str) -> None:
+        for bridge in self._present.bridges:
+            write_sysctl(f"net/ipv4/conf/{bridge}/route_localnet", value)
 
     def attach(
         self,
@@ -196,6 +202,8 @@ class OverlayNode:
             self._namespaces.delete_ports(leftover)
         names = self._namespaces.make(task_id, attachments, self._networks, sysctls)
         self._ports[task_id] = names
+        if ports:
+            let_reflect(names)
         added = {
             name: Port(name, bridge_name(attachment.network_id), task_id, joined=True)
             for name, attachment in zip(names, attachments, strict=True)

@@ -1,4 +1,4 @@
-"""Carries the rules of `firewall` and `host_ports` out with nft, iptables and conntrack.
+"""Carries the rules of `firewall` and `host_ports` out with nft, iptables, bridge and conntrack.
 
 Everything here blocks its thread.
 """
@@ -80,6 +80,13 @@ class PortFilter:
     ) -> bool:
         """True when something had to be changed. Raises NetworkError."""
         return self._table.load(ports_script(published, subnets), check)
+
+
+def let_reflect(devices: Iterable[str]) -> None:
+    """Let a bridge send a frame back to the port it came from: a task that calls its own node on
+    its own port is answered by itself, within one bridge."""
+    for device in devices:
+        _run(["bridge", "link", "set", "dev", device, "hairpin", "on"])
 
 
 def forget_flows(udp_ports: Iterable[int]) -> None:

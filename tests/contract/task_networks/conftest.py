@@ -7,10 +7,12 @@ Everything a lab makes has the process id in its name: a later run removes what 
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -25,8 +27,46 @@ from essaim_shared.ids import TaskId
 UNDERLAY = {"a": "10.97.0.1", "b": "10.97.0.2"}
 OUTSIDE = "192.0.2.9"
 """Documentation address (RFC 5737); its host has no route back to any overlay."""
+LAB_SIDE = "192.0.2.1"
+"""Address of the host `a` towards the outside."""
 UDP_PORT = 7479
+CLIENT = """
+import socket, sys
+protocol, address, port = sys.argv[1:]
+with socket.socket(type=socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as client:
+    client.settimeout(1)
+    client.connect((address, int(port)))
+    client.send(b"hello")
+    print(client.recv(200).decode())
+"""
 COMMAND_TIMEOUT_S = 20.0
+SERVER = """
+import socket, sys
+protocol, address, port, name = sys.argv[1:]
+if protocol == "udp":
+    server = socket.socket(type=socket.SOCK_DGRAM)
+    server.bind((address, int(port)))
+    while True:
+        _, client = server.recvfrom(100)
+        server.sendto(f"{name} {client[0]}".encode(), client)
+server = socket.create_server((address, int(port)))
+while True:
+    connection, client = server.accept()
+    with connection:
+        connection.sendall(f"{name} {client[0]}".encode())
+        connection.recv(100)
+"""
+LISTENER = """
+import socket, sys
+protocol, port = sys.argv[1:]
+with socket.socket(type=socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as server:
+    server.bind(("", int(port)))
+    if protocol == "tcp":
+        server.listen()
+    print(flush=True)
+    sys.stdin.read()
+"""
+LISTENS_ASKED_MAX = 100
 NETNS = Path("/run/netns")
 NAMESPACES = Path("/run")
 CLONE_NEWNET = 0x40000000
@@ -64,7 +104,7 @@ class Lab:
             self.set_sysctl(host, "net/bridge/bridge-nf-call-iptables", "1")
         peer = ["type", "veth", "peer", "name", "out0", "netns", self.name("outside")]
         self.in_host("a", "ip", "link", "add", "out0", *peer)
-        for host, address in (("a", "192.0.2.1"), ("outside", OUTSIDE)):
+        for host, address in (("a", LAB_SIDE), ("outside", OUTSIDE)):
             self.in_host(host, "ip", "address", "add", f"{address}/24", "dev", "out0")
             self.in_host(host, "ip", "link", "set", "out0", "up")
 
@@ -117,6 +157,17 @@ class Lab:
             stderr=asyncio.subprocess.DEVNULL,
         )
         return await process.wait() == 0
+
+    async def hear(self, namespace: str, protocol: str, address: str, port: int) -> str:
+        """What a server says first to a client in a namespace; empty when nobody answers."""
+        process = await asyncio.create_subprocess_exec(
+            *["nsenter", f"--net={namespace}", sys.executable, "-c", CLIENT],
+            *[protocol, address, str(port)],
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        said, _ = await process.communicate()
+        return said.decode().strip()
 
     def traces(self, host: str) -> list[str]:
         """Devices, rules and namespaces of the overlay in a host."""
@@ -181,6 +232,25 @@ class FakePair:
     async def reaches(self, host: str, task_id: TaskId, address: str) -> bool:
         return self.fabric.reaches(UNDERLAY[host], task_id, address)
 
+    async def serve(self, host: str, task_id: TaskId, protocol: str, port: int) -> None:
+        """In memory every task serves all its ports."""
+
+    async def ask(self, host: str, client: str, protocol: str, port: int) -> str:
+        """The name of the task that answers on a port of a host; empty: nobody does."""
+        kernel = self.fabric.kernel(UNDERLAY[host])
+        for task_id, task in kernel.published.items():
+            if (protocol, port) in task.keys and task_id in kernel.namespaces:
+                return task_id
+        return ""
+
+    @contextlib.contextmanager
+    def listener(self, host: str, protocol: str, port: int) -> Iterator[None]:
+        """A process of the host that has a port."""
+        listeners = self.fabric.kernel(UNDERLAY[host]).listeners
+        listeners.add((protocol, port))
+        yield
+        listeners.remove((protocol, port))
+
     def traces(self, host: str) -> list[str]:
         kernel = self.fabric.kernel(UNDERLAY[host])
         return [*kernel.networks, *kernel.namespaces, *map(str, kernel.endpoints)]
@@ -197,6 +267,7 @@ class RealPair:
         self.lab = lab
         self.underlay = UNDERLAY
         self._nodes: dict[str, OverlayNetworks] = {}
+        self._servers: list[asyncio.subprocess.Process] = []
 
     def node(self, host: str) -> TaskNetworks:
         return self._nodes[host]
@@ -212,10 +283,60 @@ class RealPair:
         path = await self._nodes[host].attach(task_id, (), {})
         return await self.lab.ping(path, address)
 
+    async def serve(self, host: str, task_id: TaskId, protocol: str, port: int) -> None:
+        """The task answers everybody with its name and the client's address."""
+        path = await self._nodes[host].attach(task_id, (), {})
+        server = await asyncio.create_subprocess_exec(
+            *["nsenter", f"--net={path}", sys.executable, "-c", SERVER],
+            *[protocol, "0.0.0.0", str(port), task_id],
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        self._servers.append(server)
+
+    async def ask(self, host: str, client: str, protocol: str, port: int) -> str:
+        return (await self.answer(host, client, protocol, port)).partition(" ")[0]
+
+    async def answer(self, host: str, client: str, protocol: str, port: int) -> str:
+        """What a client hears: `outside` the cluster, the host `itself` by its own address, or
+        by `localhost`."""
+        asking = "outside" if client == "outside" else host
+        address = {"outside": LAB_SIDE, "itself": UNDERLAY[host]}.get(client, "127.0.0.1")
+        return await self.lab.hear(str(NETNS / self.lab.name(asking)), protocol, address, port)
+
+    async def serve_on_loopback(self, host: str, port: int) -> asyncio.subprocess.Process:
+        """A process of the host that nobody but the host itself may reach."""
+        server = await asyncio.create_subprocess_exec(
+            *["nsenter", f"--net={NETNS / self.lab.name(host)}", sys.executable, "-c", SERVER],
+            *["tcp", "127.0.0.1", str(port), "secret"],
+        )
+        for _ in range(LISTENS_ASKED_MAX):
+            if await self.ask(host, "localhost", "tcp", port) == "secret":
+                return server
+        raise AssertionError(f"nobody listens on {port}")
+
+    @contextlib.contextmanager
+    def listener(self, host: str, protocol: str, port: int) -> Iterator[None]:
+        namespace = f"--net={NETNS / self.lab.name(host)}"
+        with subprocess.Popen(
+            ["nsenter", namespace, sys.executable, "-c", LISTENER, protocol, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                yield
+            finally:
+                process.kill()
+
     def traces(self, host: str) -> list[str]:
         return self.lab.traces(host)
 
     async def close(self) -> None:
+        for server in self._servers:
+            if server.returncode is None:
+                server.kill()
+            await server.wait()
         for node in self._nodes.values():
             await node.close()
 
@@ -224,6 +345,18 @@ class RealPair:
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[FakePair | RealPair]:
     made: FakePair | RealPair
     made = FakePair() if request.param == "fake" else RealPair(request.getfixturevalue("lab"))
+    for host in UNDERLAY:
+        await made.restart(host)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+async def real_pair(lab: Lab) -> AsyncIterator[RealPair]:
+    """For what only the kernel can show."""
+    made = RealPair(lab)
     for host in UNDERLAY:
         await made.restart(host)
     try:
