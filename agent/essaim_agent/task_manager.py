@@ -466,8 +466,8 @@ class TaskManager:
 
     def _next_readiness_change(self) -> int:
         """Greater than what the masters can have heard, even of an agent that died with its
-        journal unwritten: at least the seconds since the epoch."""
-        return max(self.status.readiness_changes + 1, self._site.clock.wall_ns() // 1_000_000_000)
+        journal unwritten: at least the milliseconds since the epoch."""
+        return max(self.status.readiness_changes + 1, self._site.clock.wall_ns() // 1_000_000)
 
     def _report(
         self,

@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from essaim_agent.task_machine import (
@@ -34,6 +35,8 @@ def view(
     failure: str | None = None,
     exit_code: int = 0,
     exit_error: str = "",
+    has_other_limits: bool = False,
+    is_unhealthy: bool = False,
 ) -> TaskView:
     return TaskView(
         desired=desired,
@@ -43,6 +46,8 @@ def view(
         failure=failure,
         exit_code=exit_code,
         exit_error=exit_error,
+        has_other_limits=has_other_limits,
+        is_unhealthy=is_unhealthy,
     )
 
 
@@ -82,6 +87,7 @@ def after(seen: TaskView, step: Step) -> TaskView:
         Step.ACCEPT: {"observed": TaskState.ACCEPTED},
         Step.PREPARE: {"observed": TaskState.READY, "holds_network": True},
         Step.START: {"observed": TaskState.STARTING, "engine": EngineState.RUNNING},
+        Step.ADJUST: {"has_other_limits": False},
         Step.CONFIRM: {"observed": TaskState.RUNNING},
         Step.STOP: {"engine": EngineState.EXITED},
         Step.RELEASE: {"holds_network": False},
@@ -89,17 +95,16 @@ def after(seen: TaskView, step: Step) -> TaskView:
     }.get(step, {})
     if step is Step.CONCLUDE:
         facts = {"observed": conclusion(seen).state}
-    known = {
-        name: getattr(seen, name)
-        for name in ("desired", "observed", "engine", "holds_network", "failure", "exit_code")
-    }
-    return TaskView(**{**known, **facts})
+    return msgspec.structs.replace(seen, **facts)
+
+
+WAITS = (Step.WATCH, Step.REST, Step.AWAIT_RUN, Step.AWAIT_STARTED)
 
 
 def life(seen: TaskView) -> list[Step]:
     """The steps from here on until the task only waits."""
     steps = []
-    while (step := next_step(seen)) not in (Step.WATCH, Step.REST, Step.AWAIT_RUN):
+    while (step := next_step(seen)) not in WAITS:
         steps.append(step)
         seen = after(seen, step)
         assert len(steps) < 10
@@ -124,6 +129,65 @@ def test_a_found_container_is_adopted_whatever_was_reported_before() -> None:
     for observed in (TaskState.ASSIGNED, TaskState.PREPARING, TaskState.STARTING):
         adopted = view(TaskState.RUNNING, observed, EngineState.RUNNING, holds_network=True)
         assert life(adopted) == [Step.CONFIRM]
+
+
+@pytest.mark.parametrize("observed", [s for s in ON_A_NODE if s < TaskState.RUNNING])
+def test_a_container_that_has_not_started_up_is_waited_for(observed: TaskState) -> None:
+    warming = view(TaskState.RUNNING, observed, EngineState.STARTING)
+    assert next_step(warming) is Step.AWAIT_STARTED
+    started = view(TaskState.RUNNING, TaskState.STARTING, EngineState.RUNNING)
+    assert next_step(started) is Step.CONFIRM
+
+
+def test_a_running_task_stays_running_while_its_engine_checks_it_anew() -> None:
+    assert next_step(view(TaskState.RUNNING, TaskState.RUNNING, EngineState.STARTING)) is Step.WATCH
+
+
+@pytest.mark.parametrize("desired", [TaskState.SHUTDOWN, TaskState.REMOVE])
+def test_a_container_that_never_came_up_is_stopped_like_any_other(desired: TaskState) -> None:
+    warming = view(desired, TaskState.STARTING, EngineState.STARTING)
+    assert life(warming) == [Step.STOP, Step.CONCLUDE, Step.REMOVE]
+
+
+@pytest.mark.parametrize("observed", [TaskState.STARTING, TaskState.RUNNING])
+@pytest.mark.parametrize("engine", [EngineState.STARTING, EngineState.RUNNING])
+def test_an_unhealthy_container_is_stopped_and_its_task_has_failed(
+    observed: TaskState, engine: EngineState
+) -> None:
+    unhealthy = view(TaskState.RUNNING, observed, engine, is_unhealthy=True)
+    assert life(unhealthy) == [Step.STOP, Step.CONCLUDE]
+
+
+@pytest.mark.parametrize("engine", [EngineState.STARTING, EngineState.RUNNING])
+@pytest.mark.parametrize("observed", [TaskState.STARTING, TaskState.RUNNING])
+def test_other_limits_are_given_to_a_container_that_lives(
+    observed: TaskState, engine: EngineState
+) -> None:
+    steps = life(view(TaskState.RUNNING, observed, engine, has_other_limits=True))
+    assert steps.count(Step.ADJUST) == 1
+
+
+@pytest.mark.parametrize("engine", [EngineState.ABSENT, EngineState.CREATED, EngineState.EXITED])
+@pytest.mark.parametrize("desired", sorted(DESIRED_STATES))
+@pytest.mark.parametrize("observed", ON_A_NODE)
+def test_other_limits_are_nothing_to_a_container_that_does_not_run(
+    desired: TaskState, observed: TaskState, engine: EngineState
+) -> None:
+    assert next_step(view(desired, observed, engine, has_other_limits=True)) is not Step.ADJUST
+
+
+@pytest.mark.parametrize("observed", ON_A_NODE)
+@pytest.mark.parametrize("engine", EngineState)
+def test_a_task_that_is_to_complete_does_on_its_node_what_a_running_one_does(
+    observed: TaskState, engine: EngineState
+) -> None:
+    """Jobs are wanted COMPLETE from the beginning; how they end is up to them."""
+    for failure in (None, "cut off"):
+        job = view(TaskState.COMPLETE, observed, engine, failure=failure)
+        service = view(TaskState.RUNNING, observed, engine, failure=failure)
+        assert next_step(job) is next_step(service)
+        if next_step(job) is Step.CONCLUDE:
+            assert conclusion(job) == conclusion(service)
 
 
 def test_a_stop_frees_the_address_before_the_end_is_reported() -> None:
@@ -164,6 +228,33 @@ def test_an_ended_task_whose_container_was_started_by_hand_is_stopped() -> None:
         ),
         (
             view(TaskState.SHUTDOWN, TaskState.RUNNING, EngineState.EXITED, exit_code=143),
+            TaskState.SHUTDOWN,
+            "",
+        ),
+        (view(TaskState.COMPLETE, TaskState.RUNNING, EngineState.EXITED), TaskState.COMPLETE, ""),
+        (
+            view(TaskState.COMPLETE, TaskState.RUNNING, EngineState.EXITED, exit_code=3),
+            TaskState.FAILED,
+            "task: non-zero exit (3)",
+        ),
+        (
+            view(
+                TaskState.RUNNING,
+                TaskState.RUNNING,
+                EngineState.EXITED,
+                exit_code=143,
+                is_unhealthy=True,
+            ),
+            TaskState.FAILED,
+            "task: non-zero exit (143): dockerexec: unhealthy container",
+        ),
+        (
+            view(TaskState.RUNNING, TaskState.STARTING, EngineState.EXITED, is_unhealthy=True),
+            TaskState.FAILED,
+            "dockerexec: unhealthy container",
+        ),
+        (
+            view(TaskState.SHUTDOWN, TaskState.RUNNING, EngineState.EXITED, is_unhealthy=True),
             TaskState.SHUTDOWN,
             "",
         ),

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from essaim_agent.fake_executor import FakeEngine, FakeExecutor
 from essaim_agent.fake_network import FakeFabric, FakeNetworks
-from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
+from essaim_agent.journal import DataDirectory, HighestTerm, Journal, JournaledTask, LastHeard
 from essaim_agent.reporter import Reporter
 from essaim_agent.session import Session
 from essaim_agent.worker import Worker
@@ -279,6 +279,16 @@ class Bench:
         while not condition():
             assert self.clock.monotonic_s() < end_s, "it did not come"
             await self.clock.advance(0.05)
+
+    async def journal_shows(self, task: Task, wanted: Callable[[JournaledTask], bool]) -> None:
+        """Return once the disk holds the task as wanted: a thread of its own writes it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(
+                wanted(entry)
+                for entry in Journal(self.directory, self.clock).load().tasks
+                if entry.task.id == task.id
+            ):
+                await self.clock.advance(0.05)
 
     async def start_agent(self) -> None:
         self.agent = Agent(self)

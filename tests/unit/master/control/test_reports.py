@@ -86,6 +86,37 @@ def test_news_within_a_state(world, task):
     assert pulling is not None
 
 
+def test_of_two_words_on_readiness_the_one_that_knows_of_more_changes_is_right(world, task):
+    """Whatever their clocks say: a node's clock may be set back between the two."""
+    world.report(task.id, TaskState.RUNNING)
+    unready = reported(task.id, TaskState.RUNNING, 99, is_ready=False, readiness_changes=7)
+    ready = reported(task.id, TaskState.RUNNING, 20, is_ready=True, readiness_changes=8)
+    assert accept(world, task, unready, ready).is_ready
+    assert accept(world, task, ready, unready).is_ready
+    assert accept(world, task, ready, ready).readiness_changes == 8
+
+
+def test_a_later_word_that_knows_of_fewer_changes_of_readiness_is_late(world, task):
+    batch = StatusBatch(world.state)
+    batch.add(NodeId("n1"), reported(task.id, TaskState.RUNNING, 20, readiness_changes=8))
+    late = reported(task.id, TaskState.RUNNING, 99, is_ready=False, readiness_changes=7)
+    batch.add(NodeId("n1"), late)
+    assert batch.accepted[task.id].readiness_changes == 8
+
+
+def test_an_end_is_believed_however_little_it_knows_of_readiness(world, task):
+    ready = reported(task.id, TaskState.RUNNING, 20, readiness_changes=8)
+    failed = reported(task.id, TaskState.FAILED, 21)
+    assert accept(world, task, ready, failed).state is TaskState.FAILED
+    assert accept(world, task, failed, ready).state is TaskState.FAILED
+
+
+def test_the_start_is_remembered_through_changes_of_readiness(world, task):
+    unready = reported(task.id, TaskState.RUNNING, 20, is_ready=False, readiness_changes=7)
+    ready = reported(task.id, TaskState.RUNNING, 40, readiness_changes=8)
+    assert accept(world, task, unready, ready).started_ns == 20
+
+
 def test_long_errors_are_cut(world, task):
     taken = accept(world, task, reported(task.id, TaskState.FAILED, err="x" * 10_000))
     assert len(taken.err) == STATUS_ERROR_CHARS_MAX
