@@ -164,7 +164,7 @@ class ControlIndex:
         if not share.is_leaving:
             occupied = self.occupied.setdefault(share.service_id, {})
             occupied[share.slot] = occupied.get(share.slot, 0) + 1
-        if share.iteration is not None:
+        if share.iteration is not None and not share.is_leaving:
             tally = self.runs.setdefault((share.service_id, share.iteration), RunTally())
             for slots in _counted(tally, share):
                 slots[share.slot] = slots.get(share.slot, 0) + 1
@@ -199,7 +199,7 @@ class ControlIndex:
                 del occupied[share.slot]
                 if not occupied:
                     del self.occupied[share.service_id]
-        if share.iteration is not None:
+        if share.iteration is not None and not share.is_leaving:
             self._leave_run((share.service_id, share.iteration), share)
         if share.pending is not None:
             group = self.pending[share.pending]
@@ -224,7 +224,7 @@ class ControlIndex:
             slots[share.slot] -= 1
             if not slots[share.slot]:
                 del slots[share.slot]
-        if not (tally.used or tally.at_work or tally.complete):
+        if not tally.used:
             del self.runs[key]
 
     def _detach(self, node_id: NodeId, networks: tuple[NetworkId, ...]) -> tuple[GatewayKey, ...]:
@@ -239,13 +239,12 @@ class ControlIndex:
 
 
 def _counted(tally: RunTally, share: _Share) -> Iterator[dict[SlotName, int]]:
-    """The counts of a run in which a task stands."""
-    if not share.is_leaving:
-        yield tally.used
-        if share.is_at_work:
-            yield tally.at_work
-        if share.is_complete:
-            yield tally.complete
+    """The counts of a run in which a task stands that is not to be removed."""
+    yield tally.used
+    if share.is_at_work:
+        yield tally.at_work
+    if share.is_complete:
+        yield tally.complete
 
 
 def _age(task: Task) -> tuple[int, str]:

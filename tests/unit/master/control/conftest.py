@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from msgspec import UNSET, UnsetType
 
 from essaim_master.control.allocator import Cursors
 from essaim_master.control.planner import plan_slice
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster import LocalCluster, Member
+from essaim_master.state.service_changes import changed_service
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
 from essaim_shared.container_spec import ContainerSpec
@@ -33,6 +35,7 @@ from essaim_shared.spec import (
     Reservations,
     Resources,
     RestartPolicy,
+    Schedule,
     ServiceMode,
     ServiceSpec,
     TaskSpec,
@@ -162,6 +165,8 @@ class World:
         cpus: float = 0,
         memory: int = 0,
         restart: RestartPolicy | None = None,
+        mode: ServiceMode | None = None,
+        schedule: Schedule | UnsetType = UNSET,
     ) -> ServiceId:
         service_id = ServiceId(f"service-{name}")
         reservations = Reservations(nano_cpus=int(cpus * 1e9), memory_bytes=memory)
@@ -173,7 +178,8 @@ class World:
                 resources=Resources(reservations=reservations) if cpus or memory else None,
                 placement=Placement(constraints=constraints, max_replicas=max_replicas),
             ),
-            mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
+            mode=mode or ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
+            schedule=schedule,
         )
         self.put(Service(id=service_id, spec=spec, created_ns=self.now_ns, updated_ns=self.now_ns))
         return service_id
@@ -181,21 +187,18 @@ class World:
     def scale(self, service_id: ServiceId, replicas: int) -> None:
         service = self.state.services[service_id]
         mode = ServiceMode(replicated=ReplicatedMode(replicas=replicas))
-        spec = msgspec.structs.replace(service.spec, mode=mode)
-        self.put(msgspec.structs.replace(service, spec=spec))
+        self.change(service_id, msgspec.structs.replace(service.spec, mode=mode))
 
     def update(self, service_id: ServiceId, **task: Any) -> None:
         """Change the task template."""
         service = self.state.services[service_id]
         template = msgspec.structs.replace(service.spec.task, **task)
         template = msgspec.structs.replace(template, force_update=template.force_update + 1)
-        self.put(
-            msgspec.structs.replace(
-                service,
-                spec=msgspec.structs.replace(service.spec, task=template),
-                spec_version=service.spec_version + 1,
-            )
-        )
+        self.change(service_id, msgspec.structs.replace(service.spec, task=template))
+
+    def change(self, service_id: ServiceId, spec: ServiceSpec) -> None:
+        """Give the service another spec, as the API does."""
+        self.put(changed_service(self.state.services[service_id], spec, self.now_ns))
 
     def remove(self, service_id: ServiceId) -> None:
         writes = Writes()
@@ -211,6 +214,9 @@ class World:
             self.state, self.worklist, self.cursors, self.rng, self.now_ns, self.limit
         )
         self.commit(writes)
+        rollbacks, self.worklist.rollbacks = self.worklist.rollbacks, []
+        for rollback in rollbacks:
+            self.commit(rollback)
         self.writes_count += len(writes)
         return len(writes)
 
@@ -265,6 +271,8 @@ class World:
             wanted = (
                 task.desired_state
                 if task.desired_state <= TaskState.RUNNING
+                else TaskState.RUNNING
+                if task.is_wanted
                 else TaskState.SHUTDOWN
             )
             if wanted > observed:
@@ -296,14 +304,14 @@ class World:
             for task in self.state.tasks_of_service(service_id).values()
             if not states or self.state.observed(task.id) in states
         ]
-        return sorted(found, key=lambda task: (task.slot, task.created_ns))
+        return sorted(found, key=lambda task: (str(task.target_node), task.slot, task.created_ns))
 
     def wanted(self, service_id: ServiceId) -> list[Task]:
-        return [t for t in self.tasks(service_id) if t.desired_state <= TaskState.RUNNING]
+        return [t for t in self.tasks(service_id) if t.is_wanted]
 
     def running(self, service_id: ServiceId) -> list[Task]:
         found = self.tasks(service_id, TaskState.RUNNING)
-        return [task for task in found if task.desired_state <= TaskState.RUNNING]
+        return [task for task in found if task.is_wanted]
 
     def spread(self, service_id: ServiceId) -> dict[str, int]:
         """How many wanted tasks are on each node."""
