@@ -71,8 +71,10 @@ class Effects:
         if newest is not None and newest.spec_version == spec_version:
             update_generation = newest.update_generation
             has_update_failed = has_update_failed or newest.has_update_failed
-        elif newest is not None and iteration is None:
-            update_generation = service.generation
+        else:
+            has_update_failed = False
+            if newest is not None and iteration is None:
+                update_generation = service.generation
         task = Task(
             id=TaskId(new_id(self.rng)),
             service_id=service.id,

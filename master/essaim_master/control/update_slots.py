@@ -65,21 +65,21 @@ def progress_of(
     """What has become of one slot."""
     current, newest = slot.current, slot.youngest
     version = service.spec_version
-    if newest.spec_version == version:
-        if current is None:
-            return _ended(state, service, slot, policy, now_ns)
+    if current is not None:
         if current.spec_version == version:
             return _new_task(state, service, slot, current, policy, now_ns)
-        found = _start_first(state, service, slot, newest, policy)
-        if found is not None:
-            return found
-    elif current is None:
-        is_stopping = not newest.is_wanted and not has_stopped(state, newest)
-        if is_stopping and condition_of(state, newest.node_id) not in LOST:
-            return SlotProgress(slot, Phase.CHANGING, newest, is_blocked=True)
-        return SlotProgress(slot, Phase.IDLE, newest)
-    assert current is not None
-    return SlotProgress(slot, Phase.RUNNING if slot.is_running else Phase.IDLE, current)
+        beside = None
+        if newest.spec_version == version:
+            beside = _start_first(state, service, slot, newest, policy)
+        return beside or SlotProgress(
+            slot, Phase.RUNNING if slot.is_running else Phase.IDLE, current
+        )
+    if newest.spec_version == version:
+        return _ended(state, service, slot, policy, now_ns)
+    is_stopping = not newest.is_wanted and not has_stopped(state, newest)
+    if is_stopping and condition_of(state, newest.node_id) not in LOST:
+        return SlotProgress(slot, Phase.CHANGING, newest, is_blocked=True)
+    return SlotProgress(slot, Phase.IDLE, newest)
 
 
 def ended_early(task: Task, status: TaskStatus | None, monitor_ns: int) -> bool:

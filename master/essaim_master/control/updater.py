@@ -48,13 +48,12 @@ from essaim_shared.task_state import TaskState
 ACTIVE = frozenset({"updating", "rollback_started"})
 """States of an update in which slots are changed."""
 
+PAUSED = frozenset({"paused", "rollback_paused"})
+
 
 def is_outdated(service: Service, slot: Slot) -> bool:
-    """Whether the slot has a task of another template."""
-    version, current = service.spec_version, slot.current
-    return slot.youngest.spec_version != version or (
-        current is not None and current.spec_version != version
-    )
+    """Whether the slot stands for another template than the service's."""
+    return (slot.current or slot.youngest).spec_version != service.spec_version
 
 
 def begin_rollout(
@@ -108,6 +107,9 @@ class Rollout:
         self._quota = self._policy.quota(len(slots), service.promotions)
         self._status = self._decide()
         self._is_active = self._status is not None and self._status.state in ACTIVE
+        self._is_paused = self._status is None or (
+            self._status.state in PAUSED and not self._status.is_waiting
+        )
         self._begun = self._count(Phase.FRESH, Phase.CHANGING, Phase.CHANGED, Phase.FAILED)
         self._busy = self._count(Phase.CHANGING)
         self._held: dict[SlotName, Template] = {}
@@ -120,7 +122,7 @@ class Rollout:
         version = self._service.spec_version
         if current is None or newest is current or newest.spec_version != version:
             return None
-        if current.spec_version == version or not self._is_active:
+        if current.spec_version == version or self._is_paused:
             return None
         if slot.successor is newest or self._waits(newest):
             return newest
@@ -138,12 +140,13 @@ class Rollout:
 
     def advance(self) -> Progress:
         """Take the next steps, as far as the slice has room, and say when to look again."""
-        if self._is_active:
-            for found in self._found:
-                if self._effects.is_full:
-                    return Progress.INTERRUPTED
-                self._advance_slot(found)
-            self._ask_for_wakes()
+        if self._is_paused:
+            return Progress.UPDATING
+        for found in self._found:
+            if self._effects.is_full:
+                return Progress.INTERRUPTED
+            self._advance_slot(found)
+        self._ask_for_wakes()
         return Progress.UPDATING
 
     def _advance_slot(self, found: SlotProgress) -> None:
@@ -151,7 +154,7 @@ class Rollout:
         match found.phase:
             case Phase.IDLE if slot.key not in self._held and slot.current is not None:
                 self._replace_idle(slot, slot.current)
-            case Phase.RUNNING if self._begun < self._quota and self._has_worker():
+            case Phase.RUNNING if self._has_worker():
                 self._begun += 1
                 self._begin(slot, found.task)
             case Phase.CHANGING | Phase.FAILED if slot.successor is found.task:
@@ -165,22 +168,28 @@ class Rollout:
                 pass
 
     def _has_worker(self) -> bool:
-        return not self._policy.parallelism or self._busy < self._policy.parallelism
+        is_allowed = self._is_active and self._begun < self._quota
+        return is_allowed and (
+            not self._policy.parallelism or self._busy < self._policy.parallelism
+        )
 
     def _begin(self, slot: Slot, task: Task) -> None:
         if self._verdict(task) is Verdict.RESIZE:
             self._effects.adopt(task, self._service, is_resized=True)
             self._busy += self._policy.delay_ns > 0
+            # No report will follow: look again once this is written.
+            self._effects.wake(self._service.id, self._effects.now_ns + 1)
             return
         self._busy += 1
+        self._watch_deadline()
         if self._policy.is_start_first:
             self._effects.create(self._service, slot.key, FRESH, slot.tasks[-1])
         else:
             self._effects.desire(task, TaskState.SHUTDOWN)
 
     def _retry_beside(self, slot: Slot, failed: Task) -> None:
-        """The new task of a start-first slot failed under an update that goes on: its restart
-        policy tells whether and when the next one is made. The old task runs on."""
+        """The new task of a start-first slot failed, and the update went on or has ended: the
+        restart policy tells whether and when the next one is made. The old task runs on."""
         if self._waits(failed):
             return
         status = self._state.task_status.get(failed.id)
@@ -264,9 +273,19 @@ class Rollout:
             if self._is_active and self._begun < self._quota:
                 self._begun += 1
                 self._busy += 1
+                self._watch_deadline()
             else:
                 task = found.task
                 self._held[found.slot.key] = Template(task.spec, task.spec_version)
+
+    def _watch_deadline(self) -> None:
+        """A slot is begun: if nothing is ever heard of it, the deadline passes."""
+        policy, now_ns = self._policy, self._effects.now_ns
+        if policy.deadline_ns and self._status is not None:
+            since_ns = self._status.progressed_ns + policy.delay_ns
+            if policy.failure_action == "continue":
+                since_ns = now_ns
+            self._effects.wake(self._service.id, max(since_ns + policy.deadline_ns, now_ns + 1))
 
     def _count(self, *phases: Phase) -> int:
         return sum(1 for found in self._found if found.phase in phases)
