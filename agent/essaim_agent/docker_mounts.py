@@ -12,6 +12,7 @@ from essaim_agent.engine_facts import EngineFacts
 from essaim_agent.executor import ExecutorError
 from essaim_shared.container_spec import BindOptions, Mount, TmpfsOptions, VolumeOptions
 
+NON_RECURSIVE_SINCE: Final = (1, 40)
 CREATE_MOUNTPOINT_SINCE: Final = (1, 42)
 READ_ONLY_RECURSION_SINCE: Final = (1, 44)
 VOLUME_SUBPATH_SINCE: Final = (1, 45)
@@ -78,6 +79,7 @@ def _bind_options(options: BindOptions, engine: EngineFacts) -> dict[str, Any]:
     if options.propagation:
         asked["Propagation"] = options.propagation
     if options.non_recursive:
+        engine.require(NON_RECURSIVE_SINCE, "bind-recursive=disabled")
         asked["NonRecursive"] = True
     if options.create_mountpoint:
         engine.require(CREATE_MOUNTPOINT_SINCE, "bind-create-src")

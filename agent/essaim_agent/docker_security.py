@@ -95,7 +95,7 @@ def _seccomp_profile(encoded: str) -> str:
 
 def _checked(word: str) -> str:
     """An engine takes the text of a seccomp profile only, and would show all of it when wrong."""
-    name, _, value = word.partition("=")
+    name, _, value = word.partition("=" if "=" in word else ":")  # as the engine cuts it
     if name != "seccomp" or value in ("unconfined", "builtin"):
         return word
     try:

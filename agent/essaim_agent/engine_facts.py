@@ -25,8 +25,10 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def facts_of(info: Mapping[str, Any], api_version: str) -> EngineFacts:
-    """Of an engine's `/info`, and the API's version as `MAJOR.MINOR`. Raises ValueError."""
+    """Of an engine's `/info`, and the API's version as `MAJOR.MINOR`. Raises ExecutorError."""
     major, _, minor = api_version.partition(".")
+    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        raise ExecutorError(f"the engine speaks an API of no known version: {api_version[:40]!r}")
     return EngineFacts(
         api_version=(int(major), int(minor)), log_driver=str(info.get("LoggingDriver") or "")
     )

@@ -230,11 +230,8 @@ async def test_namespaces_are_shared_only_when_asked(
 
 
 async def test_an_init_is_the_first_process(bench: Any) -> None:
-    task = asking(bench.make_task("cat /proc/1/comm; echo ready; exec sleep 1000"), {"init": True})
-    container = await bench.executor.start(task, bench.namespace())
-    await bench.ready(task)
-    assert inspected(bench, container.container_id)["HostConfig"]["Init"]
-    assert bench.output(task).decode().startswith("docker-init")
+    shell = "cat /proc/1/comm; echo ready; exec sleep 1000"
+    assert await seen_inside(bench, asking(bench.make_task(shell), {"init": True})) == "docker-init"
 
 
 async def test_a_privileged_container_is_asked_for(bench: Any) -> None:

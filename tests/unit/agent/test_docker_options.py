@@ -233,3 +233,9 @@ def test_what_is_to_know_of_an_engine_is_in_its_info() -> None:
         api_version=(1, 44), log_driver="local"
     )
     assert facts_of({}, "1.9").api_version < (1, 41)
+
+
+@pytest.mark.parametrize("version", ["", "1", "1.x", "v1.41", "1.41.2"])
+def test_an_engine_of_no_known_version_is_refused(version: str) -> None:
+    with pytest.raises(ExecutorError, match="no known version"):
+        facts_of({}, version)

@@ -67,9 +67,10 @@ def test_a_broken_seccomp_profile_is_refused_in_one_line(encoded: str, reason: s
     assert len(str(refusal.value)) < 200
 
 
-def test_a_path_of_a_seccomp_profile_is_not_for_the_node_to_read() -> None:
+@pytest.mark.parametrize("word", ["seccomp=/etc/shadow", "seccomp:/etc/shadow"])
+def test_a_path_of_a_seccomp_profile_is_not_for_the_node_to_read(word: str) -> None:
     with pytest.raises(ExecutorError, match="no JSON object"):
-        config_of(security_options=("seccomp=/etc/shadow",))
+        config_of(security_options=(word,))
 
 
 def test_security_options_are_passed_on_in_the_words_of_docker_run() -> None:
