@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from essaim_master.http.errors import ImmutableName
+from essaim_master.http.errors import ImmutableMode, ImmutableName
 from essaim_master.http.image_name import familiar_image
 from essaim_master.http.service_requests import (
     created_service,
@@ -15,13 +15,19 @@ from essaim_master.http.service_requests import (
     with_defaults,
 )
 from essaim_master.http.validation import check_service_name
-from essaim_master.state.service_changes import rolled_back_service, swapped_service
 from essaim_shared.container_spec import ContainerSpec
-from essaim_shared.errors import InvalidRequest, NotSupported
+from essaim_shared.errors import InvalidRequest
 from essaim_shared.ids import ServiceId
 from essaim_shared.limits import REPLICAS_MAX
 from essaim_shared.random_name import random_name
-from essaim_shared.spec import ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec
+from essaim_shared.spec import (
+    ReplicatedMode,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
 
 NOW_NS = 1_700_000_000_000_000_000
 
@@ -53,6 +59,94 @@ def test_without_replicas_one_is_stored() -> None:
         )
         service = created_service(spec, ServiceId("s"), NOW_NS)
         assert service.spec.mode.replicated.replicas == 1
+
+
+def decoded(service=b"{}", container=b"{}"):
+    """A service made of JSON: fields of the service, and of its container."""
+    container_fields = {"Image": "x", **msgspec.json.decode(container)}
+    body = {"Name": "w", "TaskTemplate": {"ContainerSpec": container_fields}}
+    spec = decode_service_spec(msgspec.json.encode({**body, **msgspec.json.decode(service)}))
+    return spec, created_service(spec, ServiceId("s"), NOW_NS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ({"Global": {}}, {"Global": {}}),
+        ({"global": {}}, {"Global": {}}),
+        ({"Global": None, "Replicated": None}, {"Replicated": {"Replicas": 1}}),
+        ({"GlobalJob": {}}, {"GlobalJob": {}}),
+        ({"ReplicatedJob": {}}, {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}),
+        (
+            {"ReplicatedJob": {"MaxConcurrent": 3}},
+            {"ReplicatedJob": {"MaxConcurrent": 3, "TotalCompletions": 3}},
+        ),
+        (
+            {"ReplicatedJob": {"TotalCompletions": 3}},
+            {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 3}},
+        ),
+    ],
+)
+def test_a_mode_is_stored_with_its_numbers(asked, stored) -> None:
+    _, service = decoded(msgspec.json.encode({"Mode": asked}))
+    assert msgspec.to_builtins(service.spec.mode) == stored
+    assert service.executed_ns == (NOW_NS if service.spec.mode.is_job else 0)
+
+
+MODES = (
+    b'{"Mode":{"Replicated":{}}}',
+    b'{"Mode":{"Global":{}}}',
+    b'{"Mode":{"ReplicatedJob":{}}}',
+    b'{"Mode":{"GlobalJob":{}}}',
+    b'{"Mode":{"ReplicatedJob":{}},"Schedule":{"Expression":"@daily"}}',
+)
+
+
+@pytest.mark.parametrize("before", MODES)
+@pytest.mark.parametrize("after", MODES)
+def test_no_mode_becomes_another(before, after) -> None:
+    _, service = decoded(before)
+    if before == after:
+        assert updated_service(service, decoded(after)[0], NOW_NS).generation == 2
+        return
+    cleared = {"Schedule": None, **msgspec.json.decode(after)}
+    with pytest.raises(ImmutableMode, match="service mode change is not allowed") as caught:
+        updated_service(service, decoded(msgspec.json.encode(cleared))[0], NOW_NS)
+    assert caught.value.http_status == 501
+
+
+def test_steps_outlive_a_client_that_leaves_the_update_config_out() -> None:
+    """Then Docker's defaults hold, and by those one slot is changed at a time, not all."""
+    _, service = decoded(b'{"UpdateConfig":{"Parallelism":4,"Steps":[10,100]}}')
+    kept = updated_service(service, decoded()[0], NOW_NS).spec.update_config
+    assert (kept.parallelism, kept.steps) == (1, (10, 100))
+    _, plain = decoded(b'{"UpdateConfig":{"Parallelism":4}}')
+    assert updated_service(plain, decoded()[0], NOW_NS).spec.update_config is None
+
+
+def test_what_an_update_config_leaves_open_is_filled_in_as_moby_does() -> None:
+    _, service = decoded(b'{"UpdateConfig":{"Monitor":0,"Order":""}}')
+    assert service.spec.update_config == UpdateConfig(
+        parallelism=0, failure_action="pause", monitor=None, order="stop-first"
+    )
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        b'{"Privileged":false}',
+        b'{"Devices":[]}',
+        b'{"PidMode":""}',
+        b'{"Probes":{}}',
+        b'{"Probes":{"Liveness":null}}',
+        b'{"PullPolicy":null}',
+        b'{"Isolation":"default"}',
+    ],
+)
+def test_saying_nothing_in_another_way_is_no_change(empty) -> None:
+    _, service = decoded()
+    again = updated_service(service, decoded(container=empty)[0], NOW_NS)
+    assert (again.spec_version, again.spec) == (1, service.spec)
 
 
 def test_a_new_service_is_dated_and_its_template_is_the_first() -> None:
@@ -140,17 +234,6 @@ def test_a_clock_that_was_set_back_does_not_date_an_update_before_the_create() -
     assert updated_service(service_of(), spec_of(), NOW_NS - 10).updated_ns == NOW_NS
 
 
-def test_a_rollback_takes_the_previous_spec_and_uses_it_up() -> None:
-    service = service_of()
-    changed = updated_service(service, spec_of(image="other", replicas=9), NOW_NS)
-    back = rolled_back_service(changed, NOW_NS)
-    assert back.spec == service.spec
-    assert back.previous_spec is None
-    assert back.spec_version == 3
-    with pytest.raises(InvalidRequest, match="does not have a previous spec"):
-        rolled_back_service(back, NOW_NS)
-
-
 @pytest.mark.parametrize("replicas", [-1, REPLICAS_MAX + 1])
 def test_replicas_have_bounds(replicas) -> None:
     with pytest.raises(InvalidRequest, match=f"must be from 0 to {REPLICAS_MAX}"):
@@ -167,6 +250,11 @@ def test_defaults_are_shown_and_what_is_set_stays() -> None:
     assert shown.task.container.stop_grace_period == 10_000_000_000
     assert (shown.task.restart_policy.delay, shown.task.restart_policy.max_attempts) == (7, 0)
     assert shown.endpoint.mode == "vip"
+    assert (shown.update_config.parallelism, shown.rollback_config.order) == (1, "stop-first")
+    assert shown.update_config.monitor == 5_000_000_000
+    half = with_defaults(decoded(b'{"RollbackConfig":{"Parallelism":7}}')[1].spec)
+    assert (half.rollback_config.parallelism, half.rollback_config.monitor) == (7, 5_000_000_000)
+    assert with_defaults(decoded(b'{"Mode":{"GlobalJob":{}}}')[1].spec).update_config is None
     assert with_defaults(service_of().spec).task.restart_policy.delay == 5_000_000_000
 
 
