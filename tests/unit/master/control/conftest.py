@@ -149,6 +149,14 @@ class World:
         writes.put_node_status(node_id, changed)
         self.commit(writes)
 
+    def describe_node(self, name: str, description: NodeDescription) -> None:
+        """The node registers again and says something else of itself."""
+        node_id = NodeId(name)
+        status = self.state.node_status[node_id]
+        writes = Writes()
+        writes.put_node_status(node_id, msgspec.structs.replace(status, description=description))
+        self.commit(writes)
+
     def remove_node(self, name: str) -> None:
         writes = Writes()
         writes.delete_node(NodeId(name))
