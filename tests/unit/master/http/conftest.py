@@ -2,14 +2,17 @@
 
 import asyncio
 import random
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from support.docker_clients import docker_commands, run_docker
 
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import HostFacts
+from essaim_master.http.server import HttpServer
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
@@ -94,7 +97,7 @@ class Answer:
 class World:
     """What a test holds: the state, the API on it, and the nodes and tasks it makes."""
 
-    def __init__(self):
+    def __init__(self, images=None):
         print(f"seed {SEED}")
         self.rng = random.Random(SEED)
         self.clock = ManualClock()
@@ -104,7 +107,7 @@ class World:
         self.cluster = CountingCluster(self.clock, members[0], members[1:])
         self.state = self.cluster.state
         self.figures = StillFigures()
-        self.api = Api(self.cluster, self.clock, self.rng, self.figures, FACTS)
+        self.api = Api(self.cluster, self.clock, self.rng, self.figures, FACTS, images=images)
         self.app = App(self.api)
         self.network_id = NetworkId(new_id(self.rng))
 
@@ -275,3 +278,61 @@ async def world():
     await made.found()
     yield made
     made.app.close()
+
+
+@pytest.fixture(params=docker_commands())
+def docker_command(request):
+    return request.param
+
+
+@pytest.fixture
+async def cluster(world, tmp_path):
+    """Three nodes, a socket, and tasks that follow the services at once."""
+    nodes = [await world.add_node(number) for number in (1, 2, 3)]
+    path = tmp_path / "master.sock"
+    server = HttpServer(world.app, lambda broken: None, socket_path=path)
+    await server.start()
+    changed = asyncio.Event()
+    unsubscribe = world.state.subscribe(lambda applied: changed.set())
+
+    async def follow():
+        while True:
+            await changed.wait()
+            changed.clear()
+            await world.converge(nodes)
+
+    following = asyncio.create_task(follow())
+    world.socket_path = path
+    world.node_ids = nodes
+    yield world
+    following.cancel()
+    await asyncio.wait({following})
+    unsubscribe()
+    await server.stop()
+
+
+@pytest.fixture
+def run_any(cluster, tmp_path):
+    """Run a docker command of a given client."""
+    return lambda command, *words: run_docker(command, cluster.socket_path, tmp_path, *words)
+
+
+@pytest.fixture
+def run(run_any, docker_command):
+    return partial(run_any, docker_command)
+
+
+@pytest.fixture
+async def world_with():
+    """Makes a World whose master has these `Images`."""
+    made = []
+
+    async def make(images):
+        world = World(images)
+        await world.found()
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        world.app.close()

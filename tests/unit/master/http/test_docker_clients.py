@@ -6,98 +6,15 @@ stand on a machine are run: Debian's and a newer one earlier on the PATH.
 
 import asyncio
 import json
-import os
-import subprocess
-from functools import partial
 from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import APIError, NotFound
 from docker.types import ContainerSpec, RestartPolicy, ServiceMode, TaskTemplate
+from support.docker_clients import CLIENT_TIMEOUT_S, docker_commands, succeed
 
-from essaim_master.http.server import HttpServer
 from essaim_shared.spec import RestartPolicy as OurRestartPolicy
-
-CLIENT_TIMEOUT_S = 60
-
-
-def docker_commands():
-    """Every docker client on this machine, each by its path."""
-    places = os.get_exec_path()
-    found = {
-        os.path.realpath(os.path.join(place, "docker"))
-        for place in [*places, "/usr/bin", "/usr/local/bin"]
-        if os.access(os.path.join(place, "docker"), os.X_OK)
-    }
-    assert found, "no docker client on this machine: install docker.io"
-    return sorted(found)
-
-
-@pytest.fixture(params=docker_commands())
-def docker_command(request):
-    return request.param
-
-
-@pytest.fixture
-async def cluster(world, tmp_path):
-    """Three nodes, a socket, and tasks that follow the services at once."""
-    nodes = [await world.add_node(number) for number in (1, 2, 3)]
-    path = tmp_path / "master.sock"
-    server = HttpServer(world.app, lambda broken: None, socket_path=path)
-    await server.start()
-    changed = asyncio.Event()
-    unsubscribe = world.state.subscribe(lambda applied: changed.set())
-
-    async def follow():
-        while True:
-            await changed.wait()
-            changed.clear()
-            await world.converge(nodes)
-
-    following = asyncio.create_task(follow())
-    world.socket_path = path
-    world.node_ids = nodes
-    yield world
-    following.cancel()
-    await asyncio.wait({following})
-    unsubscribe()
-    await server.stop()
-
-
-@pytest.fixture
-def run_docker(cluster, tmp_path):
-    """Run one docker command; its exit code, stdout and stderr."""
-
-    async def run_one(command, *words):
-        process = await asyncio.create_subprocess_exec(
-            command,
-            *words,
-            env={
-                "PATH": "/usr/bin:/bin",
-                "HOME": str(tmp_path),
-                "DOCKER_CONFIG": str(tmp_path / "config"),
-                "DOCKER_HOST": f"unix://{cluster.socket_path}",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), CLIENT_TIMEOUT_S)
-        return process.returncode, out.decode(), err.decode()
-
-    return run_one
-
-
-@pytest.fixture
-def run(run_docker, docker_command):
-    return partial(run_docker, docker_command)
-
-
-async def succeed(run, *words):
-    code, out, err = await run(*words)
-    assert code == 0, err
-    return out
 
 
 async def test_a_service_from_create_to_rm(cluster, run) -> None:
@@ -130,12 +47,10 @@ async def test_a_service_from_create_to_rm(cluster, run) -> None:
     assert not cluster.state.services
 
 
-async def test_their_own_progress_displays_converge(cluster, run_docker) -> None:
+async def test_their_own_progress_displays_converge(cluster, run_any) -> None:
     """All clients at once: each watches its service for five seconds before it is content."""
     create = ("service", "create", "--replicas", "2", "busybox")
-    outcomes = await asyncio.gather(
-        *(run_docker(command, *create) for command in docker_commands())
-    )
+    outcomes = await asyncio.gather(*(run_any(command, *create) for command in docker_commands()))
     for code, out, err in outcomes:
         assert code == 0, err
         assert "overall progress: 2 out of 2 tasks" in out
