@@ -108,8 +108,10 @@ def check_service(world, service):
     running = world.running(service.id)
     assert len(running) == service.spec.replicas
     assert len({task.slot for task in running}) == len(running)
+    status = world.state.update_status.get(service.id)
+    is_paused = status is not None and status.state == "paused"
     for task in running:
-        assert task.spec_version == service.spec_version
+        assert task.spec_version == service.spec_version or is_paused
         assert world.state.node_status[task.node_id].state != "down"
         assert world.state.nodes[task.node_id].spec.availability != "drain"
     for tasks in occupied.values():
