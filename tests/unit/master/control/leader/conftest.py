@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from essaim_master.control.leader import ControlSettings, Leader
+from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
@@ -31,6 +32,7 @@ from essaim_shared.messages import (
     encode,
 )
 from essaim_shared.objects import NodeDescription, Service, TaskStatus
+from essaim_shared.sealing import DataKey
 from essaim_shared.spec import ReplicatedMode, ServiceMode, ServiceSpec, TaskSpec
 from essaim_shared.subjects import Subjects
 from essaim_shared.task_state import TaskState
@@ -39,12 +41,13 @@ SEED = 7
 CLUSTER = "test"
 SUBJECTS = Subjects(CLUSTER)
 SETTINGS = ControlSettings(cluster_id=CLUSTER, subnet="10.1.0.0/24", vni=70_001, mtu=1450)
+VAULT = CredentialVault(DataKey(bytes(32)))
 
 
 class SmallAgent:
     """Registers, beats, believes what it is told, and runs every task in no time."""
 
-    def __init__(self, bench, name, address, instance="boot"):
+    def __init__(self, bench, name, address, instance="boot", seal_key=""):
         self.bench = bench
         self.node_id = NodeId(name)
         self.transport = bench.bus.client(f"agent-{address}")
@@ -56,6 +59,7 @@ class SmallAgent:
             memory_bytes=8 * 2**30,
             engine_version="20.10",
             instance=instance,
+            seal_key=seal_key,
         )
         self.session = None
         self.term = self.sequence = 0
@@ -192,7 +196,7 @@ class Bench:
 
     def start_leader(self, cluster, client="master"):
         rng = random.Random(f"{SEED} {client}")
-        leader = Leader(cluster, self.bus.client(client), self.clock, rng, SETTINGS)
+        leader = Leader(cluster, self.bus.client(client), self.clock, rng, SETTINGS, VAULT)
         self.running.append(asyncio.create_task(leader.run()))
         return leader
 
