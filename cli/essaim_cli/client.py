@@ -62,6 +62,9 @@ class Client:
         """More masters to turn to when this one is lost."""
         self._masters += [url for url in urls if url not in self._masters]
 
+    def close(self) -> None:
+        self._connection.close()
+
     def get(self, path: str, *, filters: Filters | None = None, **query: str) -> Any:
         if filters:
             encoded = {name: dict.fromkeys(values, True) for name, values in filters.items()}
@@ -227,4 +230,6 @@ def client_of(context: click.Context) -> Client:
     """
     wanted = context.find_root().obj
     urls = [url.strip() for url in wanted.split(",")] if wanted else [find_host()]
-    return Client(*urls, *other_masters(urls[0]))
+    client = Client(*urls, *other_masters(urls[0]))
+    context.call_on_close(client.close)
+    return client

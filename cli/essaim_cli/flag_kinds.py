@@ -154,9 +154,10 @@ def flag_options(flags: Iterable[Flag], command: str) -> Callable[[Any], Any]:
     """A decorator that gives a command all these flags."""
 
     def add_to(function: Any) -> Any:
-        for flag in flags:
+        # What is added last comes first in the help.
+        for flag in reversed(tuple(flags)):
             if command in flag.on:
-                for option in flag.options(command):
+                for option in reversed(flag.options(command)):
                     function = option(function)
         return function
 

@@ -7,7 +7,7 @@ from essaim_cli.grammar.probes import parse_probe
 from essaim_cli.service_flags.paths import CONTAINER, COUNT, DURATION, HEALTH, RESTART, TEMPLATE
 from essaim_cli.units import parse_duration
 
-PROBE = "http:PORT[/PATH]|tcp:PORT|exec:COMMAND[,period=…]"
+PROBE = "http:PORT[/PATH]|tcp:PORT|exec:COMMAND"
 
 
 def _ratio(text: str) -> float:
@@ -75,7 +75,7 @@ HEALTH_CHECKS: tuple[Flag, ...] = (
             parse=parse_probe,
             path=f"{CONTAINER}.Probes.{field}",
             metavar=PROBE,
-            help=f"Essaim: {words}",
+            help=f"Essaim: {words} Options: ,period= ,timeout= ,delay= ,failures= ,successes=",
             can_clear=True,
         )
         for name, field, words in (
