@@ -205,6 +205,7 @@ class DockerExecutor:
             architecture=str(info.get("Architecture", "")),
             engine_version=str(info.get("ServerVersion", "")),
             engine_labels=dict(item.partition("=")[::2] for item in info.get("Labels") or ()),
+            plugins=options.plugins_of(info),
         )
 
     async def found(self) -> list[FoundContainer]:

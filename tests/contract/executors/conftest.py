@@ -28,12 +28,13 @@ import pytest_asyncio
 from essaim_agent.docker_executor import DockerExecutor
 from essaim_agent.executor import (
     Executor,
+    Health,
 )
-from essaim_agent.fake_executor import FakeEngine, FakeExecutor, Script
+from essaim_agent.fake_executor import NEVER_ENDS, FakeEngine, FakeExecutor, Script
 from essaim_agent.process_executor import ProcessExecutor
 from essaim_agent.shim import install
 from essaim_shared.clock import SystemClock, wait_until
-from essaim_shared.container_spec import ContainerSpec
+from essaim_shared.container_spec import ContainerSpec, HealthConfig
 from essaim_shared.ids import NodeId, ServiceId, TaskId, new_id
 from essaim_shared.objects import Task
 from essaim_shared.spec import TaskSpec
@@ -101,6 +102,27 @@ class Bench(Protocol):
 
     def make_task(self, shell: str) -> Task: ...
 
+    has_health_checks: bool
+    changes_limits: bool
+
+    def checked(self) -> Task:
+        """Runs on; its health check comes to a verdict when the test says so."""
+        ...
+
+    async def set_health(self, task: Task, health: Health) -> None:
+        """HEALTHY once, then UNHEALTHY."""
+        ...
+
+    def command(self, exit_code: int) -> tuple[str, ...]: ...
+
+    def endless_command(self) -> tuple[str, ...]: ...
+
+    async def command_is_gone(self, command: tuple[str, ...]) -> bool:
+        """Whether no process of an endless command is left, or comes to be so soon."""
+        ...
+
+    def missing_command(self) -> tuple[str, ...]: ...
+
     def namespace(self) -> str | None: ...
     async def new_agent(self) -> None:
         """The agent's process ends and a new one starts."""
@@ -116,6 +138,8 @@ class FakeBench:
     engine_can_restart = True
     impossible_text = "No such image: nowhere"
     polite_exit_code = 143
+    has_health_checks = True
+    changes_limits = True
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
@@ -140,6 +164,32 @@ class FakeBench:
 
     def impossible(self) -> Task:
         return make_task("true", image="nowhere")
+
+    def checked(self) -> Task:
+        task = make_task("sleep")
+        self.engine.script(task.id, Script(has_health_check=True))
+        return task
+
+    async def set_health(self, task: Task, health: Health) -> None:
+        self.engine.set_health(task.id, health)
+
+    def command(self, exit_code: int) -> tuple[str, ...]:
+        command = ("exit", str(exit_code))
+        self.engine.commands[command] = exit_code
+        return command
+
+    def endless_command(self) -> tuple[str, ...]:
+        command = ("sleep",)
+        self.engine.commands[command] = NEVER_ENDS
+        return command
+
+    async def command_is_gone(self, command: tuple[str, ...]) -> bool:
+        return True
+
+    def missing_command(self) -> tuple[str, ...]:
+        command = ("no-such-program",)
+        self.engine.commands[command] = "no-such-program: not found"
+        return command
 
     def namespace(self) -> str | None:
         return None
@@ -185,15 +235,44 @@ class ShellBench:
     def exiter(self, code: int) -> Task:
         return make_task(f"exit {code}", image=self.image)
 
+    def command(self, exit_code: int) -> tuple[str, ...]:
+        return ("/bin/sh", "-c", f"exit {exit_code}")
+
+    def endless_command(self) -> tuple[str, ...]:
+        return ("sleep", str(100_000 + secrets.randbelow(900_000)))
+
+    async def command_is_gone(self, command: tuple[str, ...]) -> bool:
+        line = "\0".join(command).encode()
+
+        def is_gone() -> bool:
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if line in process.read_bytes():
+                        return False
+            return True
+
+        return await wait_until(is_gone, SystemClock(), PATIENCE_S)
+
+    def missing_command(self) -> tuple[str, ...]:
+        return ("no-such-program",)
+
 
 class ProcessBench(ShellBench):
     knows_exit_codes_of_adopted = False
     engine_can_restart = False
+    has_health_checks = False
+    changes_limits = False
     impossible_text = "needs a command"
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.executor: Executor = ProcessExecutor(run_dir, SystemClock())
+
+    def checked(self) -> Task:
+        raise AssertionError("a process has no health check")
+
+    async def set_health(self, task: Task, health: Health) -> None:
+        raise AssertionError("a process has no health check")
 
     def impossible(self) -> Task:
         nothing = TaskSpec(container=ContainerSpec(image="any"))
@@ -352,6 +431,8 @@ def lab_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabEngine]:
 class DockerBench(ShellBench):
     knows_exit_codes_of_adopted = True
     engine_can_restart = True
+    has_health_checks = True
+    changes_limits = True
     impossible_text = "No such image: nowhere.invalid/nothing:1"
 
     def __init__(self, engine: LabEngine) -> None:
@@ -366,6 +447,25 @@ class DockerBench(ShellBench):
 
     def impossible(self) -> Task:
         return make_task("true", image="nowhere.invalid/nothing:1")
+
+    def checked(self) -> Task:
+        # Failures in the start period do not count, which the first success ends.
+        check = HealthConfig(
+            test=("CMD-SHELL", "[ -e /well ]"),
+            interval=SECOND_NS // 10,
+            timeout=SECOND_NS * 10,
+            retries=1,
+            start_period=600 * SECOND_NS,
+        )
+        task = self.sleeper()
+        container = msgspec.structs.replace(task.spec.container, healthcheck=check)
+        return msgspec.structs.replace(
+            task, spec=msgspec.structs.replace(task.spec, container=container)
+        )
+
+    async def set_health(self, task: Task, health: Health) -> None:
+        change = ": >/well" if health is Health.HEALTHY else "/bin/busybox rm /well"
+        assert await self.executor.run_command(task, ("/bin/sh", "-c", change), PATIENCE_S) == 0
 
     def output(self, task: Task) -> bytes:
         client = self.engine.client()

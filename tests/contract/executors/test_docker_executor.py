@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from essaim_agent.docker_executor import DockerExecutor
-from essaim_agent.executor import ExecutorError, Temporary
+from essaim_agent.executor import ContainerExit, ExecutorError, Health, Temporary
 from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.container_spec import HealthConfig
+from essaim_shared.ids import TaskId
+from essaim_shared.objects import Task
 from essaim_shared.spec import Limits, Resources
 
 pytestmark = pytest.mark.lab
@@ -103,11 +106,80 @@ async def test_out_of_memory_is_said(bench: Any) -> None:
     )
     await bench.executor.start(task, bench.namespace())
     async with asyncio.timeout(PATIENCE_S):
-        async for ended in bench.executor.exits():
-            if ended.task_id == task.id:
+        async for ended in bench.executor.events():
+            if isinstance(ended, ContainerExit) and ended.task_id == task.id:
                 break
     assert ended.exit_code == 137
     assert ended.error == "out of memory"
+
+
+def limited(task: Task, **resources: Any) -> Task:
+    spec = msgspec.structs.replace(task.spec, resources=Resources(**resources))
+    return msgspec.structs.replace(task, spec=spec)
+
+
+def in_force(bench: Any, container_id: str) -> tuple[int, int, int]:
+    """Memory, billionths of a CPU, processes; as the engine tells them, 0 for none."""
+    client = bench.engine.client()
+    config = client.inspect_container(container_id)["HostConfig"]
+    client.close()
+    return (
+        max(0, config["Memory"]),
+        config["NanoCpus"],
+        max(0, config["PidsLimit"] or 0),
+    )
+
+
+async def test_limits_of_a_running_container_are_changed_and_its_process_stays(bench: Any) -> None:
+    task = limited(bench.make_task("exec sleep 1000"), limits=Limits(memory_bytes=32 << 20))
+    container = await bench.executor.start(task, bench.namespace())
+    pid = await bench.executor.pid_of(container.container_id)
+    # Far above memory and swap together as they were: both have to be changed in one call.
+    wide = limited(task, limits=Limits(memory_bytes=512 << 20, nano_cpus=5 * 10**8, pids=64))
+    await bench.executor.update_limits(wide)
+    assert in_force(bench, container.container_id) == (512 << 20, 5 * 10**8, 64)
+    narrow = limited(task, limits=Limits(memory_bytes=16 << 20), swap_bytes=16 << 20)
+    await bench.executor.update_limits(narrow)
+    assert in_force(bench, container.container_id)[0] == 16 << 20
+    await bench.executor.update_limits(limited(task))
+    all_there_is = await bench.executor.open()
+    memory, nano_cpus, pids = in_force(bench, container.container_id)
+    assert memory > all_there_is.memory_bytes
+    assert nano_cpus == all_there_is.nano_cpus
+    assert pids == 0
+    assert await bench.executor.pid_of(container.container_id) == pid
+
+
+async def test_limits_that_the_engine_refuses_are_refused_in_its_words(bench: Any) -> None:
+    task = bench.make_task("exec sleep 1000")
+    await bench.executor.start(task, bench.namespace())
+    with pytest.raises(ExecutorError, match="inimum memory limit") as refusal:
+        await bench.executor.update_limits(limited(task, limits=Limits(memory_bytes=1024)))
+    assert not isinstance(refusal.value, Temporary)
+    assert "\n" not in str(refusal.value)
+
+
+async def test_the_images_health_check_counts_unless_the_task_turns_it_off(bench: Any) -> None:
+    client = bench.engine.client()
+    made = client.create_container_from_config(
+        {"Image": bench.image, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
+    )["Id"]
+    client.commit(made, "essaim-test-checked", changes='HEALTHCHECK --interval=1h CMD ["true"]')
+    client.remove_container(made)
+    client.close()
+    task = bench.make_task("exec sleep 1000")
+    for test, health in (((), Health.STARTING), (("NONE",), Health.NONE)):
+        container = msgspec.structs.replace(
+            task.spec.container, image="essaim-test-checked", healthcheck=HealthConfig(test=test)
+        )
+        spec = msgspec.structs.replace(task.spec, container=container)
+        one = msgspec.structs.replace(
+            task, id=TaskId(f"{task.id[:-4]}{health.value[:4]}"), spec=spec
+        )
+        await bench.executor.prepare(one)
+        assert (await bench.executor.start(one, bench.namespace())).health is health
+        [found] = [item for item in await bench.executor.found() if item.task_id == one.id]
+        assert found.health is health
 
 
 async def test_an_engine_that_is_not_there_is_waited_for(tmp_path: Path) -> None:

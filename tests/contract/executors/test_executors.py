@@ -1,18 +1,25 @@
 """What every executor promises, asked of each."""
 
 import asyncio
+import contextlib
 from typing import Any
 
+import msgspec
 import pytest
 
 from essaim_agent.executor import (
+    CommandTimeout,
+    ContainerEvent,
     ContainerExit,
     ExecutorError,
     FoundContainer,
+    Health,
+    HealthChange,
     RunningContainer,
     Temporary,
 )
 from essaim_shared.objects import Task
+from essaim_shared.spec import Limits, Resources
 
 PATIENCE_S = 30.0
 Bench = Any
@@ -26,10 +33,23 @@ async def run(bench: Bench, task: Task) -> RunningContainer:
 
 async def next_exit(bench: Bench, task: Task) -> ContainerExit:
     async with asyncio.timeout(PATIENCE_S):
-        async for ended in bench.executor.events():
-            if ended.task_id == task.id:
-                return ended
-    raise AssertionError("the exits ended")
+        async for event in bench.executor.events():
+            if isinstance(event, ContainerExit) and event.task_id == task.id:
+                return event
+    raise AssertionError("the events ended")
+
+
+async def next_health(bench: Bench, task: Task) -> Health:
+    async with asyncio.timeout(PATIENCE_S):
+        async for event in bench.executor.events():
+            if isinstance(event, HealthChange) and event.task_id == task.id:
+                return event.health
+    raise AssertionError("the events ended")
+
+
+async def found_health(bench: Bench, task: Task) -> Health | None:
+    seen = await found(bench, task)
+    return None if seen is None else seen.health
 
 
 async def found(bench: Bench, task: Task) -> FoundContainer | None:
@@ -112,6 +132,15 @@ async def test_a_task_that_ignores_the_stop_signal_is_killed_after_its_grace(
     assert await bench.executor.stop(task) == 137
 
 
+async def test_a_grace_period_may_be_cut_short(bench: Bench) -> None:
+    task = bench.stubborn()
+    patient = msgspec.structs.replace(task.spec.container, stop_grace_period=3600 * 10**9)
+    task = msgspec.structs.replace(task, spec=msgspec.structs.replace(task.spec, container=patient))
+    await run(bench, task)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await bench.executor.stop(task, 0.05) == 137
+
+
 async def test_stops_do_not_wait_for_one_another(bench: Bench) -> None:
     """All signals are sent before the first grace period is over."""
     tasks = [bench.stubborn() for _ in range(4)]
@@ -184,16 +213,166 @@ async def test_an_engine_that_restarts_ends_the_exits_and_keeps_the_tasks(bench:
     await bench.restart_engine()
     async with asyncio.timeout(PATIENCE_S):
         await listening
-        while True:
-            try:
-                await bench.executor.open()
-                break
-            except Temporary:
-                await asyncio.sleep(0)
+    await _reopen(bench)
     seen = await found(bench, task)
     assert seen is not None
     assert (seen.container_id, seen.running) == (container.container_id, True)
 
 
-async def _drain(bench: Bench) -> list[ContainerExit]:
-    return [ended async for ended in bench.executor.events()]
+# Health checks.
+
+
+async def test_a_container_without_a_health_check_has_no_health(bench: Bench) -> None:
+    task = bench.sleeper()
+    assert (await run(bench, task)).health is Health.NONE
+    assert await found_health(bench, task) is Health.NONE
+
+
+async def test_a_health_check_is_starting_then_tells_each_verdict(bench: Bench) -> None:
+    if not bench.has_health_checks:
+        return
+    task = bench.checked()
+    assert (await run(bench, task)).health is Health.STARTING
+    assert await found_health(bench, task) is Health.STARTING
+    for health in (Health.HEALTHY, Health.UNHEALTHY):
+        await bench.set_health(task, health)
+        assert await next_health(bench, task) is health
+        assert await found_health(bench, task) is health
+
+
+async def test_the_next_agent_finds_the_health_that_was_told_to_none(bench: Bench) -> None:
+    if not bench.has_health_checks:
+        return
+    task = bench.checked()
+    await run(bench, task)
+    await bench.set_health(task, Health.HEALTHY)
+    await next_health(bench, task)
+    await bench.new_agent()
+    await bench.executor.open()
+    assert await found_health(bench, task) is Health.HEALTHY
+    assert (await run(bench, task)).health in (Health.HEALTHY, Health.STARTING)
+
+
+async def test_an_engine_that_restarts_checks_anew(bench: Bench) -> None:
+    if not bench.has_health_checks:
+        return
+    task = bench.checked()
+    await run(bench, task)
+    await bench.set_health(task, Health.HEALTHY)
+    await next_health(bench, task)
+    await bench.restart_engine()
+    await _reopen(bench)
+    assert await found_health(bench, task) in (Health.STARTING, Health.HEALTHY)
+
+
+# Commands in running containers.
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_a_command_gives_its_exit_code(bench: Bench, code: int) -> None:
+    task = bench.sleeper()
+    await run(bench, task)
+    assert await bench.executor.run_command(task, bench.command(code), PATIENCE_S) == code
+
+
+async def test_a_command_that_takes_too_long_is_killed(bench: Bench) -> None:
+    task = bench.sleeper()
+    await run(bench, task)
+    command = bench.endless_command()
+    with pytest.raises(CommandTimeout, match=r"did not end within 0\.2 s"):
+        await bench.executor.run_command(task, command, 0.2)
+    assert await bench.command_is_gone(command)
+    seen = await found(bench, task)
+    assert seen is not None
+    assert seen.running
+
+
+async def test_a_command_that_does_not_exist_is_refused_in_one_line(bench: Bench) -> None:
+    task = bench.sleeper()
+    await run(bench, task)
+    command = bench.missing_command()
+    with pytest.raises(ExecutorError, match=command[0]) as refusal:
+        await bench.executor.run_command(task, command, PATIENCE_S)
+    assert not isinstance(refusal.value, Temporary)
+    assert "\n" not in str(refusal.value)
+
+
+async def test_no_command_runs_in_what_is_not_there_or_has_ended(bench: Bench) -> None:
+    with pytest.raises(ExecutorError):
+        await bench.executor.run_command(bench.sleeper(), bench.command(0), PATIENCE_S)
+    ended = bench.exiter(0)
+    await run(bench, ended)
+    await next_exit(bench, ended)
+    with pytest.raises(ExecutorError):
+        await bench.executor.run_command(ended, bench.command(0), PATIENCE_S)
+
+
+async def test_commands_do_not_wait_for_one_another(bench: Bench) -> None:
+    """More of them than threads: one that hangs holds none."""
+    task = bench.sleeper()
+    await run(bench, task)
+    hanging = [
+        asyncio.ensure_future(bench.executor.run_command(task, bench.endless_command(), 2.0))
+        for _ in range(20)
+    ]
+    assert await bench.executor.run_command(task, bench.command(0), PATIENCE_S) == 0
+    outcomes = await asyncio.gather(*hanging, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {CommandTimeout}
+
+
+async def test_a_command_ends_with_its_container(bench: Bench) -> None:
+    task = bench.sleeper()
+    await run(bench, task)
+    await bench.ready(task)
+    command = bench.endless_command()
+    running = asyncio.ensure_future(bench.executor.run_command(task, command, 2.0))
+    await bench.executor.stop(task, 0.05)
+    with contextlib.suppress(ExecutorError):
+        assert await running != 0
+    await bench.executor.remove(task.id)
+    assert await bench.command_is_gone(command)
+
+
+# Limits.
+
+
+def limited(task: Task, **resources: Any) -> Task:
+    spec = msgspec.structs.replace(task.spec, resources=Resources(**resources))
+    return msgspec.structs.replace(task, spec=spec)
+
+
+async def test_limits_can_be_given_again_and_again_and_taken_back(bench: Bench) -> None:
+    task = bench.sleeper()
+    wider = limited(task, limits=Limits(memory_bytes=64 << 20, nano_cpus=10**9, pids=100))
+    await run(bench, task)
+    if not bench.changes_limits:
+        with pytest.raises(ExecutorError, match="cannot be limited"):
+            await bench.executor.update_limits(wider)
+        return
+    for _ in range(2):
+        await bench.executor.update_limits(wider)
+    await bench.executor.update_limits(task)
+    await bench.executor.update_limits(wider)
+    seen = await found(bench, task)
+    assert seen is not None
+    assert seen.running
+
+
+async def test_limits_of_what_is_not_there_are_refused(bench: Bench) -> None:
+    task = limited(bench.sleeper(), limits=Limits(pids=100))
+    with pytest.raises(ExecutorError):
+        await bench.executor.update_limits(task)
+
+
+async def _reopen(bench: Bench) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await bench.executor.open()
+                return
+            except Temporary:
+                await asyncio.sleep(0)
+
+
+async def _drain(bench: Bench) -> list[ContainerEvent]:
+    return [event async for event in bench.executor.events()]
