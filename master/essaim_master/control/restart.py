@@ -73,13 +73,20 @@ def replacement_of(
         return Replacement(task.failures, 0, task.restarts_ns)
     restarts_ns: tuple[int, ...] = ()
     if policy.max_attempts and policy.max_attempts <= ATTEMPTS_MAX:
-        restarts_ns = attempts_within(policy, task.restarts_ns, now_ns)
+        restarts_ns = attempts_within(policy, task.restarts_ns, _judged_ns(task, now_ns))
         if len(restarts_ns) >= policy.max_attempts:
             return None
         restarts_ns = (*restarts_ns, now_ns)
     failures = 1 if _was_healthy(policy, status) else task.failures + 1
     delay_ns = restart_delay_ns(policy, failures)
     return Replacement(failures, now_ns + delay_ns if delay_ns else 0, restarts_ns)
+
+
+def _judged_ns(task: Task, now_ns: int) -> int:
+    """When the verdict on an ended task was first due: a slot that was given up stays so, though
+    its attempts leave the window while it rests."""
+    was_judged = task.desired_state > TaskState.COMPLETE
+    return task.updated_ns if was_judged else now_ns
 
 
 def attempts_within(
