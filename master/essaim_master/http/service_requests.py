@@ -18,41 +18,22 @@ from essaim_master.http.validation import (
     refuse_what_is_not_there_yet,
 )
 from essaim_master.state.service_changes import changed_service, is_run_by_updates
-from essaim_shared.container_spec import DnsConfig, Probes
+from essaim_shared.container_spec import Probes
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.ids import ServiceId
-from essaim_shared.limits import (
-    RESTART_DELAY_DEFAULT_NS,
-    SPEC_BYTES_MAX,
-    STOP_GRACE_PERIOD_DEFAULT_NS,
-    UPDATE_MONITOR_DEFAULT_NS,
-)
+from essaim_shared.limits import SPEC_BYTES_MAX, UPDATE_PARALLELISM_DEFAULT
 from essaim_shared.objects import Service
 from essaim_shared.spec import (
-    EndpointSpec,
-    Placement,
     ReplicatedJobMode,
     ReplicatedMode,
-    Resources,
-    RestartPolicy,
     ServiceMode,
     ServiceSpec,
-    TaskSpec,
     UpdateConfig,
 )
 from essaim_shared.spec_base import Spec, keep_essaim_fields
 
 REPLICAS_DEFAULT = 1
 CONCURRENT_DEFAULT = 1
-PARALLELISM_DEFAULT = 1
-"""Where there is no update config at all; one that does not name it means all at once."""
-
-DEFAULT_UPDATE = UpdateConfig(
-    parallelism=PARALLELISM_DEFAULT,
-    failure_action="pause",
-    monitor=UPDATE_MONITOR_DEFAULT_NS,
-    order="stop-first",
-)
 
 S = TypeVar("S", bound=Spec)
 
@@ -116,51 +97,6 @@ def _kind_of(spec: ServiceSpec) -> tuple[bool, ...]:
         mode.global_job is not None,
         bool(spec.schedule),
     )
-
-
-def with_defaults(spec: ServiceSpec) -> ServiceSpec:
-    """What `insertDefaults=true` shows: the values that hold where the spec says nothing
-    (swarmkit api/defaults/service.go)."""
-    is_updated_in_steps = not spec.mode.is_job
-    return msgspec.structs.replace(
-        spec,
-        task=_task_with_defaults(spec.task),
-        endpoint=spec.endpoint or EndpointSpec(mode="vip"),
-        update_config=_update_with_defaults(spec.update_config) if is_updated_in_steps else None,
-        rollback_config=_update_with_defaults(spec.rollback_config)
-        if is_updated_in_steps
-        else None,
-    )
-
-
-def _task_with_defaults(task: TaskSpec) -> TaskSpec:
-    container = task.container
-    if container.stop_grace_period is None:
-        container = msgspec.structs.replace(
-            container, stop_grace_period=STOP_GRACE_PERIOD_DEFAULT_NS
-        )
-    if container.dns_config is None:
-        container = msgspec.structs.replace(container, dns_config=DnsConfig())
-    policy = task.restart_policy or RestartPolicy()
-    if policy.delay is None:
-        policy = msgspec.structs.replace(policy, delay=RESTART_DELAY_DEFAULT_NS)
-    if policy.max_attempts is None:
-        policy = msgspec.structs.replace(policy, max_attempts=0)
-    return msgspec.structs.replace(
-        task,
-        container=container,
-        restart_policy=policy,
-        resources=task.resources or Resources(),
-        placement=task.placement or Placement(),
-    )
-
-
-def _update_with_defaults(config: UpdateConfig | None) -> UpdateConfig:
-    if config is None:
-        return DEFAULT_UPDATE
-    if config.monitor is not None:
-        return config
-    return msgspec.structs.replace(config, monitor=UPDATE_MONITOR_DEFAULT_NS)
 
 
 def _canonical(spec: ServiceSpec) -> ServiceSpec:
@@ -229,7 +165,7 @@ def _keep_in_absent_parts(new: S, old: S) -> S:
 
 def _absent_part(part: type[Spec]) -> Spec:
     """What holds where a client left out this part."""
-    return UpdateConfig(parallelism=PARALLELISM_DEFAULT) if part is UpdateConfig else part()
+    return UpdateConfig(parallelism=UPDATE_PARALLELISM_DEFAULT) if part is UpdateConfig else part()
 
 
 def _without_empty(spec: S) -> S:

@@ -24,10 +24,10 @@ from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
     updated_service,
-    with_defaults,
 )
 from essaim_master.state.keys import service_key
 from essaim_master.state.service_changes import service_writes, swapped_service
+from essaim_master.state.spec_defaults import with_defaults
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import (
     Conflict,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from essaim_master.state.spec_defaults import task_with_defaults, with_defaults
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.limits import REVISIONS_KEPT
@@ -106,7 +107,8 @@ def _rollback(
 
 
 def is_scaling(before: ServiceSpec, after: ServiceSpec) -> bool:
-    """Whether the two differ in nothing but how many tasks they ask for."""
+    """Whether the two differ in nothing but how many tasks they ask for. To say a default, or to
+    leave it unsaid, is the same: docker-py writes all of them out when it scales."""
     return _without_scale(before) == _without_scale(after)
 
 
@@ -140,7 +142,7 @@ def is_run_by_updates(spec: ServiceSpec) -> bool:
 
 def _task_facts(spec: ServiceSpec) -> tuple[object, ...]:
     """What a task is made of: a task's ports on its node are the service's of the mode `host`."""
-    return spec.task, host_ports(spec)
+    return task_with_defaults(spec.task), host_ports(spec)
 
 
 def host_ports(spec: ServiceSpec) -> tuple[PortConfig, ...]:
@@ -153,7 +155,7 @@ def _without_scale(spec: ServiceSpec) -> ServiceSpec:
     mode = spec.mode
     if mode.replicated is not None or mode.replicated_job is not None:
         mode = ServiceMode()
-    return msgspec.structs.replace(spec, mode=mode)
+    return with_defaults(msgspec.structs.replace(spec, mode=mode))
 
 
 def _revision_of(service: Service, created_ns: int) -> ServiceRevision:

@@ -12,9 +12,9 @@ from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
     updated_service,
-    with_defaults,
 )
 from essaim_master.http.validation import check_service_name
+from essaim_master.state.spec_defaults import with_defaults
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.ids import ServiceId
