@@ -22,7 +22,7 @@ from essaim_master.control.leader import ControlSettings, Leader
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
-from essaim_shared.container_spec import ContainerSpec
+from essaim_shared.container_spec import ContainerSpec, ExecAction, Probe, Probes
 from essaim_shared.ids import MemberId, NodeId, ServiceId
 from essaim_shared.memory_transport import MemoryBus
 from essaim_shared.objects import NodeDescription, Service, Task
@@ -166,10 +166,12 @@ class Lab:
         for transaction in writes.transactions():
             await self.cluster.commit(transaction, 1.0)
 
-    async def create(self, replicas: int, name: str = "web") -> ServiceId:
+    async def create(
+        self, replicas: int, name: str = "web", container: ContainerSpec | None = None
+    ) -> ServiceId:
         spec = ServiceSpec(
             name=name,
-            task=TaskSpec(container=ContainerSpec(image="img")),
+            task=TaskSpec(container=container or ContainerSpec(image="img")),
             mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
         )
         service = Service(id=ServiceId(name), spec=spec, created_ns=1, updated_ns=1)
@@ -191,6 +193,15 @@ class Lab:
         writes = Writes()
         writes.delete_service(self.state.services[service_id])
         await self.write(writes)
+
+    def ready(self, service_id: ServiceId) -> int:
+        """How many of the running tasks are ready, by what the state says."""
+        return sum(self.state.task_status[task.id].is_ready for task in self.running(service_id))
+
+    def every_command(self, command: tuple[str, ...], exit_code: int) -> None:
+        """What it gives from now on, in any container."""
+        for engine in self.engines.values():
+            engine.commands[command] = exit_code
 
     def running(self, service_id: ServiceId) -> list[Task]:
         """What the state says."""
@@ -377,4 +388,70 @@ async def test_crashing_task_backs_off_and_recovers(lab: Lab) -> None:
         await lab.until(lambda: not lab.running(web))
         took_s = await lab.until(lambda: lab.is_in_order(web))
         assert 5 * failures - 0.5 <= took_s <= 5 * failures + 0.5
+    lab.check(web)
+
+
+IS_READY = ("ready",)
+PROBED = ContainerSpec(
+    image="img",
+    probes=Probes(readiness=Probe(exec_=ExecAction(command=IS_READY), period=1_000_000_000)),
+)
+
+
+async def test_readiness_reaches_the_masters_and_replaces_nothing(lab: Lab) -> None:
+    lab.every_command(IS_READY, 1)
+    web = await lab.create(6, container=PROBED)
+    await lab.until(lambda: lab.is_in_order(web))
+    before = dict(lab.state.tasks)
+    assert lab.ready(web) == 0
+    for exit_code, ready in ((0, 6), (1, 0), (0, 6)):
+        lab.every_command(IS_READY, exit_code)
+        await lab.until(lambda ready=ready: lab.ready(web) == ready)
+    assert dict(lab.state.tasks) == before
+    lab.check(web)
+
+
+async def test_readiness_through_a_change_of_leader_and_killed_agents(lab: Lab) -> None:
+    """What changes while nobody leads, and what a killed agent finds changed, is told."""
+    web = await lab.create(6, container=PROBED)
+    await lab.until(lambda: lab.is_in_order(web) and lab.ready(web) == 6)
+    lab.cluster.lead(False, 1)
+    lab.every_command(IS_READY, 1)
+    await lab.run(10)
+    lab.cluster.lead(True, 2)
+    await lab.until(lambda: lab.ready(web) == 0)
+    for name in ("h1", "h2", "h3"):
+        await lab.agents[name].kill()
+    lab.every_command(IS_READY, 0)
+    for name in ("h1", "h2", "h3"):
+        await lab.start_agent(name)
+    await lab.until(lambda: lab.ready(web) == 6)
+    lab.check(web)
+
+
+async def test_readiness_over_a_lossy_bus_ends_as_it_is(lab: Lab) -> None:
+    web = await lab.create(6, container=PROBED)
+    await lab.until(lambda: lab.is_in_order(web))
+    lab.bus.loss = 0.03
+    lab.bus.delay_s = (0.001, 0.02)
+    for exit_code in (1, 0, 1):
+        lab.every_command(IS_READY, exit_code)
+        await lab.run(6)
+    lab.bus.loss = 0.0
+    await lab.until(lambda: lab.is_in_order(web) and lab.ready(web) == 0)
+    lab.check(web)
+
+
+async def test_a_task_whose_liveness_probe_fails_is_replaced(lab: Lab) -> None:
+    is_alive = ("alive",)
+    liveness = Probe(exec_=ExecAction(command=is_alive), period=1_000_000_000)
+    probed = ContainerSpec(image="img", probes=Probes(liveness=liveness))
+    web = await lab.create(3, container=probed)
+    await lab.until(lambda: lab.is_in_order(web))
+    (task,) = [task for task in lab.running(web) if task.node_id == "h2"]
+    lab.engines["h2"].commands[is_alive] = 1
+    await lab.until(lambda: lab.state.observed(task.id) is TaskState.FAILED)
+    assert lab.state.task_status[task.id].err.startswith("liveness probe failed")
+    lab.engines["h2"].commands[is_alive] = 0
+    await lab.until(lambda: lab.is_in_order(web))
     lab.check(web)
