@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from essaim_agent.generic_resources import parse_generic_resources
 from essaim_shared import config
 from essaim_shared.errors import ConfigError
 
@@ -41,6 +42,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine_socket: str = "/var/run/docker.sock"
     metrics_listen: str = ""
     """`HOST:PORT`; empty: no metrics page."""
+    generic_resources: tuple[str, ...] = ()
+    """`gpu=UUID` for each unit with a name, `ssd=3` for a number of equal ones; services reserve
+    them, and tasks find theirs in `DOCKER_RESOURCE_GPU`."""
     overlay: OverlayConfig = OverlayConfig()
     images: ImagesConfig = ImagesConfig()
 
@@ -78,6 +82,10 @@ def _check(loaded: AgentConfig) -> None:
             raise ConfigError(f"{key}: {value!r} is not absolute")
     if loaded.metrics_listen:
         split_address(loaded.metrics_listen)
+    try:
+        parse_generic_resources(loaded.generic_resources)
+    except ConfigError as error:
+        raise ConfigError(f"generic_resources: {error}") from error
     if not 0 < loaded.overlay.udp_port <= PORT_MAX:
         raise ConfigError(f"overlay.udp_port: {loaded.overlay.udp_port} is not in 1..{PORT_MAX}")
     above, below = loaded.images.clean_up_above_percent, loaded.images.clean_up_below_percent

@@ -28,13 +28,14 @@ from essaim_agent.docker_executor_commands import run_command
 from essaim_agent.docker_executor_events import EventStream
 from essaim_agent.docker_executor_images import ImageStore
 from essaim_agent.docker_limits import update_body
-from essaim_agent.engine_facts import EngineFacts, facts_of
+from essaim_agent.engine_facts import EngineFacts, facts_of, plugins_of
 from essaim_agent.executor import (
     ContainerEvent,
     ExecutorError,
     FoundContainer,
     Health,
     NodeResources,
+    Refused,
     RunningContainer,
     Temporary,
     adjustable_limits,
@@ -78,17 +79,22 @@ _WRONG_WORDS: Final = (
 T = TypeVar("T")
 
 
+def _meaning_of(error: docker.errors.APIError, lasting: type[ExecutorError]) -> ExecutorError:
+    """Temporary, or of the class that asking again does not cure."""
+    text = one_line(str(error.explanation or error))
+    status = error.status_code or 0
+    if status == 503 or (status >= 500 and any(word in text for word in _AWAY_WORDS)):
+        return Temporary(text)
+    return lasting(text)
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Errors of docker and of its transport as ours; those of the engine in its own words."""
     try:
         yield
     except docker.errors.APIError as error:
-        text = one_line(str(error.explanation or error))
-        status = error.status_code or 0
-        if status == 503 or (status >= 500 and any(word in text for word in _AWAY_WORDS)):
-            raise Temporary(text) from error
-        raise ExecutorError(text) from error
+        raise _meaning_of(error, ExecutorError) from error
     except _WRONG_WORDS as error:
         raise ExecutorError(one_line(str(error))) from error
     except (
@@ -205,7 +211,7 @@ class DockerExecutor:
             architecture=str(info.get("Architecture", "")),
             engine_version=str(info.get("ServerVersion", "")),
             engine_labels=dict(item.partition("=")[::2] for item in info.get("Labels") or ()),
-            plugins=options.plugins_of(info),
+            plugins=plugins_of(info),
         )
 
     async def found(self) -> list[FoundContainer]:
@@ -260,20 +266,21 @@ class DockerExecutor:
             client.close()
 
     async def prepare(self, task: Task) -> None:
-        expanded(task, self._node)  # before an image is pulled for nothing
+        self._body(task, self.uses_namespaces, "")  # before an image is pulled for nothing
         await self.images.prepare(task)
 
     # Containers.
 
+    def _body(self, task: Task, has_namespace: bool, image_stop_signal: str) -> dict[str, Any]:
+        """What the engine is asked for. Raises ExecutorError for what cannot be asked."""
+        filled_in = expanded(task, self._node)
+        return options.create_body(
+            filled_in, self._cluster_id, has_namespace, image_stop_signal, self._engine
+        )
+
     async def start(self, task: Task, namespace: str | None) -> RunningContainer:
         image = await self.images.image_of(task)
-        body = options.create_body(
-            expanded(task, self._node),
-            self._cluster_id,
-            namespace is not None,
-            image.stop_signal,
-            self._engine,
-        )
+        body = self._body(task, namespace is not None, image.stop_signal)
         name = options.container_name(task)
         self._stop_signals[task.id] = body["StopSignal"]
 
@@ -289,7 +296,7 @@ class DockerExecutor:
         except ExecutorError as error:
             if "no such image" in str(error).lower():
                 self.images.forget(task.spec.container.image)
-                raise ExecutorError(f"No such image: {task.spec.container.image}") from error
+                raise Refused(f"No such image: {task.spec.container.image}") from error
             raise
         self._containers[task.id] = container_id
         is_checked = options.has_health_check(task.spec.container, image.has_health_check)
@@ -412,7 +419,7 @@ def _create(client: docker.APIClient, body: dict[str, Any], name: str) -> str:
         created: dict[str, Any] = client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
     except docker.errors.APIError as error:
         if error.status_code != 409:
-            raise
+            raise _meaning_of(error, Refused) from error
     else:
         for warning in created.get("Warnings") or ():
             # Such as a limit that this kernel cannot hold.

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from essaim_agent.executor import ExecutorError
+from essaim_shared.objects import EnginePlugin
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,4 +32,18 @@ def facts_of(info: Mapping[str, Any], api_version: str) -> EngineFacts:
         raise ExecutorError(f"the engine speaks an API of no known version: {api_version[:40]!r}")
     return EngineFacts(
         api_version=(int(major), int(minor)), log_driver=str(info.get("LoggingDriver") or "")
+    )
+
+
+PLUGIN_TYPES = ("Log", "Network", "Volume")
+"""In which services can ask for a driver; in the order in which Docker lists them."""
+
+
+def plugins_of(info: Mapping[str, Any]) -> tuple[EnginePlugin, ...]:
+    """The drivers that an engine has, built in and installed, by its `/info`."""
+    known = info.get("Plugins") or {}
+    return tuple(
+        EnginePlugin(type=kind, name=str(name))
+        for kind in PLUGIN_TYPES
+        for name in sorted(known.get(kind) or ())
     )

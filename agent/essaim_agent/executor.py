@@ -3,8 +3,8 @@
 Implementations: `docker_executor` (the real one), `process_executor` (plain processes, for
 machines without an engine) and `fake_executor` (in memory). All pass the same contract tests.
 
-The phase decides the verdict of a failure: an ExecutorError before the container was started
-rejects the task, one after it fails the task; `Temporary` is retried by the worker.
+The phase decides the verdict of a failure: an ExecutorError before the start, or a `Refused` at
+it, rejects the task, one after it fails the task; `Temporary` is retried by the worker.
 """
 
 from collections.abc import AsyncIterator
@@ -17,12 +17,16 @@ from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import EssaimError
 from essaim_shared.ids import TaskId
 from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
-from essaim_shared.objects import Task
+from essaim_shared.objects import EnginePlugin, Task
 from essaim_shared.spec import Limits
 
 
 class ExecutorError(EssaimError):
     """The task cannot run as specified: no such image, a bad option. One line for the user."""
+
+
+class Refused(ExecutorError):
+    """The container could not even be made as specified: nothing was started."""
 
 
 class Temporary(ExecutorError):
@@ -89,6 +93,7 @@ class NodeResources(msgspec.Struct, frozen=True):
     architecture: str
     engine_version: str
     engine_labels: dict[str, str] = {}
+    plugins: tuple[EnginePlugin, ...] = ()
 
 
 def grace_period_s(container: ContainerSpec) -> float:

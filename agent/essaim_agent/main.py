@@ -21,6 +21,7 @@ import msgspec
 from essaim_agent.config import AgentConfig, split_address
 from essaim_agent.executor import Executor, NodeResources
 from essaim_agent.figures_publisher import FiguresPublisher
+from essaim_agent.generic_resources import parse_generic_resources
 from essaim_agent.image_cleanup import ImageCleanup, PulledImages
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
 from essaim_agent.metrics.sampler import FiguresSampler
@@ -125,6 +126,8 @@ def describe(config: AgentConfig, resources: NodeResources, seal_key: str = "") 
         memory_bytes=resources.memory_bytes,
         engine_version=resources.engine_version,
         engine_labels=resources.engine_labels,
+        plugins=resources.plugins,
+        generic_resources=parse_generic_resources(config.generic_resources),
         seal_key=seal_key,
         agent_version=__version__,
         instance=f"{boot_id}/{config.node_name}/{config.address}",

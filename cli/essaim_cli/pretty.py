@@ -28,18 +28,41 @@ def pretty_node(item: Any, figures: Any | None) -> str:
         "Resources:",
         *_line(" CPUs", f"{resources['NanoCPUs'] / 1e9:g}"),
         *_line(" Memory", human_size(resources["MemoryBytes"])),
+        *_generic_resources(resources.get("GenericResources") or ()),
         *_used(figures),
+        *_plugins(described["Engine"].get("Plugins") or ()),
         *_line("Engine Version", described["Engine"]["EngineVersion"]),
+        *_labels(described["Engine"].get("Labels"), "Engine Labels:"),
     ]
     return "\n".join(lines)
+
+
+def _plugins(plugins: Any) -> list[str]:
+    """One line for each type, as Docker prints them."""
+    by_type: dict[str, list[str]] = {}
+    for plugin in plugins:
+        by_type.setdefault(plugin["Type"], []).append(plugin["Name"])
+    lines = [
+        line for kind in sorted(by_type) for line in _line(f" {kind}", ", ".join(by_type[kind]))
+    ]
+    return ["Plugins:", *lines] if lines else []
+
+
+def _generic_resources(resources: Any) -> list[str]:
+    """Named units one by one, counted ones by their number."""
+    units: dict[str, list[str]] = {}
+    for resource in resources:
+        unit = resource.get("NamedResourceSpec") or resource["DiscreteResourceSpec"]
+        units.setdefault(unit["Kind"], []).append(str(unit["Value"]))
+    return [line for kind in sorted(units) for line in _line(f" {kind}", ", ".join(units[kind]))]
 
 
 def _line(label: str, value: object) -> Iterable[str]:
     return [f"{label + ':':<{LABEL_WIDTH}} {value}"] if value not in ("", None) else []
 
 
-def _labels(labels: Any) -> list[str]:
-    return ["Labels:", *(f" - {key}={labels[key]}" for key in sorted(labels))] if labels else []
+def _labels(labels: Any, heading: str = "Labels:") -> list[str]:
+    return [heading, *(f" - {key}={labels[key]}" for key in sorted(labels))] if labels else []
 
 
 def _manager(manager: Any) -> list[str]:

@@ -278,8 +278,8 @@ def _task_status_object(task: Task, status: TaskStatus | None) -> DockerObject:
         docker["Ready"] = status.is_ready
     if status.message:
         docker["Message"] = status.message
-    if status.err:
-        docker["Err"] = status.err
+    if status.err or task.stop_reason:
+        docker["Err"] = status.err or task.stop_reason
     if status.container_id or status.pid or status.exit_code:
         docker["ContainerStatus"] = {
             "ContainerID": status.container_id,

@@ -90,6 +90,12 @@ class NodeRoutes:
         for _ in range(GUARDED_ATTEMPTS_MAX):
             await self._api.catch_up()
             node = find_node(state, reference)
+            if node.id in self._api.manager_statuses():
+                raise InvalidRequest(
+                    "rpc error: code = FailedPrecondition desc = "
+                    f"node {node.id} is a cluster manager and is a member of the raft cluster. "
+                    "It must be demoted to worker before removal"
+                )
             status = state.node_status.get(node.id)
             if status is not None and status.state != "down" and not flag_of(request, "force"):
                 raise InvalidRequest(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from essaim_agent.config import load_agent_config
+from essaim_agent.generic_resources import parse_generic_resources
 from essaim_shared.errors import ConfigError
 
 GOOD = """
@@ -41,6 +42,12 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ('"docker"', '"podman"', "executor"),
         ('node_name = "h1"', 'node_name = ""', "node_name"),
         ("engine_socket", "engine_sokcet", "engine_socket"),
+        ("[overlay]", 'generic_resources = ["gpu"]\n[overlay]', "'gpu': write KIND=NAME"),
+        ("[overlay]", 'generic_resources = ["=A"]\n[overlay]', "'=A': write KIND=NAME"),
+        ("[overlay]", 'generic_resources = ["ssd=0"]\n[overlay]', "'ssd=0': the number must"),
+        ("[overlay]", 'generic_resources = ["g=A", "g=A"]\n[overlay]', "'g=A': this unit was"),
+        ("[overlay]", 'generic_resources = ["s=1", "s=2"]\n[overlay]', "'s=2': s was counted"),
+        ("[overlay]", 'generic_resources = ["g=A", "g=2"]\n[overlay]', "g: mixes named and"),
     ],
 )
 def test_a_mistake_is_named_with_its_file(
@@ -53,3 +60,13 @@ def test_a_mistake_is_named_with_its_file(
     assert str(path) in str(refusal.value)
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_units_are_named_or_counted() -> None:
+    found = parse_generic_resources(["gpu=GPU-1", "ssd=3", "gpu = GPU-2"])
+    assert [(each.named or each.discrete).kind for each in found] == ["gpu", "gpu", "ssd"]
+    assert [(each.named or each.discrete).resource_value for each in found] == [
+        "GPU-1",
+        "GPU-2",
+        3,
+    ]
