@@ -13,7 +13,7 @@ from essaim_master.control.effects import Effects
 from essaim_master.control.index import ControlIndex, SlotName
 from essaim_master.control.slot_upkeep import forget_expired, maintain_slot, remove_tasks
 from essaim_master.control.slots import FRESH, Progress, examine_slot, surplus_slots
-from essaim_master.control.updater import begin_rollout, is_outdated
+from essaim_master.control.updater import Rollout, begin_rollout, is_outdated
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.objects import Service
 
@@ -43,8 +43,9 @@ def reconcile_replicated(
         if effects.is_full:
             return Progress.INTERRUPTED
         maintain_slot(state, service, slot, effects, rollout)
-    if not _fill(service, {slot.key for slot in slots}, effects):
-        return Progress.FILLING
+    if not _fill(service, {slot.key for slot in slots}, effects, rollout):
+        # Only a rollout knows what the slots that are still missing are made from.
+        return Progress.FILLING if rollout is None else Progress.INTERRUPTED
     return Progress.DONE if rollout is None else rollout.advance()
 
 
@@ -70,7 +71,12 @@ def fill_replicated(index: ControlIndex, service: Service, effects: Effects) -> 
     return Progress.INTERRUPTED  # it may have to be updated as well
 
 
-def _fill(service: Service, taken: Collection[SlotName], effects: Effects) -> bool:
+def _fill(
+    service: Service,
+    taken: Collection[SlotName],
+    effects: Effects,
+    rollout: Rollout | None = None,
+) -> bool:
     """Occupy the lowest free numbers until there are enough slots; False when interrupted."""
     missing = service.spec.replicas - len(taken)
     number = 0
@@ -79,6 +85,7 @@ def _fill(service: Service, taken: Collection[SlotName], effects: Effects) -> bo
             return False
         number += 1
         if number not in taken:
-            effects.create(service, number, FRESH, None)
+            template = None if rollout is None else rollout.template_of_new_slot()
+            effects.create(service, number, FRESH, None, template=template)
             missing -= 1
     return True

@@ -119,10 +119,12 @@ def _new_task(
 
 
 def _changed_ns(state: ClusterState, task: Task, now_ns: int) -> int:
-    """When the task was there: since then it runs and is ready, or has adopted the template. A
-    time to come was told by a clock that is ahead of this one."""
+    """When the task was there: since then it runs and is ready, or has adopted the template.
+
+    The node's clock tells the first, so it is held between the masters' last order and now.
+    """
     status = state.task_status[task.id]
-    return min(now_ns, max(status.timestamp_ns, task.adopted_ns))
+    return min(now_ns, max(status.timestamp_ns, task.updated_ns))
 
 
 def _ended(

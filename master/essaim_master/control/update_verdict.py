@@ -45,6 +45,19 @@ class Tally:
         self.last_changed_ns = max(changed, default=0)
         self.delay_ns = policy.delay_ns
 
+    @property
+    def last_failed(self) -> Task:
+        """The failure that was too many: of a task that has just ended, not of one that was
+        replaced already."""
+        return max(
+            self.failed,
+            key=lambda task: (not task.has_update_failed, self._ended_ns(task), task.id),
+        )
+
+    def _ended_ns(self, task: Task) -> int:
+        status = self._state.task_status.get(task.id)
+        return task.created_ns if status is None else status.timestamp_ns
+
     def reason_of(self, task: Task) -> str:
         """Why a task is not there yet, in the words of whoever said it last."""
         status = self._state.task_status.get(task.id)
@@ -148,7 +161,7 @@ def _failure(
 ) -> tuple[str, int]:
     """Why the update has failed, or nothing and when the deadline passes."""
     if tally.failed and len(tally.failed) / tally.total > policy.max_failure_ratio:
-        return f"failure or early termination of task {tally.failed[0].id}", 0
+        return f"failure or early termination of task {tally.last_failed.id}", 0
     if not tally.blocked or not policy.deadline_ns:
         return "", 0
     deadline_ns = status.progressed_ns + tally.delay_ns + policy.deadline_ns

@@ -104,7 +104,8 @@ class Rollout:
         ]
         self._adopt_at_once()
         self._give_up_blocked()
-        self._quota = self._policy.quota(len(slots), service.promotions)
+        wanted = max(len(slots), service.spec.replicas)
+        self._quota = self._policy.quota(wanted, service.promotions)
         self._status = self._decide()
         self._is_active = self._status is not None and self._status.state in ACTIVE
         self._is_paused = self._status is None or (
@@ -132,6 +133,15 @@ class Rollout:
         """What a new task of the slot is made from while the update does not reach it; None: the
         service's present template."""
         return self._held.get(slot.key)
+
+    def template_of_new_slot(self) -> Template | None:
+        """What the next slot that is added is made from: beyond the step that was reached, and in
+        a pause, the template of the others. None: the service's present one."""
+        if not self._is_paused and self._begun < self._quota:
+            self._begun += 1
+            return None
+        stale = next((f.task for f in self._found if f.phase in (Phase.IDLE, Phase.RUNNING)), None)
+        return None if stale is None else Template(stale.spec, stale.spec_version)
 
     def has_failed(self, task: Task) -> bool:
         """Whether the one that follows this task bears that the update has failed in its slot."""

@@ -629,6 +629,31 @@ def test_while_a_step_waits_a_lost_task_keeps_its_template() -> None:
     assert of_image(bench, "good:1") == 3
 
 
+def test_scaling_while_a_step_waits_keeps_the_step_s_share() -> None:
+    bench = UpdateBench(replicas=10, parallelism=0, steps=(10, 50))
+    bench.update("good:2")
+    bench.advance(60)
+    bench.scale(20)
+    bench.advance(60)
+    assert (bench.state, of_image(bench, "good:2"), len(bench.images)) == ("paused", 2, 20)
+    bench.promote()
+    bench.advance(60)
+    assert of_image(bench, "good:2") == 10
+    bench.promote()
+    bench.advance(60)
+    assert (bench.state, of_image(bench, "good:2")) == ("completed", 20)
+
+
+def test_a_node_s_clock_that_lags_does_not_shorten_the_delay() -> None:
+    bench = UpdateBench(replicas=2, parallelism=1, delay=10 * SECOND_NS)
+    bench.stage.agents_lag_ns = 60 * SECOND_NS
+    bench.update("good:2")
+    bench.advance(9.9)
+    assert of_image(bench, "good:2") == 1
+    bench.advance(0.2)
+    assert of_image(bench, "good:2") == 2
+
+
 def test_a_stepped_update_is_rolled_back_at_once() -> None:
     bench = UpdateBench(replicas=4, parallelism=0, steps=(25, 50))
     bench.update("good:2")
