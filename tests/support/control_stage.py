@@ -79,6 +79,8 @@ class Stage:
         self.broken: list[BaseException] = []
         """Invariants that the API found broken."""
         self.elects_always = False
+        self.agents_lag_ns = 0
+        """How far the clocks of the nodes are behind the masters'."""
         self.before_rollbacks: Callable[[], None] = lambda: None
         """Called before the leader rolls a service back: what may come in between."""
         self._worklist = Worklist(self.state)
@@ -307,11 +309,12 @@ class Stage:
         known = self.state.task_status.get(task.id)
         started_ns = 0 if known is None else known.started_ns
         changes = 0 if known is None else known.readiness_changes
+        seen_ns = self.now_ns - self.agents_lag_ns
         status = TaskStatus(
             state=state,
-            timestamp_ns=self.now_ns,
+            timestamp_ns=seen_ns,
             err=err,
-            started_ns=started_ns or (self.now_ns if state is TaskState.RUNNING else 0),
+            started_ns=started_ns or (seen_ns if state is TaskState.RUNNING else 0),
             is_ready=is_ready,
             readiness_changes=changes + (known is not None and known.is_ready is not is_ready),
         )
