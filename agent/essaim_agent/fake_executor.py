@@ -21,6 +21,7 @@ from essaim_agent.executor import (
     Health,
     HealthChange,
     NodeResources,
+    Refused,
     RunningContainer,
     Temporary,
     adjustable_limits,
@@ -49,6 +50,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     ignores_stop: bool = False
     """Ends only when the grace period is over."""
     prepare_error: str | None = None
+    create_error: str | None = None
+    """The engine refuses to make the container."""
     start_error: str | None = None
     prepare_takes_for_ever: bool = False
     has_health_check: bool = False
@@ -217,6 +220,8 @@ class FakeExecutor:
         container = engine.containers.get(task.id)
         if container is None:
             asked = expanded(task, self._node)
+            if script.create_error is not None:
+                raise Refused(script.create_error)
             container = engine.create(task.id, namespace)
             container.spec = asked.spec
         if container.started and not container.running:

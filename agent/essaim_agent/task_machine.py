@@ -16,7 +16,8 @@ Two rules shape the table:
 * A task is one attempt. A container that ended or vanished ends its task; it is never started
   again. The masters replace the task.
 * A failure before STARTING rejects the task, one from STARTING on fails it (SwarmKit,
-  agent/exec/controller.go, `Do`).
+  agent/exec/controller.go, `Do`). Container and process are made in one step here, so that an
+  engine which refuses the container does so in STARTING: that rejects the task too.
 """
 
 from enum import Enum, auto
@@ -173,6 +174,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """The running container may not have the limits that are wanted of it."""
     failure: str | None = None
     """Why the task cannot go on, though the masters may want it to; one line."""
+    is_refused: bool = False
+    """The failure is that no container could be made: nothing of the task ever ran."""
     is_unhealthy: bool = False
     """The engine's health check has given the container up."""
     exit_code: int = 0
@@ -216,7 +219,7 @@ def next_step(view: TaskView) -> Step:
 def conclusion(view: TaskView) -> Conclusion:
     """How the task ended; meaningful when the step is CONCLUDE."""
     if view.failure is not None:
-        rejected = view.observed < TaskState.STARTING
+        rejected = view.observed < TaskState.STARTING or view.is_refused
         return Conclusion(
             TaskState.REJECTED if rejected else TaskState.FAILED,
             "preparing" if rejected else "started",

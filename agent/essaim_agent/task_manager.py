@@ -19,6 +19,7 @@ from essaim_agent.executor import (
     ExecutorError,
     FoundContainer,
     Health,
+    Refused,
     Temporary,
     adjustable_limits,
     grace_period_s,
@@ -110,6 +111,8 @@ class TaskManager:
         self._exit_code = status.exit_code
         self._exit_error = ""
         self._failure: str | None = None
+        self._is_refused = False
+        """Not in the journal: an agent that ends in between reports a failure instead."""
         self._holds_network = False
         self._changed = asyncio.Event()
         self._stop_wanted = asyncio.Event()
@@ -158,6 +161,7 @@ class TaskManager:
             holds_network=self._holds_network,
             has_other_limits=self._limits != adjustable_limits(self.task),
             failure=self._failure,
+            is_refused=self._is_refused,
             is_unhealthy=self._health.is_unhealthy,
             exit_code=self._exit_code,
             exit_error=self._exit_error,
@@ -253,6 +257,7 @@ class TaskManager:
                 if not await self._pause_before_retry(step, error):
                     return
             except (ExecutorError, NetworkError) as error:
+                self._is_refused = isinstance(error, Refused)
                 if not await self._failed(step, str(error)):
                     return
 

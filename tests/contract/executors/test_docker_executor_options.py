@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from essaim_agent.executor import ExecutorError, Temporary
+from essaim_agent.executor import ExecutorError, Refused, Temporary
 from essaim_shared.container_spec import (
     BindOptions,
     Device,
@@ -471,7 +471,31 @@ async def test_a_wrong_bound_is_refused_in_one_line(
     await bench.executor.remove(task.id)
 
 
-async def test_a_wrong_template_is_refused_before_an_image_is_pulled(bench: Any) -> None:
-    task = asking(bench.impossible(), {"hostname": "{{.Nothing}}"})
-    with pytest.raises(ExecutorError, match="expanding hostname failed"):
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"hostname": "{{.Nothing}}"}, "expanding hostname failed"),
+        ({"mounts": (Mount(type="image", source="i", target="/x"),)}, "needs Engine API 1.48"),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_before_an_image_is_pulled(
+    bench: Any, asked: dict[str, Any], reason: str
+) -> None:
+    task = asking(bench.impossible(), asked)
+    with pytest.raises(ExecutorError, match=reason):
         await bench.executor.prepare(task)
+
+
+async def test_a_container_that_cannot_be_made_is_told_from_one_that_cannot_start(
+    bench: Any,
+) -> None:
+    """The first rejects its task, the second fails it."""
+    unmade = Mount(type="bind", source=BIND, target="/x")
+    with pytest.raises(Refused):
+        await bench.executor.start(
+            asking(bench.make_task("true"), {"mounts": (unmade,)}), bench.namespace()
+        )
+    unstarted = asking(bench.make_task("true"), {"command": ("/no/such/thing",)})
+    with pytest.raises(ExecutorError) as failure:
+        await bench.executor.start(unstarted, bench.namespace())
+    assert not isinstance(failure.value, Refused)

@@ -37,6 +37,7 @@ def view(
     exit_error: str = "",
     has_other_limits: bool = False,
     is_unhealthy: bool = False,
+    is_refused: bool = False,
 ) -> TaskView:
     return TaskView(
         desired=desired,
@@ -48,6 +49,7 @@ def view(
         exit_error=exit_error,
         has_other_limits=has_other_limits,
         is_unhealthy=is_unhealthy,
+        is_refused=is_refused,
     )
 
 
@@ -273,6 +275,11 @@ def test_an_ended_task_whose_container_was_started_by_hand_is_stopped() -> None:
             view(TaskState.RUNNING, TaskState.STARTING, failure="no such file"),
             TaskState.FAILED,
             "no such file",
+        ),
+        (
+            view(TaskState.RUNNING, TaskState.STARTING, failure="no such source", is_refused=True),
+            TaskState.REJECTED,
+            "no such source",
         ),
     ],
 )

@@ -60,6 +60,14 @@ async def test_a_namespace_that_the_kernel_refuses_rejects_the_task(bench: Any) 
     assert "no buffer space" in bench.leader.statuses[TaskId("a")].err
 
 
+async def test_a_container_that_the_engine_will_not_make_rejects_the_task(bench: Any) -> None:
+    bench.engine.script(TaskId("a"), Script(create_error="bind source path does not exist"))
+    await bench.leader.order(bench.make_task("a"))
+    await bench.until(lambda: bench.leader.state_of("a") is TaskState.REJECTED)
+    assert bench.leader.statuses[TaskId("a")].err == "bind source path does not exist"
+    assert not await bench.agent.networks.attached()
+
+
 async def test_a_failure_at_the_start_fails_the_task(bench: Any) -> None:
     bench.engine.script(TaskId("a"), Script(start_error='exec: "nope": not found'))
     await bench.leader.order(bench.make_task("a"))
