@@ -4,6 +4,7 @@ import msgspec
 
 from essaim_master.http.docker_objects import (
     manager_statuses,
+    node_object,
     service_object,
     service_spec_object,
     service_status_object,
@@ -13,14 +14,33 @@ from essaim_master.state.cluster import LeadershipView, Member
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.objects import (
     Attachment,
+    CronRun,
+    CronStatus,
+    EnginePlugin,
     Network,
     NodeDescription,
+    NodeObject,
     NodeStatus,
     Service,
     Task,
     TaskStatus,
 )
-from essaim_shared.spec import ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec
+from essaim_shared.spec import (
+    DiscreteResource,
+    GenericResource,
+    GlobalJobMode,
+    GlobalMode,
+    NamedResource,
+    NodeSpec,
+    PortConfig,
+    ReplicatedJobMode,
+    ReplicatedMode,
+    RestartPolicy,
+    Schedule,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
 from essaim_shared.task_state import TaskState
 
 SECOND_NS = 1_000_000_000
@@ -40,7 +60,7 @@ def task_of(desired=TaskState.RUNNING, **fields):
         id=fields.pop("id", "t1"),
         service_id="s1",
         service_name="web",
-        slot=3,
+        slot=fields.pop("slot", 3),
         spec=SPEC.task,
         spec_version=1,
         desired_state=desired,
@@ -144,6 +164,127 @@ def test_only_wanted_tasks_count_as_running() -> None:
         "DesiredTasks": 0,
         "CompletedTasks": 0,
     }
+
+
+def service_of(mode, **fields):
+    spec = msgspec.structs.replace(SPEC, mode=mode, **fields.pop("spec", {}))
+    return msgspec.structs.replace(SERVICE, spec=spec, **fields)
+
+
+def status_of(service, tasks, cron=None):
+    """Tasks by their desired and observed states; the rest of each as keywords."""
+    made, statuses = [], {}
+    for number, (desired, observed, fields) in enumerate(tasks):
+        made.append(task_of(desired, id=f"t{number}", **fields))
+        statuses[f"t{number}"] = TaskStatus(state=observed, timestamp_ns=1)
+    shown = service_status_object(service, made, statuses, cron)
+    return shown["RunningTasks"], shown["DesiredTasks"], shown["CompletedTasks"]
+
+
+def test_a_global_service_desires_what_its_nodes_were_given() -> None:
+    service = service_of(ServiceMode(global_=GlobalMode()))
+    tasks = [
+        (TaskState.RUNNING, TaskState.RUNNING, {"target_node": "n1", "slot": 0}),
+        # A start-first update has two tasks on a node for a while.
+        (TaskState.RUNNING, TaskState.STARTING, {"target_node": "n1", "slot": 0}),
+        (TaskState.RUNNING, TaskState.PENDING, {"target_node": "n2", "slot": 0}),
+        (TaskState.SHUTDOWN, TaskState.RUNNING, {"target_node": "n3", "slot": 0}),
+    ]
+    assert status_of(service, tasks) == (1, 2, 0)
+
+
+def test_a_job_counts_the_tasks_of_its_present_run() -> None:
+    mode = ServiceMode(replicated_job=ReplicatedJobMode(max_concurrent=2, total_completions=5))
+    service = service_of(mode, job_iteration=3, executed_ns=CREATED_NS)
+    tasks = [
+        (TaskState.COMPLETE, TaskState.COMPLETE, {"iteration": 2}),
+        (TaskState.COMPLETE, TaskState.COMPLETE, {"iteration": 3}),
+        (TaskState.COMPLETE, TaskState.RUNNING, {"iteration": 3}),
+        (TaskState.COMPLETE, TaskState.FAILED, {"iteration": 3}),
+        (TaskState.REMOVE, TaskState.RUNNING, {"iteration": 2}),
+    ]
+    assert status_of(service, tasks) == (1, 2, 1)
+    shown = as_json(service_object(service, 1))["JobStatus"]
+    assert shown == {
+        "JobIteration": {"Index": 3},
+        "LastExecution": "2023-11-14T22:13:20.000000005Z",
+    }
+
+
+def test_a_global_job_desires_what_is_not_complete() -> None:
+    service = service_of(ServiceMode(global_job=GlobalJobMode()))
+    tasks = [
+        (TaskState.COMPLETE, TaskState.COMPLETE, {"iteration": 0, "target_node": "n1"}),
+        (TaskState.COMPLETE, TaskState.RUNNING, {"iteration": 0, "target_node": "n2"}),
+    ]
+    assert status_of(service, tasks) == (1, 1, 1)
+
+
+def test_of_a_schedule_the_runs_under_way_count_or_else_the_last() -> None:
+    mode = ServiceMode(replicated_job=ReplicatedJobMode(max_concurrent=1, total_completions=1))
+    service = service_of(mode, spec={"schedule": Schedule(expression="@hourly")})
+    tasks = [
+        (TaskState.COMPLETE, TaskState.COMPLETE, {"iteration": 1}),
+        (TaskState.COMPLETE, TaskState.RUNNING, {"iteration": 2}),
+        (TaskState.COMPLETE, TaskState.RUNNING, {"iteration": 3}),
+    ]
+    first = CronRun(number=1, scheduled_ns=1, outcome="complete")
+    both = (CronRun(number=2, scheduled_ns=2), CronRun(number=3, scheduled_ns=3))
+    under_way = CronStatus(service_id="s1", considered_ns=3, runs=(first, *both))
+    assert status_of(service, tasks, under_way) == (2, 1, 0)
+    over = CronStatus(service_id="s1", considered_ns=3, runs=(first,))
+    assert status_of(service, tasks, over) == (0, 1, 1)
+    assert status_of(service, tasks) == (0, 1, 0)
+
+
+def test_a_task_of_a_global_service_is_named_by_its_node() -> None:
+    shown = as_json(task_object(task_of(target_node="node1", slot=0), None, 1, {}))
+    assert shown["Name"] == "web.node1"
+    assert "Slot" not in shown
+    assert as_json(task_object(task_of(), None, 1, {}))["Name"] == "web.3"
+
+
+def test_a_task_shows_its_run_its_units_and_while_it_runs_its_ports() -> None:
+    units = (
+        GenericResource(named=NamedResource(kind="gpu", resource_value="a")),
+        GenericResource(discrete=DiscreteResource(kind="ssd", resource_value=2)),
+    )
+    ports = (PortConfig(target_port=80, published_port=8080, publish_mode="host"),)
+    task = task_of(iteration=4, generic_resources=units, ports=ports, node_id="n1")
+    running = TaskStatus(state=TaskState.RUNNING, timestamp_ns=1, is_ready=False)
+    shown = as_json(task_object(task, running, 1, {}))
+    assert shown["JobIteration"] == {"Index": 4}
+    assert shown["GenericResources"] == [
+        {"NamedResourceSpec": {"Kind": "gpu", "Value": "a"}},
+        {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 2}},
+    ]
+    assert shown["Status"]["PortStatus"] == {
+        "Ports": [
+            {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
+        ]
+    }
+    assert shown["Status"]["Ready"] is False
+    failed = TaskStatus(state=TaskState.FAILED, timestamp_ns=1)
+    ended = as_json(task_object(task, failed, 1, {}))["Status"]
+    assert (ended["PortStatus"], "Ready" in ended) == ({}, False)
+
+
+def test_a_node_shows_its_plugins_and_units() -> None:
+    status = node_status("h1", "10.0.0.1")
+    description = msgspec.structs.replace(
+        status.description,
+        plugins=(EnginePlugin(type="Volume", name="local"),),
+        generic_resources=(
+            GenericResource(discrete=DiscreteResource(kind="gpu", resource_value=2)),
+        ),
+    )
+    node = NodeObject(id="n1", spec=NodeSpec(), created_ns=1, updated_ns=1)
+    seen = msgspec.structs.replace(status, description=description)
+    shown = as_json(node_object(node, seen, 1, None))["Description"]
+    assert shown["Engine"]["Plugins"] == [{"Type": "Volume", "Name": "local"}]
+    assert shown["Resources"]["GenericResources"] == [
+        {"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}
+    ]
 
 
 def node_status(hostname, address):

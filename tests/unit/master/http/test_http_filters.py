@@ -1,5 +1,6 @@
 """Filters: what is taken, what each matches, what is refused."""
 
+import msgspec
 import pytest
 
 from essaim_master.http.filters import (
@@ -13,7 +14,16 @@ from essaim_master.http.filters import (
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.objects import Network, NodeDescription, NodeObject, Service, Task
-from essaim_shared.spec import NodeSpec, ServiceSpec, TaskSpec
+from essaim_shared.spec import (
+    GlobalJobMode,
+    GlobalMode,
+    NodeSpec,
+    ReplicatedJobMode,
+    ReplicatedMode,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
 from essaim_shared.task_state import TaskState
 
 TEMPLATE = TaskSpec(container=ContainerSpec(image="x"))
@@ -115,6 +125,22 @@ def test_malformed_filters_are_refused(text) -> None:
 )
 def test_services(filters, matches) -> None:
     assert service_matcher(filters)(SERVICE) is matches
+
+
+MODES = {
+    "replicated": ServiceMode(replicated=ReplicatedMode(replicas=1)),
+    "global": ServiceMode(global_=GlobalMode()),
+    "replicated-job": ServiceMode(replicated_job=ReplicatedJobMode()),
+    "global-job": ServiceMode(global_job=GlobalJobMode()),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("wanted", MODES)
+def test_each_service_has_one_mode(name, wanted) -> None:
+    spec = msgspec.structs.replace(SERVICE.spec, mode=MODES[name])
+    service = msgspec.structs.replace(SERVICE, spec=spec)
+    assert service_matcher({"mode": [wanted]})(service) is (name == wanted)
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,6 @@ async def test_a_content_type_may_name_its_character_set(world) -> None:
     assert answer.status == 201
 
 
-
 async def test_logs_are_refused_with_a_reason(world) -> None:
     await world.create("web")
     answer = await world.get("/services/web/logs?stdout=1")
