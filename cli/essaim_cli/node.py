@@ -149,6 +149,8 @@ def _node_row(item: Any, figures: Any | None, own_id: str, is_data: bool) -> dic
         )
     return {
         "ID": item["ID"] + mark,
+        "Self": str(item["ID"] == own_id).lower(),
+        "TLSStatus": "Unknown",  # nodes are admitted by the bus: masters issue no certificates
         "Hostname": item["Description"]["Hostname"],
         "Status": item["Status"]["State"].capitalize(),
         "Availability": item["Spec"]["Availability"].capitalize(),

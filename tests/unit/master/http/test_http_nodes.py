@@ -120,6 +120,18 @@ async def test_heartbeats_of_state_do_not_disturb_a_version(world) -> None:
     assert (await world.post(f"/nodes/h7/update?version={at}", spec)).status == 200
 
 
+@pytest.mark.parametrize("force", ["false", "true"])
+async def test_the_node_of_a_member_is_not_removed(world, force) -> None:
+    node = await world.add_node(1, state="down")
+    refused = await world.call("DELETE", f"/nodes/h1?force={force}")
+    assert (refused.status, refused.message) == (
+        400,
+        f"rpc error: code = FailedPrecondition desc = node {node} is a cluster manager and is a "
+        "member of the raft cluster. It must be demoted to worker before removal",
+    )
+    assert node in world.state.nodes
+
+
 async def test_only_a_node_that_is_down_is_removed_unless_forced(world) -> None:
     node = await world.add_node(7)
     refused = await world.call("DELETE", "/nodes/h7")
