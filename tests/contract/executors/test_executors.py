@@ -176,6 +176,19 @@ async def test_what_can_never_run_is_refused_before_the_start(bench: Bench) -> N
     assert not isinstance(refusal.value, Temporary)
 
 
+async def test_a_template_that_cannot_be_filled_in_is_refused_before_the_start(
+    bench: Bench,
+) -> None:
+    task = bench.sleeper()
+    container = msgspec.structs.replace(task.spec.container, env=("A={{.Node.Nothing}}",))
+    task = msgspec.structs.replace(
+        task, spec=msgspec.structs.replace(task.spec, container=container)
+    )
+    with pytest.raises(ExecutorError, match="can't evaluate field Nothing") as refusal:
+        await bench.executor.prepare(task)
+    assert not isinstance(refusal.value, Temporary)
+
+
 async def test_tasks_outlive_the_agent_and_are_found_by_the_next(bench: Bench) -> None:
     task = bench.sleeper()
     container = await run(bench, task)
