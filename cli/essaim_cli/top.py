@@ -86,7 +86,7 @@ def task_usage(client: Client) -> list[tuple[str, ...]]:
         rows.append(
             (
                 short_id(task["ID"], no_trunc=False),
-                f"{service}.{task['Slot']}",
+                f"{service}.{task.get('Slot') or task['NodeID']}",
                 hosts.get(task["NodeID"], task["NodeID"]),
                 f"{used['cpu_percent']:.1f}%",
                 _pair(used["memory_working_set_bytes"], used["memory_limit_bytes"]),
