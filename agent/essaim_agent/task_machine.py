@@ -175,7 +175,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
     """Why the task cannot go on, though the masters may want it to; one line."""
     is_refused: bool = False
-    """The failure is that no container could be made: nothing of the task ever ran."""
+    """The failure is that no container could be made: nothing of the task ever ran. It is not in
+    the journal: after a restart at just this moment the task has failed instead."""
     is_unhealthy: bool = False
     """The engine's health check has given the container up."""
     exit_code: int = 0

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET
 
 from essaim_agent.executor import (
     AdjustableLimits,
@@ -22,7 +21,6 @@ from essaim_agent.executor import (
     Refused,
     Temporary,
     adjustable_limits,
-    grace_period_s,
 )
 from essaim_agent.journal import JournaledTask
 from essaim_agent.network import NetworkError, TaskNetworks
@@ -38,6 +36,7 @@ from essaim_agent.task_machine import (
     one_line,
     wanted_of,
 )
+from essaim_agent.task_stop import PreStop
 from essaim_shared.backoff import backoff_s
 from essaim_shared.log import fields
 from essaim_shared.objects import Task, TaskStatus
@@ -51,9 +50,6 @@ RELEASE_ATTEMPTS_MAX = 5
 """A namespace that cannot be removed is left to the next restart's sweep."""
 REMOVE_ATTEMPTS_MAX = 20
 """A container that cannot be removed is left to the next full set's sweep."""
-GRACE_AFTER_PRE_STOP_MIN_S = 2.0
-"""Between the stop signal and SIGKILL, when a pre-stop command has used up the grace period; as in
-Kubernetes (pkg/kubelet/kuberuntime, minimumGracePeriodInSeconds). Never more than the period."""
 
 T = TypeVar("T")
 
@@ -105,19 +101,17 @@ class TaskManager:
         )
         self._limits: AdjustableLimits | None = None
         """Those that the container has; None: not known."""
-        self._stop_begun_s: float | None = None
+        self._pre_stop = PreStop(site)
         self.container_id = status.container_id
         self.pid = status.pid
         self._exit_code = status.exit_code
         self._exit_error = ""
         self._failure: str | None = None
         self._is_refused = False
-        """Not in the journal: an agent that ends in between reports a failure instead."""
         self._holds_network = False
         self._changed = asyncio.Event()
         self._stop_wanted = asyncio.Event()
-        self._attempts = 0
-        self._releases = 0
+        self._attempts = self._releases = 0
         self.engine_calls_under_way = 0
         self.engine_seen = 0
         """The worker's latest look at the engine that began after this task's latest call; such a
@@ -337,39 +331,13 @@ class TaskManager:
         self._engine_call_begins()
         try:
             # Not under the bound on engine calls: it mostly waits for the grace period to end.
-            grace_s = await self._prepare_stop()
+            grace_s = None if self._is_over else await self._pre_stop.run(self.task)
             exit_code = await self._site.executor.stop(self.task, grace_s)
         finally:
             self.engine_calls_under_way -= 1
         if self._engine is EngineState.RUNNING:
             self._engine = EngineState.ABSENT if exit_code is None else EngineState.EXITED
             self._exit_code = exit_code or 0
-
-    async def _prepare_stop(self) -> float:
-        """Run the pre-stop command, once unless the engine or this agent is restarted meanwhile;
-        the seconds that are left of the grace period."""
-        container, clock = self.task.spec.container, self._site.clock
-        grace_s = grace_period_s(container)
-        if container.pre_stop is UNSET or container.pre_stop is None or self._is_over:
-            return grace_s
-        if self._stop_begun_s is None:
-            self._stop_begun_s = clock.monotonic_s()
-            await self._run_pre_stop(container.pre_stop.command, grace_s)
-        left_s = self._stop_begun_s + grace_s - clock.monotonic_s()
-        return max(left_s, min(grace_s, GRACE_AFTER_PRE_STOP_MIN_S))
-
-    async def _run_pre_stop(self, command: tuple[str, ...], limit_s: float) -> None:
-        """Whatever becomes of the command, the task is stopped."""
-        try:
-            exit_code = await self._site.executor.run_command(self.task, command, limit_s)
-            reason = f"exit code {exit_code}" if exit_code else ""
-        except Temporary:
-            self._stop_begun_s = None  # nobody was told: it is run once the engine is back
-            raise
-        except ExecutorError as error:
-            reason = one_line(str(error))
-        if reason:
-            _log.warning("pre-stop command failed %s", fields(task=self.task.id, reason=reason))
 
     async def _release(self) -> None:
         try:
