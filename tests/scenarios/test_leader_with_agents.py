@@ -20,13 +20,22 @@ from essaim_agent.session import Session
 from essaim_agent.worker import Worker
 from essaim_master.control.leader import ControlSettings, Leader
 from essaim_master.state.cluster import LocalCluster, Member
+from essaim_master.state.service_changes import changed_service, service_writes
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
 from essaim_shared.container_spec import ContainerSpec, ExecAction, Probe, Probes
 from essaim_shared.ids import MemberId, NodeId, ServiceId
 from essaim_shared.memory_transport import MemoryBus
 from essaim_shared.objects import NodeDescription, Service, Task
-from essaim_shared.spec import ReplicatedMode, ServiceMode, ServiceSpec, TaskSpec
+from essaim_shared.spec import (
+    Limits,
+    ReplicatedMode,
+    Resources,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
 from essaim_shared.subjects import Subjects
 from essaim_shared.task_state import TaskState
 
@@ -188,6 +197,17 @@ class Lab:
         writes = Writes()
         writes.put(msgspec.structs.replace(service, spec=spec))
         await self.write(writes)
+
+    async def change(self, service_id: ServiceId, **spec: object) -> None:
+        """Give the service another spec, as the API does."""
+        service = self.state.services[service_id]
+        changed = msgspec.structs.replace(service.spec, **spec)
+        after = changed_service(service, changed, self.clock.wall_ns())
+        await self.write(service_writes(self.state.revisions_of(service_id), service, after))
+
+    def update_state(self, service_id: ServiceId) -> str:
+        status = self.state.update_status.get(service_id)
+        return "" if status is None else status.state
 
     async def remove(self, service_id: ServiceId) -> None:
         writes = Writes()
@@ -454,4 +474,64 @@ async def test_a_task_whose_liveness_probe_fails_is_replaced(lab: Lab) -> None:
     assert lab.state.task_status[task.id].err.startswith("liveness probe failed")
     lab.engines["h2"].commands[is_alive] = 0
     await lab.until(lambda: lab.is_in_order(web))
+    lab.check(web)
+
+
+def other_image(lab: Lab, service_id: ServiceId) -> TaskSpec:
+    template = lab.state.services[service_id].spec.task
+    container = msgspec.structs.replace(template.container, image="img:2")
+    return msgspec.structs.replace(template, container=container)
+
+
+async def test_rolling_update_through_a_change_of_leader(lab: Lab) -> None:
+    web = await lab.create(12)
+    await lab.until(lambda: lab.is_in_order(web))
+    config = UpdateConfig(parallelism=3, monitor=1_000_000_000)
+    await lab.change(web, task=other_image(lab, web), update_config=config)
+    await lab.until(lambda: any(t.spec_version == 2 for t in lab.running(web)))
+    assert any(t.spec_version == 1 for t in lab.running(web))
+    lab.cluster.lead(False, 1)
+    lab.cluster.lead(True, 2)
+
+    def is_everywhere() -> bool:
+        assert len(lab.running(web)) >= 9, "no more than three slots are down"
+        return lab.is_in_order(web) and all(t.spec_version == 2 for t in lab.running(web))
+
+    await lab.until(is_everywhere)
+    await lab.until(lambda: lab.update_state(web) == "completed")
+    lab.check(web)
+
+
+async def test_update_that_fails_is_rolled_back_by_the_leader(lab: Lab) -> None:
+    web = await lab.create(4)
+    await lab.until(lambda: lab.is_in_order(web))
+    config = UpdateConfig(parallelism=1, failure_action="rollback")
+    await lab.change(web, task=other_image(lab, web), update_config=config)
+    await lab.until(lambda: any(t.spec_version == 2 for t in lab.running(web)))
+    new = next(t for t in lab.running(web) if t.spec_version == 2)
+    lab.engines[str(new.node_id)].exit(new.id, 1)
+    await lab.until(lambda: lab.update_state(web) == "rollback_completed")
+    await lab.until(lambda: lab.is_in_order(web))
+    assert {t.spec.container.image for t in lab.running(web)} == {"img"}
+    service = lab.state.services[web]
+    assert service.spec.update_config is None, "the whole spec goes back, as in Swarm"
+    assert [r.spec.task.container.image for r in lab.state.revisions_of(web).values()] == [
+        "img",
+        "img:2",
+        "img",
+    ]
+    lab.check(web)
+
+
+async def test_other_limits_reach_the_engines_and_no_container_starts_anew(lab: Lab) -> None:
+    web = await lab.create(3)
+    await lab.until(lambda: lab.is_in_order(web))
+    before = lab.containers()
+    template = msgspec.structs.replace(
+        lab.state.services[web].spec.task, resources=Resources(limits=Limits(pids=50))
+    )
+    await lab.change(web, task=template)
+    await lab.until(lambda: lab.update_state(web) == "completed")
+    told = {task_id for engine in lab.engines.values() for task_id in engine.limits_updates}
+    assert told == before == lab.containers()
     lab.check(web)
