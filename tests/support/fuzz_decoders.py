@@ -12,6 +12,8 @@ from essaim_master import bus_pieces, peer_frames
 from essaim_master.config import MasterConfig
 from essaim_master.http.filters import decode_filters
 from essaim_master.http.json_edge import decode_object, decode_spec
+from essaim_master.images import answers
+from essaim_master.images.answers import UnreadableAnswer
 from essaim_master.kv import commands
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.raft import configurations
@@ -35,6 +37,7 @@ from essaim_shared import config, kv_protocol, messages
 from essaim_shared.errors import ConfigError, InvalidRequest, MalformedMessage
 from essaim_shared.ids import MemberId, NodeId, TaskId
 from essaim_shared.objects import NodeDescription, TaskStatus
+from essaim_shared.sealing import DataKey, SealError, new_key_pair, open_with, seal_to
 from essaim_shared.spec import ServiceSpec
 from essaim_shared.task_state import TaskState
 from essaim_shared.undecodable import UNDECODABLE
@@ -237,6 +240,37 @@ bus_servers = ["nats://127.0.0.1:3"]
 """
 
 
+_MANIFESTS = (
+    b'{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"digest":"sha256:a",'
+    b'"platform":{"architecture":"amd64","os":"linux"}}]}',
+    b'{"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:'
+    + b"a" * 64
+    + b'"}}',
+)
+_DATA_KEY = DataKey(bytes(32))
+_KEY_PAIR = new_key_pair()
+
+
+def _manifest(body: bytes) -> object:
+    return answers.parse_manifest(body, "application/vnd.oci.image.manifest.v1+json", "")
+
+
+def _challenge(header: bytes) -> object:
+    return answers.parse_challenge(header.decode("latin-1"))
+
+
+def _credentials(header: bytes) -> object:
+    return answers.decode_credentials(header.decode("latin-1"))
+
+
+def _sealed(sealed: bytes) -> object:
+    return _DATA_KEY.open(sealed, b"here")
+
+
+def _sealed_to(sealed: bytes) -> object:
+    return open_with(_KEY_PAIR, sealed, b"here")
+
+
 def _service_spec(body: bytes) -> object:
     return decode_spec(decode_object(body, "service"), ServiceSpec, "service")
 
@@ -270,6 +304,24 @@ DECODERS: dict[str, Decoder] = {
     ),
     "snapshot file": Decoder(_read_snapshot, (SnapshotDamaged,), (_snapshot_file(),)),
     "chunk of a snapshot": Decoder(_restore, MALFORMED, tuple(_filled_store().freeze().chunks())),
+    "manifest of a registry": Decoder(_manifest, (UnreadableAnswer,), _MANIFESTS),
+    "platform of an image": Decoder(answers.parse_image_platform, (UnreadableAnswer,), _MANIFESTS),
+    "token of a registry": Decoder(
+        answers.parse_token, (UnreadableAnswer,), (b'{"token":"abc"}', b'{"access_token":"abc"}')
+    ),
+    "refusal of a registry": Decoder(
+        answers.parse_refusal, (), (b'{"errors":[{"code":"DENIED","message":"no"}]}',)
+    ),
+    "challenge of a registry": Decoder(
+        _challenge, (), (b'Bearer realm="https://a/t",service="r",scope="repository:a:pull"',)
+    ),
+    "credentials in a header": Decoder(
+        _credentials, (InvalidRequest,), (b"eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImIifQ==",)
+    ),
+    "seal of a data key": Decoder(_sealed, (SealError,), (_DATA_KEY.seal(b"secret", b"here"),)),
+    "seal to a node": Decoder(
+        _sealed_to, (SealError,), (seal_to(_KEY_PAIR.public_text, b"secret", b"here"),)
+    ),
     "service in JSON": Decoder(_service_spec, (InvalidRequest,), (_SPEC,)),
     "filters in JSON": Decoder(_filters, (InvalidRequest,), (b'{"name":{"a":true}}',)),
     "a master's settings": Decoder(

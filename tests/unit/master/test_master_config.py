@@ -52,6 +52,8 @@ def test_over_the_bus_elections_take_three_to_six_seconds(tmp_path) -> None:
         ("m1", 'raft_transport = "udp"', "raft_transport"),
         ("m1", "joins = true", "did you mean 'join'"),
         ("m1", "[snapshots]\nevery_entries = 0", "snapshots.every_entries"),
+        ("m1", '[images]\nresolve = "sometimes"', "images.resolve"),
+        ("m1", "[images]\ninsecure_registry = []", "did you mean"),
         ("m1", "[snapshots]\ntrailing_entries = -1", "snapshots.trailing_entries"),
     ],
 )

@@ -16,7 +16,7 @@ from essaim_cli.lab.errors import LabError
 from essaim_cli.lab.external import run_command
 from essaim_cli.lab.images import web_image_tar
 from essaim_cli.lab.lock import labs_locked
-from essaim_cli.lab.parts import unready
+from essaim_cli.lab.parts import unready, write_config
 from essaim_cli.lab.probes import http_request, json_of
 from essaim_cli.lab.processes import (
     ProcessIdentity,
@@ -36,6 +36,7 @@ from essaim_cli.lab.traces import (
     remove_traces,
 )
 from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.sealing import load_data_key
 
 CLOCK = SystemClock()
 WAIT_S = 10.0
@@ -273,3 +274,23 @@ async def test_an_agent_that_waits_for_a_master_is_not_called_silent(tmp_path: P
     server.close()
     await server.wait_closed()
     assert "is silent" in await unready(host, "agent")
+
+
+def test_the_masters_of_a_lab_share_a_key_that_stays(tmp_path: Path) -> None:
+    topology = plan_lab(
+        "utest",
+        host_count=4,
+        master_count=3,
+        executor="process",
+        subnet_number=0,
+        run_root=tmp_path / "run",
+        data_root=tmp_path / "data",
+    )
+    for _ in range(2):
+        for host in topology.hosts:
+            write_config(topology, host, None, None)
+        files = [host.seal_key_file for host in topology.hosts]
+        assert [path.exists() for path in files] == [True, True, True, False]
+        keys = {load_data_key(path).id for path in files[:3]}
+    assert len(keys) == 1
+    assert len({path.read_text() for path in files[:3]}) == 1
