@@ -175,6 +175,8 @@ class World:
             attachments=(Attachment(network_id=self.network_id, address=f"10.244.0.{slot + 10}"),),
             created_ns=now_ns,
             updated_ns=now_ns,
+            target_node=rest.pop("target_node", None),
+            iteration=rest.pop("iteration", None),
         )
         await self.write(lambda writes: writes.put(task))
         await self.observe(task, observed, **rest)
@@ -190,19 +192,47 @@ class World:
     async def converge(self, node_ids):
         """Make tasks what the services ask, as the leader and ideal agents would."""
         for service in list(self.state.services.values()):
-            have = {task.slot: task for task in self.state.tasks_of_service(service.id).values()}
-            for slot in range(1, service.spec.replicas + 1):
-                known = have.pop(slot, None)
-                if known is not None and known.spec_version != service.spec_version:
-                    await self.remove_task(known)
-                    known = None
-                if known is None:
-                    await self.add_task(service, slot, node_ids[slot % len(node_ids)])
-            for surplus in have.values():
-                await self.remove_task(surplus)
+            if service.spec.mode.is_job:
+                await self._finish_job(service, node_ids)
+            else:
+                await self._fill(service, node_ids)
         for task in list(self.state.tasks.values()):
             if task.service_id not in self.state.services:
                 await self.remove_task(task)
+
+    async def _fill(self, service, node_ids):
+        """One up to date task in each slot: a number, or a node of a global service."""
+        have = {task.slot_key: task for task in self.state.tasks_of_service(service.id).values()}
+        is_global = service.spec.mode.is_global
+        for slot in node_ids if is_global else range(1, service.spec.replicas + 1):
+            known = have.pop(slot, None)
+            if known is not None and known.spec_version != service.spec_version:
+                await self.remove_task(known)
+                known = None
+            if known is None and is_global:
+                await self.add_task(service, 0, slot, target_node=slot)
+            elif known is None:
+                await self.add_task(service, slot, node_ids[slot % len(node_ids)])
+        for surplus in have.values():
+            await self.remove_task(surplus)
+
+    async def _finish_job(self, service, node_ids):
+        """All tasks of the present run, complete; those of earlier ones are gone."""
+        job = service.spec.mode.replicated_job
+        done = {"desired": TaskState.COMPLETE, "observed": TaskState.COMPLETE}
+        done["iteration"] = service.job_iteration
+        tasks = list(self.state.tasks_of_service(service.id).values())
+        for task in tasks:
+            if task.iteration != service.job_iteration:
+                await self.remove_task(task)
+        if any(task.iteration == service.job_iteration for task in tasks):
+            return
+        if job is None:
+            for node_id in node_ids:
+                await self.add_task(service, 0, node_id, target_node=node_id, **done)
+            return
+        for slot in range(job.total_completions):
+            await self.add_task(service, slot, node_ids[slot % len(node_ids)], **done)
 
     async def call(self, method, url, body=b"", chunks=None, headers=None, gone=None):
         """One request, straight into the application. `gone` is an event: the client left."""

@@ -57,6 +57,36 @@ async def test_their_own_progress_displays_converge(cluster, run_any) -> None:
         assert "verify: Service" in out
 
 
+async def test_their_progress_displays_know_every_mode(cluster, run_any) -> None:
+    modes = {
+        ("--mode", "global"): "overall progress: 3 out of 3 tasks",
+        ("--mode", "global-job"): "job complete",
+        ("--mode", "replicated-job", "--replicas", "4"): "job complete",
+    }
+    wanted = [(command, flags) for command in docker_commands() for flags in modes]
+    outcomes = await asyncio.gather(
+        *(run_any(command, "service", "create", *flags, "busybox") for command, flags in wanted)
+    )
+    for (_, flags), (code, out, err) in zip(wanted, outcomes, strict=True):
+        assert code == 0, err
+        assert modes[flags] in out
+
+
+async def test_a_job_is_listed_run_again_and_scaled(cluster, run) -> None:
+    create = ("service", "create", "-d", "--name", "job", "--mode", "replicated-job")
+    await succeed(run, *create, "--replicas", "2", "busybox")
+    row = ("service", "ls", "--format", "{{.Mode}} {{.Replicas}}")
+    assert await succeed(run, *row) == "replicated job 0/2 (2/2 completed)\n"
+    await succeed(run, "service", "update", "-d", "--force", "job")
+    (shown,) = json.loads(await succeed(run, "service", "inspect", "job"))
+    assert shown["JobStatus"]["JobIteration"] == {"Index": 1}
+    await succeed(run, "service", "scale", "-d", "job=5")
+    service = cluster.state.service_named("job")
+    assert service.spec.mode.replicated_job.total_completions == 5
+    tasks = await succeed(run, "service", "ps", "job", "--format", "{{.Name}} {{.CurrentState}}")
+    assert "job.1 Complete" in tasks
+
+
 async def test_a_scale_by_docker_restarts_nothing_and_keeps_our_fields(cluster, run) -> None:
     answer = await cluster.post(
         "/services/create",
