@@ -8,6 +8,7 @@ from essaim_master.control.allocator import AddressPool, Cursors, Grant
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import GroupKey
 from essaim_master.control.scheduler.filters import Candidate, Demand, demand_of
+from essaim_master.control.scheduler.ranking import Ranking
 from essaim_master.control.scheduler.scheduler import Place, candidates_of, place, place_on
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
@@ -46,6 +47,7 @@ class Placer:
         self._pools: dict[NetworkId, AddressPool] = {}
         self._placed = 0
         self._candidates: dict[NodeId, Candidate] | None = None
+        self._ranking: Ranking | None = None
         self._network = next(
             (n for n in state.networks.values() if n.name == DEFAULT_NETWORK_NAME), None
         )
@@ -98,7 +100,8 @@ class Placer:
         count = min(len(tasks), max(room, new_count))
         if tasks[0].target_node is not None:
             return self._place_targeted(demand, tasks, count)
-        placement = place(demand, count, self._nodes())
+        nodes = self._nodes()
+        placement = place(demand, count, nodes, self._ranking)
         for done, (task, chosen) in enumerate(zip(tasks, placement.places, strict=False)):
             reason = self._assign(task, chosen)
             if reason:
@@ -126,6 +129,7 @@ class Placer:
         if self._candidates is None:
             index = self._worklist.index
             self._candidates = candidates_of(self._state, index.loads, index.claims)
+            self._ranking = Ranking(self._candidates)
         return self._candidates
 
     def _assign(self, task: Task, chosen: Place) -> str:

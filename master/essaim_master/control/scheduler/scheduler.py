@@ -19,6 +19,7 @@ from essaim_master.control.scheduler.filters import (
 from essaim_master.control.scheduler.generic_resources import claim_units, free_units
 from essaim_master.control.scheduler.host_ports import claim_ports, newest_dynamic
 from essaim_master.control.scheduler.preferences import plant
+from essaim_master.control.scheduler.ranking import GROUP_TASKS_MAX, Ranking
 from essaim_master.control.scheduler.score import Score, score
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.manager_nodes import masters_beside
@@ -76,9 +77,20 @@ def _candidate(
     )
 
 
-def place(demand: Demand, count: int, candidates: dict[NodeId, Candidate]) -> Placement:
-    """Choose nodes for `count` tasks; the candidates' counts are moved on accordingly."""
+def place(
+    demand: Demand,
+    count: int,
+    candidates: dict[NodeId, Candidate],
+    ranking: Ranking | None = None,
+) -> Placement:
+    """Choose nodes for `count` tasks; the candidates' counts are moved on accordingly. With a
+    ranking of the candidates a small group costs little; the choice is the same."""
     asked = [step for step in PIPELINE if step.is_asked(demand)]
+    places: list[Place] = []
+    if ranking is not None and count <= GROUP_TASKS_MAX and not demand.spread_over:
+        _place_shortly(demand, count, asked, ranking, places)
+        if len(places) == count:
+            return Placement(tuple(places), "")
     again = [step for step in asked if step.changes_with_placements]
     turned_away: dict[str, int] = {}
     usable: list[tuple[Score, Candidate]] = []
@@ -86,7 +98,6 @@ def place(demand: Demand, count: int, candidates: dict[NodeId, Candidate]) -> Pl
         if _passes(asked, demand, candidate, turned_away):
             usable.append((score(demand, candidate), candidate))
     tree = plant(demand, usable, candidates.values())
-    places: list[Place] = []
 
     def occupy(candidate: Candidate) -> Score | None:
         places.append(_occupy(demand, candidate))
@@ -97,6 +108,25 @@ def place(demand: Demand, count: int, candidates: dict[NodeId, Candidate]) -> Pl
         pass
     is_complete = len(places) == count
     return Placement(tuple(places), "" if is_complete else explanation(turned_away))
+
+
+def _place_shortly(
+    demand: Demand, count: int, asked: list[Filter], ranking: Ranking, places: list[Place]
+) -> None:
+    """As many tasks as find a node that has none of the service yet, near the top."""
+
+    def accepts(candidate: Candidate) -> bool:
+        return (
+            demand.service_id not in candidate.by_service
+            and candidate.node_id not in demand.failures
+            and all(step.accepts(demand, candidate) for step in asked)
+        )
+
+    while len(places) < count:
+        candidate = ranking.emptiest(accepts)
+        if candidate is None:
+            return
+        places.append(_occupy(demand, candidate))
 
 
 def place_on(demand: Demand, candidate: Candidate | None) -> Placement:
