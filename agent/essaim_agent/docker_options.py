@@ -15,10 +15,9 @@ from essaim_agent.docker_mounts import engine_mounts
 from essaim_agent.docker_resources import generic_resource_env, log_config, resources_config
 from essaim_agent.docker_security import security_config
 from essaim_agent.engine_facts import EngineFacts
-from essaim_agent.executor import ExecutorError, Health
+from essaim_agent.executor import ExecutorError, Health, grace_period_s
 from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import TaskId, short_id
-from essaim_shared.limits import STOP_GRACE_PERIOD_DEFAULT_NS
 from essaim_shared.objects import Task
 
 CLUSTER_LABEL = "io.essaim.cluster"
@@ -31,12 +30,6 @@ HEALTH_START_INTERVAL_SINCE: Final = (1, 44)
 def container_name(task: Task) -> str:
     """`SERVICE.SLOT.TASKID`, as Docker Swarm names its containers."""
     return f"{task.name}.{task.id}"
-
-
-def grace_s(container: ContainerSpec) -> float:
-    """Between the stop signal and SIGKILL."""
-    grace_ns = container.stop_grace_period
-    return (STOP_GRACE_PERIOD_DEFAULT_NS if grace_ns is None else grace_ns) / 1e9
 
 
 def labels(task: Task, cluster_id: str) -> dict[str, str]:
@@ -107,7 +100,7 @@ def create_body(
         "Tty": container.tty,
         "OpenStdin": container.open_stdin,
         "StopSignal": container.stop_signal or image_stop_signal or STOP_SIGNAL_DEFAULT,
-        "StopTimeout": round(grace_s(container)),
+        "StopTimeout": round(grace_period_s(container)),
         "HostConfig": _host_config(task, hostname, has_namespace, engine),
     }
     if container.command:

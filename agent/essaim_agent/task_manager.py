@@ -409,7 +409,7 @@ class TaskManager:
             return False
         pause_s = backoff_s(self._attempts, self._site.rng, RETRY_FIRST_S, RETRY_MOST_S)
         pause = self._pause(pause_s)
-        if step in (Step.PREPARE, Step.START):
+        if step in (Step.PREPARE, Step.START, Step.ADJUST):
             await self._unless_stopped(pause)
         else:
             await pause

@@ -25,6 +25,10 @@ SPREAD = 0.25
 the time that its thresholds promise."""
 
 
+PERIOD_MIN_S = 0.1
+"""However short a period was asked for: a node has better things to do."""
+
+
 class Kind(Enum):
     STARTUP = "startup"
     READINESS = "readiness"
@@ -82,7 +86,7 @@ class Prober:
         """Periods count from question to question, however long an answer takes."""
         self._asked += 1
         late = self._rng.uniform(0.0, SPREAD) if self._asked == 1 else 0.0
-        self.due_s = now_s + self.probe.period / 1e9 * (1.0 + late)
+        self.due_s = now_s + max(PERIOD_MIN_S, self.probe.period / 1e9) * (1.0 + late)
 
     def answered(self, answer: Answer) -> Verdict | None:
         """The verdict, if this answer completes a run; a verdict is repeated with every answer

@@ -8,12 +8,13 @@ import pytest
 from essaim_agent.docker_options import (
     create_body,
     extra_hosts,
-    grace_s,
+    has_health_check,
+    health_of,
     refusal_of,
     task_id_of,
 )
 from essaim_agent.engine_facts import EngineFacts, facts_of
-from essaim_agent.executor import ExecutorError
+from essaim_agent.executor import ExecutorError, Health, grace_period_s
 from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import Attachment, Task
@@ -166,8 +167,8 @@ def test_the_stop_signal_is_the_specs_then_the_images_then_sigterm() -> None:
 
 def test_no_grace_and_the_default_grace_are_different_things() -> None:
     container = ContainerSpec(image="busybox")
-    assert grace_s(container) == 10.0
-    assert grace_s(msgspec.structs.replace(container, stop_grace_period=0)) == 0.0
+    assert grace_period_s(container) == 10.0
+    assert grace_period_s(msgspec.structs.replace(container, stop_grace_period=0)) == 0.0
 
 
 def test_engines_that_cannot_join_namespaces_are_refused_with_the_reason() -> None:
@@ -239,3 +240,31 @@ def test_what_is_to_know_of_an_engine_is_in_its_info() -> None:
 def test_an_engine_of_no_known_version_is_refused(version: str) -> None:
     with pytest.raises(ExecutorError, match="no known version"):
         facts_of({}, version)
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [
+        ("Up 5 minutes", Health.NONE),
+        ("Up 2 seconds (health: starting)", Health.STARTING),
+        ("Up 5 minutes (healthy)", Health.HEALTHY),
+        ("Up About an hour (unhealthy)", Health.UNHEALTHY),
+        ("Up 3 hours (Paused)", Health.NONE),
+        ("", Health.NONE),
+    ],
+)
+def test_the_health_of_a_container_stands_in_the_list(status: str, health: Health) -> None:
+    assert health_of(status) is health
+
+
+@pytest.mark.parametrize("image_has", [False, True])
+def test_a_task_has_its_own_health_check_or_none_or_its_images(image_has: bool) -> None:
+    container = ContainerSpec(image="img")
+    for check, expected in (
+        (None, image_has),
+        (HealthConfig(interval=5), image_has),
+        (HealthConfig(test=("NONE",)), False),
+        (HealthConfig(test=("CMD", "true")), True),
+    ):
+        checked = msgspec.structs.replace(container, healthcheck=check)
+        assert has_health_check(checked, image_has) is expected

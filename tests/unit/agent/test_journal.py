@@ -191,3 +191,22 @@ def test_silence_is_counted_over_a_restart_but_never_backwards(tmp_path: Path) -
     heard.mark(1_000_000_000_000)
     assert LastHeard(tmp_path).silence_s(1_012_500_000_000) == 12.5
     assert LastHeard(tmp_path).silence_s(900_000_000_000) == 0.0
+
+
+async def test_a_task_that_was_given_up_is_remembered_with_the_reason(tmp_path: Path) -> None:
+    (entry,) = picture().tasks
+    given_up = msgspec.structs.replace(
+        entry, failure="liveness probe failed", is_unhealthy=True, limits_pending=True
+    )
+    journal = Journal(tmp_path, SystemClock())
+    journal.changed(lambda: Journaled(tasks=(given_up,)))
+    await journal.close()
+    assert Journal(tmp_path, SystemClock()).load().tasks == (given_up,)
+
+
+def test_the_journal_of_an_agent_that_knew_less_is_understood(tmp_path: Path) -> None:
+    """Of before it remembered why tasks were given up."""
+    (entry,) = picture().tasks
+    old = {"version": 1, "tasks": [{"task": entry.task, "status": entry.status}]}
+    replace_file(tmp_path / "assignments", msgspec.msgpack.encode(old))
+    assert Journal(tmp_path, SystemClock()).load().tasks == (entry,)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from essaim_agent.probes.prober import (
+    PERIOD_MIN_S,
     SPREAD,
     VERDICTS,
     Answer,
@@ -117,6 +118,13 @@ def test_periods_count_from_question_to_question_and_are_never_shorter_than_aske
     pauses_s = [after - before for before, after in itertools.pairwise(asked_s)]
     assert 10.0 < pauses_s[0] <= 10.0 * (1 + SPREAD)
     assert pauses_s[1:] == pytest.approx([10.0, 10.0, 10.0])
+
+
+@pytest.mark.parametrize("period", [0, -1, 1])
+def test_no_period_keeps_the_node_busy(period: int) -> None:
+    prober = begun(Kind.LIVENESS, probe(period=period))
+    prober.begin(100.0)
+    assert prober.due_s >= 100.0 + PERIOD_MIN_S
 
 
 @pytest.mark.parametrize("is_taken_over", [False, True])

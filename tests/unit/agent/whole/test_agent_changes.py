@@ -7,7 +7,7 @@ import pytest
 
 from essaim_agent.executor import adjustable_limits
 from essaim_agent.fake_executor import NEVER_ENDS, Script
-from essaim_agent.task_manager import GRACE_AFTER_PRE_STOP_MIN_S
+from essaim_agent.task_stop import GRACE_AFTER_PRE_STOP_MIN_S
 from essaim_shared.container_spec import ExecAction
 from essaim_shared.objects import Task
 from essaim_shared.spec import Limits, Reservations, Resources
