@@ -260,8 +260,8 @@ class _Exchange:
             return self._request("https", host, path, headers)
         try:
             return self._request("https", host, path, headers)
-        except (ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected):
-            # It does not speak TLS.
+        except (ssl.SSLError, ConnectionResetError, ConnectionRefusedError):
+            # It does not speak TLS, or not at the port for it.
             self._is_plain = True
             return self._request("http", host, path, headers)
 
