@@ -71,10 +71,15 @@ def _section(heading: str, lines: Sequence[str]) -> list[str]:
     return [f"{heading}:", *lines] if lines else []
 
 
-def _pairs(heading: str, pairs: Json | None, mark: str) -> list[str]:
+def _pairs(heading: str, pairs: Json | None, mark: str, depth: int = 0) -> list[str]:
     found = pairs or {}
+    margin = " " * depth
     return _section(
-        heading, [f" {key}{mark}{found[key]}" if found[key] else f" {key}" for key in sorted(found)]
+        f"{margin}{heading}",
+        [
+            f"{margin} {key}{mark}{found[key]}" if found[key] else f"{margin} {key}"
+            for key in sorted(found)
+        ],
     )
 
 
@@ -187,7 +192,7 @@ def _container(container: Json) -> list[str]:
         *_line("Hostname", container.get("Hostname", ""), 1),
         *_line("TTY", "true" if container.get("TTY") else "", 1),
         *_line("Read Only", "true" if container.get("ReadOnly") else "", 1),
-        *_pairs(" Labels", container.get("Labels"), "="),
+        *_pairs("Labels", container.get("Labels"), "=", 1),
         *_line("Stop Signal", container.get("StopSignal", ""), 1),
         *_line("Stop Grace Period", _duration(container.get("StopGracePeriod")), 1),
         *_line("Pre-stop", _words((container.get("PreStop") or {}).get("Command")), 1),
@@ -261,7 +266,7 @@ def _log_driver(driver: Json) -> list[str]:
         "Log Driver",
         [
             *_line("Name", driver.get("Name", ""), 1),
-            *_pairs(" LogOpts", driver.get("Options"), ": "),
+            *_pairs("LogOpts", driver.get("Options"), ": ", 1),
         ],
     )
 

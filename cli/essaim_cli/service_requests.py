@@ -15,7 +15,7 @@ from essaim_cli.client import Client
 from essaim_cli.converge import get_patiently
 from essaim_cli.errors import ApiError, BrokenOff, CommandFailed
 from essaim_cli.grammar.ports import host_mode_flag, ingress_ports
-from essaim_cli.service_spec import Spec, covers
+from essaim_cli.service_spec import Spec, is_stored
 from essaim_shared.random_name import random_name
 
 ATTEMPTS_MAX = 8
@@ -64,7 +64,7 @@ def _create_named(
 def _found_created(client: Client, spec: Spec, conflict: ApiError) -> Any:
     """The service that an earlier attempt made, though its answer was lost."""
     found = get_patiently(client, f"/services/{spec['Name']}")
-    if found["Spec"]["Name"] != spec["Name"] or not covers(found["Spec"], spec):
+    if found["Spec"]["Name"] != spec["Name"] or not is_stored(found["Spec"], spec):
         raise conflict
     return {"ID": found["ID"]}
 
@@ -81,7 +81,7 @@ def update_service(
     sent: Spec | None = None
     for attempts_left in reversed(range(ATTEMPTS_MAX)):
         present = get_patiently(client, f"/services/{name}")
-        if sent is not None and covers(present["Spec"], sent):
+        if sent is not None and is_stored(present["Spec"], sent):
             return str(present["ID"])
         spec = change(present["Spec"], first_seen)
         first_seen, sent = first_seen or present["Spec"], None

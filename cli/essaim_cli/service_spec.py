@@ -48,6 +48,8 @@ MODE_KEYS = {
     "global-job": "GlobalJob",
 }
 JOB_KEYS = ("ReplicatedJob", "GlobalJob")
+FILLED_BY_MASTERS = ("replicas", "max_concurrent", "total_completions", "platforms", "runtime")
+"""Fields of a spec that a master sets where the sender was silent."""
 ONLY_REPLICATED = "can only be used with replicated or replicated-job mode"
 SCHEDULE_DETAILS = (
     "time-zone",
@@ -112,23 +114,42 @@ def set_scale(spec: Spec, replicas: int) -> None:
         raise CommandFailed(f"scale {ONLY_REPLICATED}")
 
 
-def covers(stored: Any, sent: Any) -> bool:
-    """Whether a stored spec says all that was sent. Masters add defaults, leave out what is empty
-    and pin images, so these do not tell two specs apart."""
-    if isinstance(sent, Mapping):
-        if not isinstance(stored, Mapping):
-            return not any(sent.values())
+def is_stored(stored: Spec, sent: Spec) -> bool:
+    """Whether a service's spec is the one that was sent.
+
+    Masters leave out fields that are at their defaults, fill in numbers and pin images, so the
+    two are compared as what they mean. Imports the object model, which costs; for the rare case
+    that an answer was lost.
+    """
+    import msgspec
+
+    from essaim_shared.spec import ServiceSpec
+
+    try:
+        return _is_same(msgspec.convert(stored, ServiceSpec), msgspec.convert(sent, ServiceSpec))
+    except msgspec.ValidationError:
+        return False
+
+
+def _is_same(stored: Any, sent: Any) -> bool:
+    """Of two values of the object model; absent, null and all defaults mean the same."""
+    names = getattr(sent, "__struct_fields__", None) or getattr(stored, "__struct_fields__", None)
+    if names:
         return all(
-            _image_of(stored.get(key)) == _image_of(value)
-            if key == "Image"
-            else covers(stored.get(key), value)
-            for key, value in sent.items()
+            _is_same_field(name, getattr(stored, name, None), getattr(sent, name, None))
+            for name in names
         )
-    if isinstance(sent, Sequence) and not isinstance(sent, str):
-        if len(sent) != len(stored or ()):
-            return False
-        return all(covers(one, other) for one, other in zip(stored or (), sent, strict=True))
-    return bool(stored == sent or (not stored and not sent))
+    if isinstance(sent, tuple) and isinstance(stored, tuple):
+        return len(stored) == len(sent) and all(map(_is_same, stored, sent))
+    return bool(stored == sent or not (stored or sent))
+
+
+def _is_same_field(name: str, stored: Any, sent: Any) -> bool:
+    if name == "image":
+        return _image_of(stored) == _image_of(sent)
+    if name in FILLED_BY_MASTERS and not sent and sent != 0:
+        return True
+    return _is_same(stored, sent)
 
 
 def key_values(flag: str, settings: Iterable[str]) -> dict[str, str]:

@@ -134,9 +134,9 @@ class Master:
         for transaction in writes.transactions():
             assert (await self.cluster.commit(transaction, 1.0)).succeeded
 
-    async def run(self, *arguments: str, **environment: str) -> Done:
+    async def start_command(self, *arguments: str, **environment: str):
         variables = {**os.environ, "ESSAIM_HOST": f"unix://{self.socket}", **environment}
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "essaim_cli",
@@ -146,6 +146,9 @@ class Master:
             stderr=asyncio.subprocess.PIPE,
             env=variables,
         )
+
+    async def run(self, *arguments: str, **environment: str) -> Done:
+        process = await self.start_command(*arguments, **environment)
         out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
         return Done(process.returncode, out, err)
 

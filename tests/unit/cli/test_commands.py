@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import signal
 import sys
 
 import pytest
+
+from essaim_cli.service_changes import create
+from essaim_cli.service_spec import created_spec, is_stored
 
 
 async def test_a_service_from_birth_to_end(master):
@@ -73,6 +77,98 @@ async def test_flags_after_the_image_belong_to_the_container(master):
     assert template["RestartPolicy"]["Delay"] == 2_000_000_000
     assert template["RestartPolicy"]["BackoffMax"] == 60_000_000_000
     assert template["StopWhenCutOff"] == 30_000_000_000
+
+
+async def test_flags_of_every_theme_arrive_in_the_cluster_and_are_shown_again(master):
+    flags = (
+        *("--replicas", "2", "--constraint", "node.role==worker", "--limit-pids", "9"),
+        *("--placement-pref", "spread=node.labels.rack", "--generic-resource", "gpu=1"),
+        *("--mount", "type=bind,src=/a,dst=/b,ro", "--mount", "type=tmpfs,dst=/t,tmpfs-size=1m"),
+        *("-p", "target=80,published=8080,mode=host", "--ulimit", "nofile=1:2", "--group", "g"),
+        *("--device", "/dev/fuse", "--security-opt", "no-new-privileges", "--shm-size", "1m"),
+        *("--log-driver", "json-file", "--log-opt", "max-size=1m", "--pull", "never"),
+        *("--health-cmd", "true", "--readiness", "http:80/,period=2s", "--liveness", "tcp:80"),
+        *("--startup", "exec:true", "--pre-stop", "sync", "--update-steps", "50%,100%"),
+        *("--update-order", "start-first", "--rollback-parallelism", "0", "--cap-add", "KILL"),
+        *("--restart-window", "1m", "--host", "db:10.0.0.9", "--dns", "8.8.8.8", "--init"),
+    )
+    await master.ok("service", "create", "-d", "--name", "web", *flags, "img", "run")
+    shown = json.loads(await master.ok("service", "inspect", "web"))[0]["Spec"]
+    params = create.make_context("create", [*flags, "--name", "web", "img", "run"]).params
+    sent = created_spec(params.pop("image"), params.pop("arguments"), params, {})
+    assert is_stored(shown, sent), shown
+    pretty = await master.ok("service", "inspect", "--pretty", "web")
+    assert " Readiness:         http:80/,period=2s" in pretty
+
+
+async def test_an_update_that_changes_nothing_keeps_every_field(master):
+    """Read, change and write back: the masters' own answer is accepted as it is."""
+    await master.ok(
+        *("service", "create", "-d", "--name", "web", "--readiness", "tcp:80", "--privileged"),
+        *("--update-steps", "50%,100%", "--mount", "src=data,dst=/data", "img"),
+    )
+    before = json.loads(await master.ok("service", "inspect", "web"))[0]["Spec"]
+    await master.ok("service", "update", "-d", "web")
+    assert json.loads(await master.ok("service", "inspect", "web"))[0]["Spec"] == before
+    await master.ok("service", "update", "-d", "--readiness", "", "--privileged=false", "web")
+    container = json.loads(await master.ok("service", "inspect", "web"))[0]["Spec"]
+    container = container["TaskTemplate"]["ContainerSpec"]
+    assert not (container.get("Probes") or {}).get("Readiness")
+    assert not container.get("Privileged")
+
+
+async def test_a_service_goes_back_to_what_it_was(master):
+    await master.ok("service", "create", "-d", "--name", "web", "img:1")
+    for tag in ("2", "3"):
+        await master.ok("service", "update", "-d", "--image", f"img:{tag}", "web")
+    revisions = await master.ok("service", "history", "web", "--format", "{{.ID}} {{.Image}}")
+    assert revisions.splitlines() == ["3 img:3", "2 img:2", "1 img:1"]
+
+    async def image():
+        return await master.ok("service", "ls", "--format", "{{.Image}}")
+
+    assert await master.ok("service", "rollback", "-d", "web") == "web\n"
+    assert await image() == "img:2\n"
+    await master.ok("service", "rollback", "-d", "--to", "1", "web")
+    assert await image() == "img:1\n"
+    unknown = await master.run("service", "rollback", "-d", "--to", "77", "web")
+    assert unknown.code == 1
+    assert "77" in unknown.err
+    nothing = await master.run("service", "promote", "-d", "web")
+    assert nothing.code == 1
+    assert "waits to be promoted" in nothing.err
+
+
+async def test_a_first_version_has_nothing_to_go_back_to(master):
+    await master.ok("service", "create", "-d", "--name", "web", "img:1")
+    done = await master.run("service", "rollback", "-d", "web")
+    assert done.code == 1
+    assert "does not have a previous spec" in done.err
+
+
+async def test_jobs_scale_their_completions_and_cron_jobs_list_their_runs(master):
+    cron = ("--schedule", "@daily", "--replicas", "2")
+    await master.ok("service", "create", "--name", "sum", *cron, "img")
+    assert await master.ok("service", "scale", "-d", "sum=5") == "sum scaled to 5\n"
+    row = await master.ok("service", "ls", "--format", "{{.Mode}} {{.Replicas}}")
+    assert row.startswith("cron ")
+    assert row.endswith("(0/5 completed)\n")
+    assert (await master.ok("service", "runs", "sum")).split()[:2] == ["RUN", "SCHEDULED"]
+
+
+async def test_an_interrupted_wait_leaves_the_service_to_its_masters(master):
+    master.fails = "no suitable node"
+    process = await master.start_command("service", "create", "--name", "web", "img")
+    first = await asyncio.wait_for(process.stderr.readline(), 20)
+    assert first == b"overall progress: 0 out of 1 tasks\n"
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, err
+    service_id = out.decode().strip()
+    assert err.decode().splitlines()[-2:] == [
+        "Operation continuing in background.",
+        f"Use `essaim service ps {service_id}` to check progress.",
+    ]
 
 
 async def test_an_update_changes_what_was_named_and_keeps_the_rest(master):

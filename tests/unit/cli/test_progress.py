@@ -1,6 +1,6 @@
 """Swarm's rules of convergence (docker/cli, cli/command/service/progress/progress.go)."""
 
-from essaim_cli.progress import measure
+from essaim_cli.progress import measure, waiting_step
 
 
 def service(replicas):
@@ -80,3 +80,104 @@ def test_only_how_the_last_attempt_ended_is_told():
 
 def test_above_twenty_tasks_only_the_headline_is_drawn():
     assert measure(service(21), [], frozenset()).bars == ()
+
+
+def global_service(mode="Global", **more):
+    return {"Spec": {"Mode": {mode: {}}}, **more}
+
+
+def on_node(node, state, iteration=None, **more):
+    shown = task(0, state, node=node, **more)
+    del shown["Slot"]
+    return shown if iteration is None else {**shown, "JobIteration": {"Index": iteration}}
+
+
+def test_a_global_service_waits_for_its_tasks_and_labels_them_by_node():
+    progress = measure(global_service(), [], frozenset())
+    assert progress.headline == "overall progress: waiting for new tasks"
+    assert not progress.is_converged
+    tasks = [on_node("b" * 25, "running"), on_node("a" * 25, "preparing")]
+    progress = measure(global_service(), tasks, frozenset())
+    assert progress.headline == "overall progress: 1 out of 2 tasks"
+    assert [str(bar) for bar in progress.bars] == [
+        "aaaaaaaaaaaa: preparing [======>   ]",
+        "bbbbbbbbbbbb: running   [=========>]",
+    ]
+
+
+def test_a_rollback_is_in_the_headline():
+    for state in ("rollback_started", "rollback_completed"):
+        rolling = {**service(2), "UpdateStatus": {"State": state}}
+        headline = measure(rolling, [task(1, "running")], frozenset()).headline
+        assert headline == "overall progress: rolling back update: 1 out of 2 tasks"
+
+
+def test_a_task_whose_readiness_probe_fails_does_not_count_yet():
+    waiting = task(1, "running")
+    waiting["Status"]["Ready"] = False
+    progress = measure(service(1), [waiting], frozenset())
+    assert progress.headline == "overall progress: 0 out of 1 tasks (1 not ready)"
+    assert str(progress.bars[0]) == "1/1: not ready [=========>]"
+    assert not progress.is_converged
+
+
+def job(total, concurrent, run=0):
+    mode = {"ReplicatedJob": {"TotalCompletions": total, "MaxConcurrent": concurrent}}
+    return {"Spec": {"Mode": mode}, "JobStatus": {"JobIteration": {"Index": run}}}
+
+
+def job_task(slot, state, run=0, **more):
+    desired = more.pop("desired", "complete")
+    return {**task(slot, state, desired, **more), "JobIteration": {"Index": run}}
+
+
+def test_a_job_counts_completions_and_active_tasks():
+    tasks = [
+        job_task(0, "complete"),
+        job_task(1, "running"),
+        job_task(2, "failed", err="task: non-zero exit (1)", at=1),
+    ]
+    progress = measure(job(10, 3), tasks, frozenset())
+    assert progress.headline == "job progress:  1 out of 10 complete"
+    assert progress.detail == "active tasks: 1 out of 3 tasks"
+    assert [str(bar) for bar in progress.bars[:4]] == [
+        "1/10: complete  [==========>]",
+        "2/10: running   [=========> ]",
+        "3/10: task: non-zero exit (1)",
+        "4/10:           [>          ]",
+    ]
+    assert progress.blockers == ("task: non-zero exit (1)",)
+
+
+def test_a_failure_before_a_completion_is_forgotten():
+    tasks = [job_task(0, "complete", at=1), job_task(0, "failed", err="late", at=2)]
+    assert measure(job(1, 1), tasks, frozenset()).is_converged
+
+
+def test_only_the_present_run_of_a_job_counts():
+    tasks = [job_task(0, "complete", run=0), job_task(0, "running", run=1)]
+    progress = measure(job(1, 1, run=1), tasks, frozenset())
+    assert (progress.running, progress.is_converged) == (0, False)
+
+
+def test_a_global_job_is_complete_once_every_node_has_completed():
+    status = {"JobStatus": {"JobIteration": {"Index": 0}}}
+    waiting = measure(global_service("GlobalJob", **status), [], frozenset())
+    assert waiting.headline == "job progress: waiting for tasks"
+    assert not waiting.is_converged
+    tasks = [on_node("n1", "complete", 0), on_node("n2", "complete", 0)]
+    done = measure(global_service("GlobalJob", **status), tasks, frozenset())
+    assert done.headline == "job progress: 2 out of 2 complete"
+    assert done.is_converged
+
+
+def test_a_step_that_waits_to_be_promoted_says_how():
+    stepped = {
+        "Spec": {"Name": "web", "UpdateConfig": {"Steps": [10, 50, 100]}},
+        "UpdateStatus": {"State": "paused", "StepsDone": 1, "WaitsForPromotion": True},
+    }
+    assert waiting_step(stepped) == (
+        "update step 1 of 3 (10%) done: run `essaim service promote web`"
+    )
+    stepped["UpdateStatus"]["WaitsForPromotion"] = False
+    assert waiting_step(stepped) == ""

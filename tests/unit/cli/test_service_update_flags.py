@@ -10,7 +10,7 @@ import pytest
 
 from essaim_cli.errors import CommandFailed
 from essaim_cli.service_changes import update
-from essaim_cli.service_spec import covers, set_scale, updated_spec
+from essaim_cli.service_spec import is_stored, set_scale, updated_spec
 
 IMAGE = {"Image": "img:1"}
 
@@ -205,18 +205,31 @@ def test_scale_is_for_replicated_services_and_jobs():
             set_scale({"Mode": {mode: {}}}, 1)
 
 
+def full(**container):
+    template = {"ContainerSpec": {"Image": "img:latest@sha256:0", **container}}
+    return {"Name": "web", "Labels": {}, "Mode": {"Replicated": {"Replicas": 1}},
+            "TaskTemplate": template}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("stored", "sent", "is_same"),
     [
-        ({"A": 1, "B": 2}, {"A": 1}, True),
-        ({"A": 1}, {"A": 2}, False),
-        ({}, {"A": {}, "B": [], "C": None, "D": 0, "E": {"F": ""}}, True),
-        ({}, {"A": {"B": 1}}, False),
-        ({"Image": "img:latest@sha256:0"}, {"Image": "img"}, True),
-        ({"Image": "img:2"}, {"Image": "img:1"}, False),
-        ({"A": [{"B": 1, "C": 2}]}, {"A": [{"B": 1}]}, True),
-        ({"A": [1, 2]}, {"A": [1]}, False),
+        (full(), {**full(Image="img"), "Mode": {"Replicated": {}}}, True),
+        (full(), full(Image="img:2"), False),
+        (full(), full(TTY=True), False),
+        (full(TTY=True), full(TTY=False), False),
+        (full(), full(Env=[], Labels={}, Healthcheck=None, DNSConfig={}, Privileged=None), True),
+        (full(Healthcheck={"Test": ["NONE"]}), full(), False),
+        (
+            full(Mounts=[{"Target": "/a"}]),
+            full(Mounts=[{"Target": "/a", "Type": "volume", "ReadOnly": False}]),
+            True,
+        ),
+        (full(Mounts=[{"Target": "/a"}]), full(), False),
+        (full(Args=["a", "b"]), full(Args=["a"]), False),
+        (full(), {**full(), "Mode": {"Replicated": {"Replicas": 0}}}, False),
+        (full(), full(Mounts="nonsense"), False),
     ],
 )
 def test_a_stored_spec_is_recognized_behind_the_masters_defaults(stored, sent, is_same):
-    assert covers(stored, sent) is is_same
+    assert is_stored(stored, sent) is is_same
