@@ -4,6 +4,7 @@ line that names it, and nothing is written."""
 import copy
 
 import pytest
+from support.full_service import FULL_SERVICE
 
 BAD_CONTAINERS = [
     # Mounts (moby volume/mounts/validate.go)
@@ -283,69 +284,6 @@ BAD_SERVICES = [
     ({"Labels": {"x": "y" * 140_000}}, 400, "the service spec is too large"),
 ]
 
-GOOD = {
-    "Name": "web",
-    "TaskTemplate": {
-        "ContainerSpec": {
-            "Image": "busybox",
-            "Env": ["NODE={{.Node.Hostname}}"],
-            "Hostname": "{{.Service.Name}}-{{.Task.Slot}}",
-            "StopSignal": "RTMIN+3",
-            "CapabilityAdd": ["net_admin", "CAP_SYS_TIME"],
-            "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": -1}],
-            "Mounts": [
-                {"Type": "bind", "Source": "/srv/{{.Task.Slot}}", "Target": "/srv"},
-                {"Type": "volume", "Source": "data-{{.Task.Slot}}", "Target": "/data"},
-                {"Type": "volume", "Target": "/scratch"},
-                {"Type": "tmpfs", "Target": "/run", "TmpfsOptions": {"Mode": 0o1777}},
-                {"Type": "image", "Source": "assets:1", "Target": "/assets"},
-            ],
-            "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 1_000_000},
-            "Probes": {
-                "Startup": {"Exec": {"Command": ["true"]}},
-                "Readiness": {"HTTP": {"Port": 8080, "Path": "/ok"}, "SuccessThreshold": 2},
-                "Liveness": {"TCP": {"Port": 8080}},
-            },
-            "PreStop": {"Command": ["sync"]},
-            "Devices": [{"PathOnHost": "/dev/fuse"}],
-            "SecurityOpt": ["apparmor=unconfined", "no-new-privileges"],
-            "ShmSize": 1 << 26,
-            "IpcMode": "shareable",
-            "PidMode": "host",
-            "PullPolicy": "always",
-        },
-        "Resources": {
-            "Limits": {"MemoryBytes": 1 << 26},
-            "Reservations": {
-                "GenericResources": [{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}]
-            },
-            "SwapBytes": -1,
-            "MemorySwappiness": 0,
-        },
-        "Placement": {
-            "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
-            "MaxReplicas": 2,
-        },
-        "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}},
-    },
-    "UpdateConfig": {
-        "Parallelism": 0,
-        "FailureAction": "rollback",
-        "Order": "start-first",
-        "MaxFailureRatio": 1,
-        "Steps": [10, 50, 100],
-        "ProgressDeadline": 0,
-    },
-    "RollbackConfig": {"Parallelism": 2, "FailureAction": "continue"},
-    "EndpointSpec": {
-        "Mode": "dnsrr",
-        "Ports": [
-            {"TargetPort": 53, "PublishedPort": 53, "Protocol": "udp", "PublishMode": "host"},
-            {"TargetPort": 53, "PublishedPort": 53, "Protocol": "", "PublishMode": "host"},
-        ],
-    },
-}
-
 
 def changed(container=None, task=None, service=None):
     body = {"Name": "bad", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}, **(service or {})}
@@ -380,7 +318,7 @@ async def test_each_mistake_has_its_sentence_and_changes_nothing(
 
 
 async def test_a_spec_that_uses_everything_is_taken_and_shown(world) -> None:
-    created = await world.post("/services/create", GOOD)
+    created = await world.post("/services/create", FULL_SERVICE)
     assert created.status == 201, created.message
     shown = (await world.get("/services/web")).json["Spec"]
     assert shown["EndpointSpec"]["Ports"][1]["Protocol"] == "tcp"
