@@ -3,9 +3,28 @@
 The observed state only grows: it is a Lamport clock, so of two reports the greater is right
 and a late one loses by comparison. Gaps of 64 leave room for states to come.
 
-Who moves a task: the orchestrator creates it NEW, the allocator makes it PENDING, the scheduler
-ASSIGNED; from then on the observed state belongs to the agent. The desired state belongs to the
-masters alone.
+| observed state | written by | when |
+|---|---|---|
+| NEW | orchestrator | it has made the task (there is no status yet) |
+| PENDING | scheduler | no node suits it; with the reason |
+| ASSIGNED | scheduler | it waited, and has a node now |
+| ACCEPTED … STARTING | agent | the order has come; it is prepared; it is started |
+| RUNNING | agent | its process runs, and its start-up and health checks have passed |
+| COMPLETE | agent | it ended with 0, by itself |
+| SHUTDOWN | agent | it ended because it was ordered to |
+| FAILED, REJECTED | agent | it ended otherwise; it could not be started |
+| ORPHANED | node upkeep | its node was down for too long, or was removed |
+
+From ASSIGNED on the observed state belongs to the agent, but for the last line. The desired state
+belongs to the masters alone:
+
+| desired state | by | of |
+|---|---|---|
+| READY | restart policy | a replacement whose delay has not passed: it is prepared, not started |
+| RUNNING | orchestrator | a task of a service, to run for ever |
+| COMPLETE | orchestrator | a task of a job, to run until it ends; it stays so when it has |
+| SHUTDOWN | orchestrator, updater, node upkeep | a task that was replaced or has lost its place |
+| REMOVE | orchestrator | a task that nobody wants to remember: its service or slot is gone |
 """
 
 from enum import IntEnum

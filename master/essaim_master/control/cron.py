@@ -76,7 +76,7 @@ def has_ended(index: ControlIndex, service: Service, run: Run) -> bool:
     tally = index.tally(service.id, run.number)
     if len(tally.complete) >= run.total_completions:
         return True
-    return len(tally.used) >= run.total_completions and not tally.at_work
+    return len(tally.used) >= run.total_completions and not tally.open_slots
 
 
 def advance(

@@ -50,9 +50,15 @@ class RunTally:
     used: dict[SlotName, int] = field(default_factory=dict)
     """That are not to be removed."""
     at_work: dict[SlotName, int] = field(default_factory=dict)
-    """That are wanted and have not completed; those that failed until the orchestrator has seen
-    to it."""
+    """That may run, those that are being stopped too, or that are wanted and have not completed:
+    one that failed is among these until the orchestrator has seen to it."""
     complete: dict[SlotName, int] = field(default_factory=dict)
+
+    @property
+    def open_slots(self) -> set[SlotName]:
+        """At work and not completed: a completed slot's stray task, on a node that is down, may
+        be taken for running for long."""
+        return self.at_work.keys() - self.complete.keys()
 
 
 class _Share(msgspec.Struct, frozen=True):
@@ -155,7 +161,7 @@ class ControlIndex:
             memory_bytes=0 if reservations is None else reservations.memory_bytes,
             networks=tuple(attachment.network_id for attachment in task.attachments),
             iteration=task.iteration,
-            is_at_work=task.is_wanted and not is_complete,
+            is_at_work=(task.is_wanted and not is_complete) or holds,
             is_complete=is_complete,
         )
 

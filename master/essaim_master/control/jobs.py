@@ -6,8 +6,8 @@ Rules (SwarmKit, manager/orchestrator/jobs)
   job each run is an iteration, several may be under way, and ended ones stay while its history
   holds them (`cron`).
 * A replicated job has slots 0 … total - 1. A slot is *used* once it has a task, *at work* while a
-  task of it is wanted, and has *completed* with the first task that has. No more than
-  `max_concurrent` slots are at work. The desired state of a task is COMPLETE.
+  task of it runs, stops or is to run, and has *completed* with the first task that has. No more
+  than `max_concurrent` slots are at work. The desired state of a task is COMPLETE.
 * A task that fails is followed by another in its slot as the restart policy says; the condition
   `any` means `on-failure`. A slot whose policy has given up stays used, so it is never begun anew
   (unlike SwarmKit's, which then makes tasks without end), and the other slots go on.
@@ -132,7 +132,7 @@ def fill_job(
             return Progress.INTERRUPTED
     for run in runs:
         tally = index.tally(service.id, run.number)
-        if not _fill(index, service, run, tally.used, len(tally.at_work), effects):
+        if not _fill(index, service, run, tally.used, len(tally.open_slots), effects):
             return Progress.FILLING
     return Progress.DONE
 

@@ -2,7 +2,7 @@
 
 | mode | slots | a task's end | module |
 |---|---|---|---|
-| replicated | numbers from 1, one for each replica | replaced by the restart policy | `replicated` |
+| replicated | numbers from 1, one a replica | replaced by the restart policy | `replicated` |
 | global | one for each node that fits | the same | `global_services` |
 | replicated job | numbers from 0, one for each completion | replaced unless it completed | `jobs` |
 | global job | one for each node that fits | the same | `jobs` |
@@ -69,6 +69,11 @@ def reconcile_slot(
     if service.spec.mode.is_global:
         return reconcile_global_slot(state, index, eligibility, service, key, effects)
     return reconcile_replicated_slot(state, index, service, key, effects)
+
+
+def is_job(state: ClusterState, service_id: ServiceId) -> bool:
+    service = state.services.get(service_id)
+    return service is not None and service.spec.mode.is_job
 
 
 def fill_service(

@@ -12,6 +12,7 @@ from essaim_master.control.effects import Effects
 from essaim_master.control.eligibility import Eligibility
 from essaim_master.control.orchestrator import (
     fill_service,
+    is_job,
     reconcile_service,
     reconcile_slot,
 )
@@ -19,6 +20,7 @@ from essaim_master.control.placer import Placer
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes
+from essaim_shared.ids import ServiceId
 
 SLICE_EFFECTS_MAX = 250
 """Tasks made, changed or deleted in one slice: about 15 ms of Python."""
@@ -85,16 +87,33 @@ def _orchestrate(state: ClusterState, worklist: Worklist, effects: Effects) -> N
     for service_id in list(worklist.filling):
         if effects.is_full:
             break
-        if service_id not in worklist.services:
+        if service_id not in worklist.services and not is_job(state, service_id):
             del worklist.filling[service_id]
             worklist.put_back(service_id, fill_service(state, index, service_id, effects))
+    tended = set()
     for service_id, key in list(worklist.slots):
         if effects.is_full:
             break
         del worklist.slots[service_id, key]
         if service_id not in looked_at:
+            tended.add(service_id)
             progress = reconcile_slot(state, index, eligibility, service_id, key, effects)
             worklist.put_back(service_id, progress)
+    _fill_jobs(state, worklist, looked_at | tended, effects)
     for service_id, at_ns in effects.wakes.items():
         if service_id not in looked_at:
             worklist.wake_at(service_id, at_ns)
+
+
+def _fill_jobs(
+    state: ClusterState, worklist: Worklist, touched: set[ServiceId], effects: Effects
+) -> None:
+    """Last of all, and only for jobs that this slice has left alone: how many slots of a job are
+    at work is known when none of them waits to be looked at."""
+    for service_id in list(worklist.filling):
+        if effects.is_full:
+            break
+        if service_id not in touched and service_id not in worklist.services:
+            del worklist.filling[service_id]
+            progress = fill_service(state, worklist.index, service_id, effects)
+            worklist.put_back(service_id, progress)

@@ -78,10 +78,11 @@ def maintain_job_slot(
     if kept is None and ended_early(youngest, state.task_status.get(youngest.id), effects.now_ns):
         kept = youngest
     tasks = shut_down_all_but(kept, slot.tasks, effects)
-    is_at_work = kept is not None and done is None
-    if done is None and slot.current is not None:
-        start_if_due(slot.current, effects)
-    elif kept is None:
+    is_alive = any(t.node_id and not state.observed(t.id).is_terminal for t in tasks)
+    is_at_work = done is None and (is_alive or kept is not None)
+    if kept is not None:
+        start_if_due(kept, effects)
+    else:
         replacement = _replacement_of_same(state, youngest, effects.now_ns)
         if replacement is not None:
             template = Template(youngest.spec, youngest.spec_version)

@@ -239,3 +239,31 @@ def test_update_runs_a_global_job_anew_everywhere(world):
     end_running(world, batch)
     assert sorted(completed(world, batch)) == ["n1", "n2", "n3"]
     assert {task.iteration for task in world.tasks(batch)} == {1}
+
+
+def test_slot_whose_task_is_still_stopping_keeps_its_place(world):
+    """Its node no longer fits; until the task has stopped no other slot is begun for it."""
+    batch = world.create(mode=job(3, concurrent=1), constraints=("node.labels.disk!=slow",))
+    world.converge()
+    (task,) = world.tasks(batch)
+    world.set_node(task.node_id, labels={"disk": "slow"})
+    world.settle()
+    assert world.state.tasks[task.id].desired_state is TaskState.SHUTDOWN
+    world.full_pass()
+    assert world.wanted(batch) == []
+    world.report(task.id, TaskState.SHUTDOWN)
+    world.settle()
+    assert [each.slot for each in world.wanted(batch)] == [0]
+
+
+def test_stray_tasks_on_nodes_that_are_down_take_no_place_once_their_slots_are_done(world):
+    batch = world.create(mode=job(4, concurrent=2))
+    world.converge()
+    for task in world.tasks(batch):
+        world.set_node_state(task.node_id, "down")
+    for _ in range(3):
+        world.converge()
+        for task in world.wanted(batch):
+            if world.state.observed(task.id) is TaskState.RUNNING:
+                world.report(task.id, TaskState.COMPLETE)
+    assert completed(world, batch) == [0, 1, 2, 3]
