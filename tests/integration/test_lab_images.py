@@ -21,10 +21,13 @@ class Registry:
 
     def __init__(self, cluster: Cluster, directory: Path) -> None:
         self.cluster = cluster
-        self.parts = [
-            ImageRegistry(directory, PORT, False, str(host.namespace_path))
-            for host in cluster.hosts
-        ]
+        self.parts = []
+        for host in cluster.hosts:
+            home = directory / host.name
+            home.mkdir()
+            namespace = str(host.namespace_path)
+            images = directory / "images"
+            self.parts.append(ImageRegistry(home, PORT, False, namespace, images))
         pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         config = {"auths": {f"127.0.0.1:{PORT}": {"auth": pair}}}
         (directory / "config.json").write_text(json.dumps(config))
@@ -80,7 +83,9 @@ def files_that_hold(cluster: Cluster, secret: bytes) -> list[str]:
     """Of everything that masters, agents and the bus wrote."""
     tops = [cluster.topology.run_dir]
     tops += [host.data_dir / part for host in cluster.hosts for part in ("master", "agent")]
-    paths = [path for top in tops for path in top.rglob("*") if path.is_file()]
+    found = (path for top in tops for path in top.rglob("*"))
+    # Network namespaces are files that cannot be read.
+    paths = [path for path in found if path.is_file() and "netns" not in path.parts]
     assert paths
     return [str(path) for path in paths if secret in path.read_bytes()]
 

@@ -23,13 +23,21 @@ ATTEMPTS_MAX = 300
 class ImageRegistry:
     """`namespace`: path of a network namespace whose loopback it listens on."""
 
-    def __init__(self, directory: Path, port: int, is_open: bool, namespace: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        is_open: bool,
+        namespace: str = "",
+        images: Path | None = None,
+    ) -> None:
+        """`images`: where they are kept, if several registries are to share them."""
         self.address = f"127.0.0.1:{port}"
         self._headers = {}
         config = {
             "version": 0.1,
             "log": {"level": "warn"},
-            "storage": {"filesystem": {"rootdirectory": str(directory / "images")}},
+            "storage": {"filesystem": {"rootdirectory": str(images or directory / "images")}},
             "http": {"addr": self.address},
         }
         if not is_open:
