@@ -29,6 +29,8 @@ def maintain_slot(
 ) -> None:
     """Start a delayed task whose time has come, replace an ended or lost one, trim history.
     `rollout` is the service's, if it is in an update."""
+    if slot.is_quiet:
+        return
     held = None if rollout is None else rollout.held_template(slot)
     version = service.spec_version if held is None else held.spec_version
     kept = slot.current
@@ -40,6 +42,8 @@ def maintain_slot(
         start_if_due(slot.current, effects)
     elif kept is None:
         replacement = _replacement(state, version, slot.youngest, effects.now_ns)
+        if replacement is None and held is not None and _was_stopped(state, slot.youngest):
+            replacement = FRESH  # the update had stopped it, and then did not come back to it
         if replacement is not None:
             has_update_failed = rollout is not None and rollout.has_failed(slot.youngest)
             created = effects.create(
@@ -155,6 +159,12 @@ def _replacement(
     if is_stopping and condition_of(state, youngest.node_id) not in UNREACHABLE:
         return None
     return FRESH
+
+
+def _was_stopped(state: ClusterState, task: Task) -> bool:
+    """Whether a task ended by the masters' order, and not for its node's sake."""
+    is_stopped = not task.is_wanted and state.observed(task.id) is TaskState.SHUTDOWN
+    return is_stopped and condition_of(state, task.node_id) not in LOST
 
 
 def _replacement_of_same(state: ClusterState, youngest: Task, now_ns: int) -> Replacement | None:

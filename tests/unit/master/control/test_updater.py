@@ -308,6 +308,30 @@ def test_a_paused_update_gives_a_lost_task_its_own_template_again() -> None:
     assert bench.images == ["good:1"] * 3
 
 
+@pytest.mark.parametrize("condition", ["any", "none"])
+def test_a_slot_that_a_paused_update_had_already_stopped_gets_its_own_template_back(
+    world, condition
+) -> None:
+    web = world.create(replicas=2, restart=RestartPolicy(condition=condition))
+    world.converge()
+    spec = world.state.services[web].spec
+    world.change(web, msgspec.structs.replace(spec, update_config=UpdateConfig(parallelism=2)))
+    world.update(web)
+    world.settle()
+    first, second = world.tasks(web)
+    world.report(first.id, TaskState.SHUTDOWN)
+    world.settle()
+    (new,) = [task for task in world.wanted(web) if task.spec_version == 2]
+    world.report(new.id, TaskState.FAILED)
+    world.settle()
+    assert world.state.update_status[web].state == "paused"
+    world.report(second.id, TaskState.SHUTDOWN)
+    world.settle()
+    (again,) = [task for task in world.wanted(web) if task.slot == second.slot]
+    assert again.spec_version == 1
+    assert world.full_pass() == 0
+
+
 def test_another_update_ends_the_pause() -> None:
     bench = paused_bench()
     bench.update("good:3")
