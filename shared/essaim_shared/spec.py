@@ -60,7 +60,8 @@ class RestartPolicy(Spec, frozen=True, kw_only=True):
     """Nanoseconds before the first replacement of an ended task; 5 s when absent. Each further
     failure in a row doubles it."""
     max_attempts: int | None = None
-    """Replacements of a slot before it is given up; absent or 0 means no limit."""
+    """Replacements of a slot before it is given up; absent, 0 or over 1000 means no limit. A task
+    that its node lost uses up none."""
     window: int | None = None
     """Nanoseconds: only the replacements made in so long a time before now count as attempts;
     absent or 0 means all of them."""

@@ -47,6 +47,17 @@ class Slot:
         return self.observed is TaskState.RUNNING
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be done for it, as for most slots of a large service: its only
+        task is wanted, has not ended and waits for no time."""
+        current = self.current
+        return (
+            current is not None
+            and len(self.tasks) == 1
+            and current.desired_state is not TaskState.READY
+        )
+
+    @property
     def youngest(self) -> Task:
         return next(t for t in reversed(self.tasks) if t.desired_state is not TaskState.REMOVE)
 
