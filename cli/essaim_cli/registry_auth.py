@@ -8,7 +8,7 @@ X-Registry-Auth as URL-safe base64 of JSON (api/types/registry).
 import base64
 import binascii
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ TOKEN_USER = "<token>"
 """The user name under which helpers keep identity tokens."""
 
 
-def registry_headers(image: str) -> dict[str, str]:
+def registry_headers(image: str, environment: Mapping[str, str]) -> dict[str, str]:
     """The header for the registry of an image. Raises CommandFailed for a broken configuration;
     a registry without credentials gets an empty object, as Docker's client sends."""
     registry = registry_of(image)
     key = HUB_KEY if registry == HUB else registry
-    credentials = _credentials(_configuration(), key)
+    credentials = _credentials(_configuration(environment), key, environment)
     encoded = base64.urlsafe_b64encode(json.dumps(credentials).encode()).decode()
     return {"X-Registry-Auth": encoded}
 
@@ -38,8 +38,8 @@ def registry_of(image: str) -> str:
     return first if is_host else HUB
 
 
-def _configuration() -> dict[str, Any]:
-    directory = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+def _configuration(environment: Mapping[str, str]) -> dict[str, Any]:
+    directory = environment.get("DOCKER_CONFIG") or Path.home() / ".docker"
     path = Path(directory) / "config.json"
     try:
         found = json.loads(path.read_text())
@@ -50,10 +50,12 @@ def _configuration() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _credentials(configuration: dict[str, Any], key: str) -> dict[str, str]:
+def _credentials(
+    configuration: dict[str, Any], key: str, environment: Mapping[str, str]
+) -> dict[str, str]:
     helper = (configuration.get("credHelpers") or {}).get(key) or configuration.get("credsStore")
     if helper:
-        return _from_helper(str(helper), key)
+        return _from_helper(str(helper), key, environment)
     for name, entry in (configuration.get("auths") or {}).items():
         if name == key or _host_of(name) == key:
             return _decoded(name, entry)
@@ -73,7 +75,7 @@ def _decoded(name: str, entry: dict[str, str]) -> dict[str, str]:
     return {"username": user, "password": password.rstrip("\0"), "serveraddress": name}
 
 
-def _from_helper(helper: str, key: str) -> dict[str, str]:
+def _from_helper(helper: str, key: str, environment: Mapping[str, str]) -> dict[str, str]:
     import subprocess
 
     program = f"docker-credential-{helper}"
@@ -83,6 +85,7 @@ def _from_helper(helper: str, key: str) -> dict[str, str]:
             input=key,
             capture_output=True,
             text=True,
+            env=environment,
             timeout=HELPER_TIMEOUT_S,
             check=False,
         )

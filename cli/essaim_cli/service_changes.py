@@ -60,7 +60,7 @@ def create(context: click.Context, /, image: str, arguments: tuple[str, ...], **
     """Create a service. What follows IMAGE belongs to the container."""
     given["env_file_settings"] = _env_file_settings(given["env_file"])
     spec = created_spec(image, arguments, given, os.environ)
-    headers = registry_headers(image) if given["with_registry_auth"] else {}
+    headers = registry_headers(image, os.environ) if given["with_registry_auth"] else {}
     client = client_of(context)
     answer = create_service(client, spec, headers, **_resolving(given))
     show_warnings(answer)
@@ -144,7 +144,7 @@ def _update(client: Client, name: str, given: dict[str, Any]) -> str:
         return updated_spec(present, given, os.environ, first_seen)
 
     def headers_of(spec: Spec) -> dict[str, str]:
-        return registry_headers(spec["TaskTemplate"]["ContainerSpec"]["Image"])
+        return registry_headers(spec["TaskTemplate"]["ContainerSpec"]["Image"], os.environ)
 
     if given["with_registry_auth"]:
         return update_service(client, name, change, headers_of, **_resolving(given))

@@ -93,3 +93,10 @@ def test_a_frozen_master_keeps_nobody_waiting(masters):
 
 def test_without_a_lab_the_local_masters_socket_is_named(masters):
     assert find(masters) == f"unix://{host.LOCAL_SOCKET}"
+
+
+def test_the_masters_of_a_lab_know_each_other(masters):
+    first, second, third = masters.add_lab("lab", LEADER, LEADER, LEADER)
+    assert host.other_masters(second, masters.run) == [first, third]
+    assert host.other_masters("unix:///elsewhere", masters.run) == []
+    assert host.other_masters("tcp://10.0.0.1:7400", masters.run) == []

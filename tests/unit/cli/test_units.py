@@ -2,7 +2,15 @@
 
 import pytest
 
-from essaim_cli.units import human_duration, human_size, parse_cpus, parse_duration, parse_size
+from essaim_cli.units import (
+    go_duration,
+    human_duration,
+    human_size,
+    parse_cpus,
+    parse_duration,
+    parse_signed_size,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +92,27 @@ def test_ages(seconds, text):
 )
 def test_shown_sizes(size_bytes, text):
     assert human_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0s"),
+        (5, "5ns"),
+        (1_500, "1.5µs"),
+        (100_000_000, "100ms"),
+        (1_500_000_000, "1.5s"),
+        (90_000_000_000, "1m30s"),
+        (3_600_000_000_000, "1h0m0s"),
+        (-2_000_000_000, "-2s"),
+    ],
+)
+def test_durations_are_written_as_go_does(nanoseconds, text):
+    assert go_duration(nanoseconds) == text
+    if nanoseconds >= 0:
+        assert parse_duration(text) == nanoseconds
+
+
+def test_a_size_without_limit():
+    assert parse_signed_size("-1") == -1
+    assert parse_signed_size("1k") == 1024
