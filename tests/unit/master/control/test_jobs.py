@@ -267,3 +267,17 @@ def test_stray_tasks_on_nodes_that_are_down_take_no_place_once_their_slots_are_d
             if world.state.observed(task.id) is TaskState.RUNNING:
                 world.report(task.id, TaskState.COMPLETE)
     assert completed(world, batch) == [0, 1, 2, 3]
+
+
+def test_room_that_one_slot_makes_is_not_counted_for_one_that_is_stopping(world):
+    batch = world.create(mode=job(5, concurrent=2), constraints=("node.labels.disk!=slow",))
+    world.converge()
+    stopping, ending = world.tasks(batch)
+    world.set_node(stopping.node_id, labels={"disk": "slow"})
+    world.settle()
+    world.report(ending.id, TaskState.COMPLETE)
+    world.settle()
+    begun = [task.slot for task in world.wanted(batch) if task.id != ending.id]
+    assert begun == [2]
+    world.converge()
+    assert [task.slot for task in world.running(batch)] == [0, 2]
