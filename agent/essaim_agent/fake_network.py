@@ -160,6 +160,8 @@ class FakeNetworks:
     ) -> str:
         kernel = self._started()
         path = f"/run/netns/{namespace_name(task_id)}"
+        if ports and attachments:
+            self._publish(kernel, task_id, PublishedTask(attachments[0].address, tuple(ports)))
         if task_id in kernel.namespaces:
             return path
         check_sysctls(sysctls)
@@ -172,12 +174,12 @@ class FakeNetworks:
                 )
         if task_id in self.refusals:
             raise NetworkError(self.refusals[task_id])
-        if ports:
-            self._publish(kernel, task_id, PublishedTask(attachments[0].address, tuple(ports)))
         kernel.namespaces[task_id] = FakeNamespace(tuple(attachments), dict(sysctls))
         return path
 
     def _publish(self, kernel: FakeKernel, task_id: TaskId, wanted: PublishedTask) -> None:
+        if kernel.published.get(task_id) == wanted:
+            return
         others = {i: task for i, task in kernel.published.items() if i != task_id}
         holder = holder_of(others, wanted)
         if holder is not None:

@@ -271,6 +271,8 @@ class TaskManager:
                 self._report(TaskState.STARTING, "starting")
                 await self._changed.wait()
             case Step.CONFIRM:
+                if self.task.ports and self._site.executor.uses_namespaces:
+                    await self._attach()  # free, unless a journal that was lost had its ports
                 self._report(TaskState.RUNNING, "started", urgent=True)
             case Step.ADJUST:
                 await self._adjust()

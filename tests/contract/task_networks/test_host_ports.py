@@ -150,6 +150,17 @@ async def test_ports_survive_a_restart_of_the_agent_and_strangers_close(pair: An
     assert await pair.ask("a", "outside", "tcp", 8080) == ""
 
 
+async def test_a_port_that_was_not_adopted_opens_again_with_its_task(pair: Any) -> None:
+    await pair.node("a").want(red(), frozenset())
+    await publish(pair, WEB, http(8080))
+    await pair.restart("a")
+    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").adopt_ports([])
+    assert await pair.ask("a", "outside", "tcp", 8080) == ""
+    await pair.node("a").attach(WEB, attachments(WEB), {}, [http(8080)])
+    assert await pair.ask("a", "outside", "tcp", 8080) == WEB
+
+
 @pytest.mark.lab
 class TestInTheKernel:
     """What only the kernel can show."""

@@ -4,8 +4,11 @@ import pytest
 
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay.firewall import ACCEPT_RULES, accept_script, translation_script
+from essaim_agent.overlay.host_ports import PublishedTask, holder_of, ports_script
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.task_networks import read_counters
+from essaim_shared.ids import TaskId
+from essaim_shared.spec import PortConfig
 
 IN, OUT = ACCEPT_RULES
 
@@ -126,3 +129,42 @@ def test_counters_are_turned_round_to_the_containers_view() -> None:
     assert counters["es-v01"].transmit_packets == 11
     assert counters["es-v01"].receive_bytes == 700
     assert counters["es-v01"].receive_packets == 7
+
+
+def published(address: str, *ports: tuple[str, int, int]) -> PublishedTask:
+    return PublishedTask(
+        address,
+        tuple(
+            PortConfig(protocol=protocol, published_port=number, target_port=target)
+            for protocol, number, target in ports
+        ),
+    )
+
+
+def test_published_ports_are_one_lookup_for_each_protocol() -> None:
+    tasks = [
+        published("10.1.0.5", ("tcp", 8080, 80), ("udp", 53, 5353)),
+        published("10.1.0.6", ("tcp", 443, 8443), ("sctp", 9, 9)),
+    ]
+    script = ports_script(tasks, ["10.1.0.0/20"])
+    assert [line.strip() for line in script.splitlines() if "dport" in line] == [
+        "dnat ip addr . port to tcp dport map { 443 : 10.1.0.6 . 8443, 8080 : 10.1.0.5 . 80 }",
+        "dnat ip addr . port to udp dport map { 53 : 10.1.0.5 . 5353 }",
+        "dnat ip addr . port to sctp dport map { 9 : 10.1.0.6 . 9 }",
+    ]
+    assert script.startswith("table ip essaim-ports\ndelete table ip essaim-ports\n")
+
+
+def test_the_guard_stands_with_the_ports_and_goes_with_them() -> None:
+    script = ports_script([published("10.1.0.5", ("tcp", 8080, 80))], ["10.1.0.0/20"])
+    assert 'iifname != "lo" ip daddr 127.0.0.0/8 drop' in script
+    assert 'iifname != "lo" ip saddr 127.0.0.0/8 drop' in script
+    assert ports_script([], ["10.1.0.0/20"]) == (
+        "table ip essaim-ports\ndelete table ip essaim-ports\n"
+    )
+
+
+def test_one_port_has_one_holder() -> None:
+    held = {TaskId("web"): published("10.1.0.5", ("tcp", 8080, 80))}
+    assert holder_of(held, published("10.1.0.6", ("tcp", 8080, 1))) == "web"
+    assert holder_of(held, published("10.1.0.6", ("udp", 8080, 80))) is None

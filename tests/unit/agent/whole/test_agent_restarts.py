@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from essaim_shared.spec import PortConfig
 from essaim_shared.task_state import TaskState
 
 # Restarts.
@@ -21,6 +23,34 @@ async def test_a_restarted_agent_adopts_and_restarts_nothing(
     assert set(bench.engine.starts.values()) == {1}
     assert all(container.running for container in bench.engine.containers.values())
     assert len(bench.agent.worker.running) == 5
+
+
+@pytest.mark.parametrize("writes_journal", [True, False])
+async def test_a_restarted_agent_keeps_the_ports_of_its_tasks_open(
+    bench: Any, writes_journal: bool
+) -> None:
+    port = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    task = msgspec.structs.replace(bench.make_task("a"), ports=(port,))
+    await bench.running(task)
+    published = bench.fabric.kernel("192.0.2.1").published
+    assert published[task.id].keys == (("tcp", 8080),)
+    await bench.restart_agent(writes_journal)
+    await bench.until(lambda: task.id in bench.fabric.kernel("192.0.2.1").published)
+    await bench.until(lambda: bench.leader.registrations == 2)
+    await bench.clock.advance(5)
+    assert task.id in bench.fabric.kernel("192.0.2.1").published
+    await bench.leader.order(msgspec.structs.replace(task, desired_state=TaskState.REMOVE))
+    await bench.until(lambda: not bench.fabric.kernel("192.0.2.1").published)
+
+
+async def test_a_port_that_a_process_of_the_host_has_rejects_the_task(bench: Any) -> None:
+    bench.fabric.kernel("192.0.2.1").listeners.add(("tcp", 8080))
+    port = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    task = msgspec.structs.replace(bench.make_task("a"), ports=(port,))
+    await bench.leader.order(task)
+    await bench.until(lambda: bench.leader.state_of("a") is TaskState.REJECTED)
+    assert "port 8080/tcp of this node is in use" in bench.leader.statuses[task.id].err
+    assert bench.engine.starts == {}
 
 
 async def test_without_any_master_a_restarted_agent_still_knows_its_tasks(bench: Any) -> None:
