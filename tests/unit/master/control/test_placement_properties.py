@@ -6,6 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from essaim_master.control.scheduler.constraints import is_satisfied, parse_constraints
+from essaim_master.control.scheduler.filters import Demand
+from essaim_master.control.scheduler.ranking import Ranking
+from essaim_master.control.scheduler.scheduler import candidates_of, place
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import ServiceId
 from essaim_shared.objects import Service
@@ -231,3 +234,26 @@ def test_branches_differ_by_at_most_one_as_a_service_grows(make_world, zones, st
         for zone in zones:
             inside = [per_node[f"n{i}"] for i, found in enumerate(zones) if found == zone]
             assert max(inside) - min(inside) <= 1
+
+
+@given(nodes, st.lists(st.tuples(st.integers(0, 3), st.integers(1, 8)), min_size=1, max_size=12))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
+def test_the_short_way_chooses_as_the_long_one(make_world, facts, groups):
+    world = make_world()
+    for number, fact in enumerate(facts):
+        add_node(world, number, fact)
+    index = world.worklist.index
+    shortly = candidates_of(world.state, index.loads, index.claims)
+    longly = candidates_of(world.state, index.loads, index.claims)
+    ranking = Ranking(shortly)
+    for service, count in groups:
+        demand = Demand(service_id=ServiceId(f"s{service}"), nano_cpus=service * 10**9)
+        short = place(demand, count, shortly, ranking)
+        long = place(demand, count, longly)
+        assert short.places == long.places
+        assert bool(short.reason) == bool(long.reason)
