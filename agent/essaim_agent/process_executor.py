@@ -104,6 +104,11 @@ class ProcessExecutor:
         """There is no image: its name is not looked at."""
         signal_number(task.spec.container.stop_signal)
         check(expanded(task, self._node))
+        if any(port.published_port != port.target_port for port in task.ports):
+            raise ExecutorError(
+                "a process listens on the node itself, so a port can only be published as itself: "
+                "give target and published the same number"
+            )
 
     async def start(self, task: Task, namespace: str | None) -> RunningContainer:
         directory = self._directory / task.id

@@ -32,6 +32,7 @@ from essaim_shared.spec import (
     Limits,
     LogDriver,
     NamedResource,
+    PortConfig,
     Reservations,
     Resources,
     TaskSpec,
@@ -85,6 +86,21 @@ async def test_an_unknown_signal_is_refused_before_the_start(tmp_path: Path, nam
     executor = ProcessExecutor(tmp_path, SystemClock())
     task = make_task(ContainerSpec(image="any", command=("true",), stop_signal=name))
     with pytest.raises(ExecutorError, match="no such signal"):
+        await executor.prepare(task)
+
+
+@pytest.mark.parametrize(("published", "is_refused"), [(8080, True), (80, False)])
+async def test_a_process_can_publish_a_port_only_as_itself(
+    tmp_path: Path, published: int, is_refused: bool
+) -> None:
+    executor = ProcessExecutor(tmp_path, SystemClock())
+    port = PortConfig(target_port=80, published_port=published, publish_mode="host")
+    task = make_task(ContainerSpec(image="any", command=("true",)))
+    task = msgspec.structs.replace(task, ports=(port,))
+    if is_refused:
+        with pytest.raises(ExecutorError, match="only be published as itself"):
+            await executor.prepare(task)
+    else:
         await executor.prepare(task)
 
 
