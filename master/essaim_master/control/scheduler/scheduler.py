@@ -20,7 +20,7 @@ from essaim_master.control.scheduler.generic_resources import claim_units, free_
 from essaim_master.control.scheduler.host_ports import claim_ports, newest_dynamic
 from essaim_master.control.scheduler.preferences import plant
 from essaim_master.control.scheduler.ranking import GROUP_TASKS_MAX, Ranking
-from essaim_master.control.scheduler.score import Score, score
+from essaim_master.control.scheduler.score import Score, faults, score
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.manager_nodes import masters_beside
 from essaim_shared.ids import NodeId
@@ -118,7 +118,7 @@ def _place_shortly(
     def accepts(candidate: Candidate) -> bool:
         return (
             demand.service_id not in candidate.by_service
-            and candidate.node_id not in demand.failures
+            and not faults(demand, candidate)
             and all(step.accepts(demand, candidate) for step in asked)
         )
 

@@ -21,14 +21,15 @@ FAULTY_FROM = 5
 """Fewer failures of the group on a node say nothing about the node (SwarmKit's `maxFailures`)."""
 
 
-def _faults(demand: Demand, candidate: Candidate) -> int:
+def faults(demand: Demand, candidate: Candidate) -> int:
+    """Recent failures of the group on a node, from so many on that they are held against it."""
     failures = demand.failures.get(candidate.node_id, 0)
     return failures if failures >= FAULTY_FROM else 0
 
 
 STEPS: tuple[ScoreStep, ...] = (
     # Tasks that keep failing on a node may run on another.
-    ScoreStep("faulty node", _faults),
+    ScoreStep("faulty node", faults),
     # A node's loss costs the service least.
     ScoreStep(
         "tasks of the service",
