@@ -6,7 +6,7 @@ leaves it pending there with the reason, as in SwarmKit (manager/orchestrator/gl
 
 from enum import Enum
 
-from essaim_master.control.conditions import LOST, condition_of
+from essaim_master.control.conditions import LOST, NodeCondition, condition_of
 from essaim_master.control.scheduler.filters import Candidate, Demand, demand_of, is_eligible
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.manager_nodes import masters_beside
@@ -19,9 +19,11 @@ class Fit(Enum):
     OPEN = "open"
     """It gets a task, and another when that one ends."""
     HELD = "held"
-    """What it has runs on, and nothing is made: the node is paused, or nothing is known of it."""
+    """What it has runs on, and nothing is made: the node is paused or down, or nothing is known
+    of it. (A task on a node that is down may well run: only the way to it is cut, and nothing
+    could take its place elsewhere. SwarmKit stops it, so that a short cut costs a restart.)"""
     CLOSED = "closed"
-    """What it has is stopped: the node is drained or down, or the service does not want it."""
+    """What it has is stopped: the node is drained, or the service does not want it."""
 
 
 class Eligibility:
@@ -35,7 +37,10 @@ class Eligibility:
 
     def fit(self, service: Service, node_id: NodeId) -> Fit:
         """Of a node that belongs to the cluster."""
-        if condition_of(self._state, node_id) in LOST:
+        condition = condition_of(self._state, node_id)
+        if condition is NodeCondition.DOWN:
+            return Fit.HELD
+        if condition in LOST:
             return Fit.CLOSED
         candidate, demand = self._candidate(node_id), self._demand(service)
         if candidate is None or demand is None:

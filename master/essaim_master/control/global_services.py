@@ -2,10 +2,10 @@
 
 Rules (SwarmKit, manager/orchestrator/global)
 -----
-* A node that is drained, goes down or no longer satisfies the constraints has its task stopped,
-  and nothing is made elsewhere. When it fits again it gets a new task, once the old one has
-  stopped, unless the restart condition is `none`.
-* A node that is paused keeps its task, and gets no other when that one ends.
+* A node that is drained or no longer satisfies the constraints has its task stopped, and nothing
+  is made elsewhere. When it fits again it gets a new task, once the old one has stopped, unless
+  the restart condition is `none`.
+* A node that is paused or goes down keeps its task, and gets no other when that one ends.
 * Each node's slot has a restart history of its own.
 """
 

@@ -219,9 +219,11 @@ def fits(world, task: Task) -> bool:
     if task.node_id is None:
         return True
     node = world.state.nodes[task.node_id]
+    if world.state.node_status[task.node_id].state == "down":
+        # What is bound to this one node waits for it; everything else goes elsewhere.
+        return task.target_node is not None
     return (
         node.spec.availability != "drain"
-        and world.state.node_status[task.node_id].state != "down"
         # What a paused node has is left alone.
         and (node.spec.labels.get("disk") != "slow" or node.spec.availability == "pause")
     )

@@ -96,16 +96,28 @@ def test_paused_node_keeps_its_task_and_gets_no_other(world):
     assert nodes_running(world, web) == ["n1", "n2", "n3"]
 
 
-def test_task_of_a_node_that_goes_down_is_made_anew_when_it_returns_and_nowhere_else(world):
+def test_a_cut_costs_a_global_service_no_restart(world):
+    web = world.create(mode=GLOBAL)
+    world.converge()
+    before = world.tasks(web)
+    world.set_node_state("n1", "down")
+    world.converge()
+    world.set_node_state("n1", "ready")
+    world.converge()
+    assert world.tasks(web) == before
+    assert world.full_pass() == 0
+
+
+def test_what_changed_while_a_node_was_down_is_caught_up_with_when_it_returns(world):
     web = world.create(mode=GLOBAL)
     world.converge()
     world.set_node_state("n1", "down")
+    world.update(web)
     world.converge()
-    assert {task.target_node for task in world.wanted(web)} == {"n2", "n3"}
     world.set_node_state("n1", "ready")
     world.converge()
     assert nodes_running(world, web) == ["n1", "n2", "n3"]
-    assert world.full_pass() == 0
+    assert {task.spec_version for task in world.running(web)} == {2}
 
 
 def test_node_of_which_nothing_is_known_keeps_its_task(world):
