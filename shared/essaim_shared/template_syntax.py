@@ -23,6 +23,8 @@ from essaim_shared.errors import TemplateError
 LEFT: Final = "{{"
 DEPTH_MAX: Final = 16
 """Of blocks and parentheses within one another."""
+PIPES_MAX: Final = 64
+"""Bars of one action: each puts a call into a call."""
 
 _UNSUPPORTED: Final = {"with", "define", "template", "block", "break", "continue"}
 _CLOSE: Final = re.compile(r"\s+-\}\}\s*|\}\}")
@@ -287,6 +289,7 @@ class _Parser:
         self._reader = reader
         self._words = words
         self._next = 0
+        self._pipes = 0
         self._position = position
         self._text = text
         self._functions = functions
@@ -317,6 +320,9 @@ class _Parser:
         value = self._command(None, depth)
         while (bar := self._peek()) is not None and bar.text == "|":
             self._take()
+            self._pipes += 1
+            if self._pipes > PIPES_MAX:
+                raise self._reader.failure(bar.position, f"more than {PIPES_MAX} pipes")
             value = self._command(value, depth)
         return value
 

@@ -29,8 +29,11 @@ from essaim_shared.errors import TemplateError
 TEMPLATE_CHARS_MAX: Final = 64 * 1024
 EXPANSION_CHARS_MAX: Final = 64 * 1024
 """Of one expanded text; Linux takes environment strings of up to twice that (execve(2))."""
+CONTAINER_CHARS_MAX: Final = 1024 * 1024
+"""Of all that is filled in for one container: a process is given little more (execve(2))."""
 STEPS_MAX: Final = 10_000
-"""Evaluated pieces of one template: loops over labels within loops must end soon."""
+"""Evaluated pieces of all templates of one container, rounds of loops included: loops over labels
+within loops must end soon."""
 
 Value = object
 """str, int, bool, None, a label map or a `_Record`."""
@@ -72,13 +75,37 @@ class _AnyLabels(dict[str, str]):
         return True
 
 
+class _Budget:
+    """What the templates of one container may use up together."""
+
+    def __init__(self) -> None:
+        self._steps = STEPS_MAX
+        self._chars = CONTAINER_CHARS_MAX
+
+    def take_step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise TemplateError(f"template: expansion: more than {STEPS_MAX} steps")
+
+    def take_chars(self, count: int) -> None:
+        self._chars -= count
+        if self._chars < 0:
+            raise TemplateError(
+                f"template: expansion: more than {CONTAINER_CHARS_MAX} characters in all"
+            )
+
+
 def expand(text: str, context: TemplateContext) -> str:
     """The text with its templates filled in. Raises TemplateError."""
+    return _expand(text, context, _Budget())
+
+
+def _expand(text: str, context: TemplateContext, budget: _Budget) -> str:
     if syntax.LEFT not in text:
         return text
     if len(text) > TEMPLATE_CHARS_MAX:
         raise TemplateError(f"template: expansion: longer than {TEMPLATE_CHARS_MAX} characters")
-    return _Evaluation(text, _root(context)).run(syntax.parse(text, _FUNCTIONS))
+    return _Evaluation(text, _root(context), budget).run(syntax.parse(text, _FUNCTIONS))
 
 
 def check_template(text: str, service_labels: Mapping[str, str] | None = None) -> None:
@@ -96,62 +123,61 @@ def check_container(
 
 def expand_container(container: ContainerSpec, context: TemplateContext) -> ContainerSpec:
     """The spec with its templates filled in. Raises TemplateError that names the field."""
+    filler = _Filler(context)
     return msgspec.structs.replace(
         container,
-        env=_expanded_env(container.env, context),
-        mounts=tuple(_expanded_mount(mount, context) for mount in container.mounts),
-        hostname=_expanded(container.hostname, context, "expanding hostname failed"),
+        env=filler.env(container.env),
+        mounts=tuple(filler.mount(mount) for mount in container.mounts),
+        hostname=filler.text(container.hostname, "expanding hostname failed"),
     )
 
 
-def _expanded(text: str, context: TemplateContext, what: str) -> str:
-    try:
-        return expand(text, context)
-    except TemplateError as error:
-        raise TemplateError(f"{what}: {error}") from error
+class _Filler:
+    """Fills in the fields of one container."""
 
+    def __init__(self, context: TemplateContext) -> None:
+        self._context = context
+        self._budget = _Budget()
 
-def _expanded_env(env: Sequence[str], context: TemplateContext) -> tuple[str, ...]:
-    """Names are not templates, only values are."""
-    expanded = []
-    for item in env:
-        name, equals, value = item.partition("=")
-        quoted = syntax.quote(item)
-        value = _expanded(value, context, f"expanding env failed: expanding env {quoted}")
-        expanded.append(f"{name}{equals}{value}")
-    return tuple(expanded)
+    def text(self, text: str, what: str, *quoted: str) -> str:
+        """`what` says in a refusal which field it was; its places are for the quoted texts."""
+        try:
+            return _expand(text, self._context, self._budget)
+        except TemplateError as error:
+            field = what.format(*map(syntax.quote, quoted))
+            raise TemplateError(f"{field}: {error}") from error
 
+    def env(self, env: Sequence[str]) -> tuple[str, ...]:
+        """Names are not templates, only values are."""
+        expanded = []
+        for item in env:
+            name, equals, value = item.partition("=")
+            value = self.text(value, "expanding env failed: expanding env {}", item)
+            expanded.append(f"{name}{equals}{value}")
+        return tuple(expanded)
 
-def _expanded_mount(mount: Mount, context: TemplateContext) -> Mount:
-    failed = "expanding mounts failed: expanding"
-    volume = mount.volume_options
-    if volume is not None:
-        labels = _expanded_map(volume.labels, context, f"{failed} volume labels")
-        driver = volume.driver_config
-        if driver is not None:
-            options = _expanded_map(
-                driver.driver_options, context, f"{failed} volume driver config"
-            )
-            driver = msgspec.structs.replace(driver, driver_options=options)
-        volume = msgspec.structs.replace(volume, labels=labels, driver_config=driver)
-    source, target = syntax.quote(mount.source), syntax.quote(mount.target)
-    return msgspec.structs.replace(
-        mount,
-        source=_expanded(mount.source, context, f"{failed} mount source {source}"),
-        target=_expanded(mount.target, context, f"{failed} mount target {target}"),
-        volume_options=volume,
-    )
-
-
-def _expanded_map(values: Mapping[str, str], context: TemplateContext, what: str) -> dict[str, str]:
-    return {
-        name: _expanded(
-            value,
-            context,
-            f"{what}: expanding map entry {syntax.quote(name)}={syntax.quote(value)}",
+    def mount(self, mount: Mount) -> Mount:
+        failed = "expanding mounts failed: expanding"
+        volume = mount.volume_options
+        if volume is not None:
+            labels = self._map(volume.labels, f"{failed} volume labels")
+            driver = volume.driver_config
+            if driver is not None:
+                options = self._map(driver.driver_options, f"{failed} volume driver config")
+                driver = msgspec.structs.replace(driver, driver_options=options)
+            volume = msgspec.structs.replace(volume, labels=labels, driver_config=driver)
+        return msgspec.structs.replace(
+            mount,
+            source=self.text(mount.source, f"{failed} mount source {{}}", mount.source),
+            target=self.text(mount.target, f"{failed} mount target {{}}", mount.target),
+            volume_options=volume,
         )
-        for name, value in values.items()
-    }
+
+    def _map(self, values: Mapping[str, str], what: str) -> dict[str, str]:
+        return {
+            name: self.text(value, f"{what}: expanding map entry {{}}={{}}", name, value)
+            for name, value in values.items()
+        }
 
 
 def _example(service_name: str, service_labels: Mapping[str, str] | None) -> TemplateContext:
@@ -221,11 +247,11 @@ def _printed(value: Value) -> str:
 class _Evaluation:
     """One walk over a template."""
 
-    def __init__(self, text: str, root: _Record) -> None:
+    def __init__(self, text: str, root: _Record, budget: _Budget) -> None:
         self._text = text
         self._root = root
+        self._budget = budget
         self._chars = 0
-        self._steps = 0
         self._written: list[str] = []
 
     def run(self, nodes: Sequence[syntax.Node]) -> str:
@@ -237,12 +263,8 @@ class _Evaluation:
         story = f'executing "expansion" at <{at.source}>: {reason}'
         return TemplateError(f"template: {place}: {syntax.one_line(story)}")
 
-    def _step(self) -> None:
-        self._steps += 1
-        if self._steps > STEPS_MAX:
-            raise TemplateError(f"template: expansion: more than {STEPS_MAX} steps")
-
     def _write(self, text: str) -> None:
+        self._budget.take_chars(len(text))
         self._chars += len(text)
         if self._chars > EXPANSION_CHARS_MAX:
             raise TemplateError(
@@ -255,7 +277,7 @@ class _Evaluation:
     ) -> None:
         scope = dict(variables)
         for node in nodes:
-            self._step()
+            self._budget.take_step()
             if isinstance(node, syntax.Text):
                 self._write(node.text)
             elif isinstance(node, syntax.If):
@@ -273,6 +295,7 @@ class _Evaluation:
         if not isinstance(values, Mapping):
             raise self._failure(node.pipeline, f"range can't iterate over {_printed(values)}")
         for name in sorted(values):
+            self._budget.take_step()
             scope = dict(variables)
             if node.value:
                 scope[node.value] = values[name]
@@ -286,7 +309,7 @@ class _Evaluation:
     def _value(
         self, expression: syntax.Expression, dot: Value, variables: Mapping[str, Value]
     ) -> Value:
-        self._step()
+        self._budget.take_step()
         if isinstance(expression, syntax.Literal):
             return expression.value
         if isinstance(expression, syntax.Call):
@@ -340,6 +363,10 @@ def _join(arguments: Sequence[Value]) -> str:
         if not isinstance(argument, str):
             raise _WrongArgument(f"wrong type for value; expected string; got {_type_of(argument)}")
         words.append(argument)
+    # A value may be given to a variable and joined with itself, again and again.
+    chars = sum(map(len, words[1:])) + len(words[0]) * max(len(words) - 2, 0)
+    if chars > EXPANSION_CHARS_MAX:
+        raise _WrongArgument(f"the result is longer than {EXPANSION_CHARS_MAX} characters")
     return words[0].join(words[1:])
 
 

@@ -31,6 +31,8 @@ import msgspec
 
 from essaim_shared.errors import InvalidRequest
 
+EXPRESSION_LENGTH_MAX = 1024
+
 YEARS_AHEAD_MAX = 40
 """Of the search: after so long each date has fallen on each day of the week (a 29 February on a
 Sunday is rarest, and 2100 has none)."""
@@ -95,6 +97,8 @@ _FIELDS = (
 
 def parse_expression(text: str) -> CronExpression:
     """Raises InvalidRequest, naming the field."""
+    if len(text) > EXPRESSION_LENGTH_MAX:
+        raise InvalidRequest(f"the schedule is longer than {EXPRESSION_LENGTH_MAX} characters")
     given = text.strip().lower()
     if given.startswith("@"):
         if given not in SHORTHANDS:

@@ -154,6 +154,46 @@ def test_loops_within_loops_end() -> None:
         expand(deep, msgspec.structs.replace(CONTEXT, service_labels=labels))
 
 
+def test_a_round_of_a_loop_counts_though_nothing_is_done_in_it() -> None:
+    labels = {f"name{number}": "" for number in range(1_000)}
+    idle = "{{range .Service.Labels}}{{range $.Service.Labels}}{{end}}{{end}}"
+    with pytest.raises(TemplateError, match="steps"):
+        expand(idle, msgspec.structs.replace(CONTEXT, service_labels=labels))
+
+
+def test_a_variable_that_is_joined_with_itself_stays_bounded() -> None:
+    doubled = '{{$a := "12345678"}}' + '{{$a := join "" $a $a}}' * 60
+    with pytest.raises(TemplateError, match=f"longer than {EXPANSION_CHARS_MAX}"):
+        expand(doubled, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        '{{"x"' + "|len" * 3_000 + "}}",
+        '{{"x"' + "|join" * 3_000 + "}}",
+        "{{" + "(" * 16 + '"x"' + ('|join "a"' * 60 + ")") * 16 + "}}",
+    ],
+)
+def test_calls_within_calls_end(deep: str) -> None:
+    with pytest.raises(TemplateError, match="pipes"):
+        expand(deep, CONTEXT)
+
+
+def test_all_templates_of_a_container_share_one_bound() -> None:
+    """Thousands of small ones must not stop a master for seconds."""
+    labels = {f"name{number}": "x" * 100 for number in range(500)}
+    many = msgspec.structs.replace(CONTEXT, service_labels=labels)
+    steps = ContainerSpec(image="i", env=("A={{range .Service.Labels}}{{end}}",) * 100)
+    with pytest.raises(TemplateError, match="steps"):
+        expand_container(steps, many)
+    chars = ContainerSpec(image="i", env=("A={{.Service.Labels}}",) * 100)
+    with pytest.raises(TemplateError, match="characters in all"):
+        expand_container(chars, many)
+    few = ContainerSpec(image="i", env=("A={{.Service.Labels}}",) * 10)
+    assert len(expand_container(few, many).env) == 10
+
+
 def test_a_name_of_the_environment_is_no_template_and_its_value_is() -> None:
     container = ContainerSpec(image="i", env=("{{.Not}}=foo", "BARE", "ID={{.Task.ID}}=="))
     assert expand_container(container, CONTEXT).env == ("{{.Not}}=foo", "BARE", "ID=taskID==")

@@ -164,6 +164,12 @@ def test_what_cannot_be_read_is_refused_by_its_field(expression, message):
     assert message in str(refusal.value)
 
 
+@pytest.mark.parametrize("expression", ["*/" + "9" * 5000 + " * * * *", "* " * 100_000])
+def test_an_endless_expression_is_refused_without_repeating_it(expression):
+    with pytest.raises(InvalidRequest, match="longer than 1024 characters"):
+        parse_expression(expression)
+
+
 @pytest.mark.parametrize("name", ["Europe/Pariss", "../../etc/passwd", "Europe", "/etc/localtime"])
 def test_unknown_zone_is_refused_and_not_taken_for_utc(name):
     with pytest.raises(InvalidRequest, match="is not known to this master"):
