@@ -112,19 +112,23 @@ def _new_task(
         return SlotProgress(slot, Phase.FAILED, task, is_counted)
     if not is_settled(state, task):
         return SlotProgress(slot, Phase.CHANGING, task, is_counted, is_blocked=True)
-    changed_ns = _changed_ns(state, task, now_ns)
+    changed_ns = _changed_ns(state, task, policy, now_ns)
     is_resting = now_ns < changed_ns + policy.delay_ns
     phase = Phase.CHANGING if is_resting else Phase.CHANGED
     return SlotProgress(slot, phase, task, is_counted, changed_ns)
 
 
-def _changed_ns(state: ClusterState, task: Task, now_ns: int) -> int:
+def _changed_ns(state: ClusterState, task: Task, policy: UpdatePolicy, now_ns: int) -> int:
     """When the task was there: since then it runs and is ready, or has adopted the template.
 
-    The node's clock tells the first, so it is held between the masters' last order and now.
+    The node's clock tells the first, so it is held between the masters' last order and now. A
+    time too far ahead was told by a clock that is wrong (a node's, an earlier leader's, or this
+    one's before it was set back) and is passed over: waiting for it could take for ever. 0: none
+    is left, and it was long ago.
     """
-    status = state.task_status[task.id]
-    return min(now_ns, max(status.timestamp_ns, task.updated_ns))
+    believed_ns = now_ns + max(policy.delay_ns, policy.monitor_ns)
+    told_ns = (state.task_status[task.id].timestamp_ns, task.updated_ns)
+    return min(now_ns, max((at_ns for at_ns in told_ns if at_ns <= believed_ns), default=0))
 
 
 def _ended(

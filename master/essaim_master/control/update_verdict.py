@@ -91,7 +91,14 @@ def next_status(
     status = _begun_status(service, present, tally, now_ns)
     if status is None or status.state not in ("updating", "rollback_started"):
         return Decision(status)
-    status = msgspec.structs.replace(status, total=tally.total, failed=len(tally.failed))
+    status = msgspec.structs.replace(
+        status,
+        # Times ahead are of a clock that was set back, or of an earlier leader's.
+        started_ns=min(status.started_ns, now_ns),
+        progressed_ns=min(status.progressed_ns, now_ns),
+        total=tally.total,
+        failed=len(tally.failed),
+    )
     if tally.last_changed_ns > status.progressed_ns:
         status = msgspec.structs.replace(status, progressed_ns=tally.last_changed_ns)
     cause, wake_ns = _failure(status, tally, policy, now_ns)
@@ -215,4 +222,7 @@ def _worth_writing(present: UpdateStatus | None, status: UpdateStatus) -> Update
     written with its next move."""
     if present is None or present.state != status.state or present.failed != status.failed:
         return status
-    return present
+    was_ahead = present.started_ns > status.started_ns or (
+        present.progressed_ns > status.progressed_ns
+    )
+    return status if was_ahead else present

@@ -678,6 +678,39 @@ def test_a_node_s_clock_that_lags_does_not_shorten_the_delay() -> None:
     assert of_image(bench, "good:2") == 2
 
 
+@pytest.mark.parametrize("delay_s", [0, 10])
+def test_a_node_s_clock_that_is_ahead_does_not_hold_the_update_up(delay_s: int) -> None:
+    bench = UpdateBench(replicas=2, parallelism=1, delay=delay_s * SECOND_NS)
+    bench.stage.agents_lag_ns = -3600 * SECOND_NS
+    bench.update("good:2")
+    bench.advance(60)
+    assert (bench.state, bench.images) == ("completed", ["good:2"] * 2)
+
+
+@pytest.mark.parametrize("delay_s", [0, 10])
+@pytest.mark.parametrize("after_s", [0, 5, 12])
+def test_a_clock_that_is_set_back_does_not_hold_the_update_up(delay_s: int, after_s: int) -> None:
+    """So it is too when the next leader's clock is behind the last one's."""
+    bench = UpdateBench(replicas=2, parallelism=1, delay=delay_s * SECOND_NS, monitor=4 * SECOND_NS)
+    bench.update("good:2")
+    bench.advance(after_s)
+    bench.stage.now_ns -= 3600 * SECOND_NS
+    bench.advance(60)
+    assert (bench.state, bench.images) == ("completed", ["good:2"] * 2)
+
+
+def test_a_deadline_passes_though_the_clock_was_set_back() -> None:
+    bench = UpdateBench(
+        replicas=2, parallelism=1, order="start-first", progress_deadline=60 * SECOND_NS
+    )
+    bench.update("unready-9999s")
+    bench.advance(5)
+    bench.stage.now_ns -= 3600 * SECOND_NS
+    bench.advance(130)
+    assert bench.state == "paused"
+    assert "no progress within 60s" in bench.message
+
+
 def test_a_stepped_update_is_rolled_back_at_once() -> None:
     bench = UpdateBench(replicas=4, parallelism=0, steps=(25, 50))
     bench.update("good:2")
