@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from support.control_stage import Stage
 
 from essaim_cli.main import cli
+from essaim_master.control.planner import SLICE_EFFECTS_MAX
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import HostFacts
@@ -244,10 +245,10 @@ class CheckStates:
             self._seen[task.id] = now
 
 
-def replay(text: str, elects_always: bool = False) -> str:
+def replay(text: str, elects_always: bool = False, slice_limit: int = SLICE_EFFECTS_MAX) -> str:
     """The script with the output that came, in place of the one it held. `elects_always`: there
     is a new leader before every single slice of work."""
-    stage = Stage()
+    stage = Stage(slice_limit=slice_limit)
     stage.elects_always = elects_always
     lines: list[str] = []
     is_output = False
@@ -281,6 +282,12 @@ def test_a_new_leader_before_every_slice_changes_nothing(path: Path) -> None:
     same when no leader lives longer than one slice of work."""
     expected = path.read_text(encoding="utf-8")
     assert in_any_order(replay(expected, elects_always=True)) == in_any_order(expected)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_work_cut_into_the_smallest_slices_ends_the_same(path: Path) -> None:
+    expected = path.read_text(encoding="utf-8")
+    assert in_any_order(replay(expected, slice_limit=2)) == in_any_order(expected)
 
 
 def in_any_order(story: str) -> list[list[str]]:
