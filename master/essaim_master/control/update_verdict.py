@@ -11,7 +11,11 @@ from essaim_master.control.update_policy import UpdatePolicy
 from essaim_master.control.update_slots import Phase, SlotProgress
 from essaim_master.state import keys
 from essaim_master.state.cluster_state import ClusterState
-from essaim_master.state.service_changes import rolled_back_service, service_writes
+from essaim_master.state.service_changes import (
+    rolled_back_service,
+    service_writes,
+    swap_credentials,
+)
 from essaim_master.state.writes import Writes
 from essaim_shared.objects import Service, Task, UpdateStatus
 
@@ -119,6 +123,7 @@ def rollback_writes(state: ClusterState, service: Service, message: str, now_ns:
     after = rolled_back_service(service, now_ns)
     present = state.update_status.get(service.id)
     writes = service_writes(state.revisions_of(service.id), service, after)
+    swap_credentials(writes, state.registry_credentials.get(service.id))
     writes.put(
         UpdateStatus(
             service_id=service.id,

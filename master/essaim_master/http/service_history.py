@@ -21,6 +21,7 @@ from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.state.service_changes import (
     promoted_service,
     service_at_revision,
+    swap_credentials,
     swapped_service,
 )
 from essaim_shared.clock import rfc3339
@@ -71,13 +72,17 @@ class ServiceHistoryRoutes:
         version = version_of(request, "service")
         number = _revision_of(request)
         service = await self._commits.at_version(request.path_params["reference"], version)
-        now_ns = self._api.clock.wall_ns()
+        state, now_ns = self._api.state, self._api.clock.wall_ns()
         if number is None:
             changed = swapped_service(service, now_ns)
+            stored = state.registry_credentials.get(service.id)
+            await self._commits.commit(
+                service, changed, version, lambda writes: swap_credentials(writes, stored)
+            )
         else:
-            kept = self._api.state.revisions_of(service.id)
+            kept = state.revisions_of(service.id)
             changed = service_at_revision(service, kept, number, now_ns)
-        await self._commits.commit(service, changed, version)
+            await self._commits.commit(service, changed, version)
         return json_response({"Warnings": None})
 
     async def promote(self, request: Request) -> Response:

@@ -21,6 +21,7 @@ from essaim_master.http.validation.container import is_image
 from essaim_master.images.answers import Credentials, decode_credentials, parse_credentials
 from essaim_master.images.errors import RegistryError
 from essaim_master.images.reference import is_pinned, without_digest
+from essaim_master.state.service_changes import swap_credentials
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import InvalidRequest, NotSupported
 from essaim_shared.ids import ServiceId
@@ -111,7 +112,6 @@ class ServiceImages:
         """With the service itself, so that none is without the other. Raises NotSupported."""
         stored = self._api.state.registry_credentials.get(service_id)
         before = b"" if stored is None else stored.sealed
-        earlier = b"" if stored is None else stored.previous_sealed or before
         if asked.auth:
             sealed = self._images.vault.seal(service_id, asked.auth)
             changed = RegistryCredentials(
@@ -120,9 +120,8 @@ class ServiceImages:
         elif stored is None:
             return
         elif asked.auth_from_previous:
-            changed = RegistryCredentials(
-                service_id=service_id, sealed=earlier, previous_sealed=before
-            )
+            swap_credentials(writes, stored)
+            return
         else:
             changed = RegistryCredentials(service_id=service_id, sealed=before)
         if changed != stored:

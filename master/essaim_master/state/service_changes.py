@@ -12,7 +12,7 @@ from essaim_master.state.spec_defaults import task_with_defaults, with_defaults
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.limits import REVISIONS_KEPT
-from essaim_shared.objects import Service, ServiceRevision
+from essaim_shared.objects import RegistryCredentials, Service, ServiceRevision
 from essaim_shared.spec import PortConfig, ServiceMode, ServiceSpec
 
 Revisions = Mapping[int, ServiceRevision]
@@ -88,6 +88,18 @@ def service_writes(revisions: Revisions, before: Service | None, after: Service)
     for number in sorted(kept)[: max(0, len(kept) + 1 - REVISIONS_KEPT)]:
         writes.delete_service_revision(after.id, number)
     return writes
+
+
+def swap_credentials(writes: Writes, stored: RegistryCredentials | None) -> None:
+    """With a rollback to the previous spec those that it had come back: the image of the present
+    one may be another registry's. Credentials change only together with their service, so its
+    compare guards them too."""
+    if stored is not None and stored.previous_sealed not in (b"", stored.sealed):
+        writes.put(
+            msgspec.structs.replace(
+                stored, sealed=stored.previous_sealed, previous_sealed=stored.sealed
+            )
+        )
 
 
 def _previous_spec(service: Service) -> ServiceSpec:

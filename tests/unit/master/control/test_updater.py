@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from support.update_bench import SECOND_NS, UpdateBench
 
+from essaim_shared.objects import RegistryCredentials
 from essaim_shared.spec import Limits, Placement, Resources, RestartPolicy, UpdateConfig
 from essaim_shared.task_state import TaskState
 
@@ -666,6 +667,16 @@ def test_scaling_while_a_step_waits_keeps_the_step_s_share() -> None:
     bench.promote()
     bench.advance(60)
     assert (bench.state, of_image(bench, "good:2")) == ("completed", 20)
+
+
+def test_the_failure_action_brings_the_credentials_of_the_previous_spec_back() -> None:
+    bench = UpdateBench(replicas=2, parallelism=1, failure_action="rollback")
+    bench.update("bad")
+    bench.stage.put(RegistryCredentials(service_id=bench.id, sealed=b"new", previous_sealed=b"old"))
+    bench.advance(100)
+    assert (bench.state, bench.images) == ("rollback_completed", ["good:1"] * 2)
+    stored = bench.stage.state.registry_credentials[bench.id]
+    assert (stored.sealed, stored.previous_sealed) == (b"old", b"new")
 
 
 def test_a_node_s_clock_that_lags_does_not_shorten_the_delay() -> None:

@@ -8,6 +8,7 @@ from essaim_master.images.credentials import CredentialVault
 from essaim_master.images.errors import AccessDenied, ManifestUnknown, RegistryAway, RegistryError
 from essaim_master.images.images import Images
 from essaim_master.images.resolver import ImageResolver
+from essaim_master.state.keys import service_key
 from essaim_shared.clock import SystemClock
 from essaim_shared.sealing import DataKey
 from essaim_shared.spec import Platform
@@ -248,6 +249,10 @@ async def test_a_rollback_takes_the_credentials_of_the_spec_before(world) -> Non
     for query, user in (("rollback=previous", b"first"), ("rollback=previous", b"second")):
         await update(world, service, f"&{query}")
         assert user in vault.open(world.state.registry_credentials[service.id])
+    version = world.state.modified(service_key(service.id))
+    answer = await world.post(f"/essaim/services/{service.id}/rollback?version={version}", {})
+    assert answer.status == 200
+    assert b"first" in vault.open(world.state.registry_credentials[service.id])
 
 
 async def test_a_removed_service_leaves_no_credentials(world) -> None:
