@@ -153,6 +153,12 @@ class Cluster:
         names = (await self.ok("service", "ls", "-q")).lines
         if names:
             await self.ok("service", "rm", *names)
+        for node in await self.api("/nodes"):
+            changes = [word for label in node["Spec"]["Labels"] for word in ("--label-rm", label)]
+            if node["Spec"]["Availability"] != "active":
+                changes += ["--availability", "active"]
+            if changes:
+                await self.ok("node", "update", *changes, node["ID"])
 
         async def empty() -> bool:
             return not await self.containers()
