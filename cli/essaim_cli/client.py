@@ -23,6 +23,9 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 
 DOWNLOAD_PART_BYTES = 1024 * 1024
 
+MASTERS_HEADER = "Essaim-Masters"
+"""Of a refusal by a master that stands by: where those are that answer, `HOST:PORT` by commas."""
+
 Filters = dict[str, list[str]]
 
 
@@ -129,6 +132,11 @@ class Client:
         for masters_left in reversed(range(len(self._masters))):
             try:
                 answer, content = self._exchange(method, target, payload, headers)
+                if masters := answer.getheader(MASTERS_HEADER):
+                    # It stands by and did nothing; who it names does.
+                    self.add_masters(f"tcp://{address}" for address in masters.split(","))
+                    self._turn_to_next()
+                    answer, content = self._exchange(method, target, payload, headers)
                 break
             except MasterUnreachable as error:
                 self._turn_to_next()

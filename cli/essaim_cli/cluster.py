@@ -2,14 +2,15 @@
 
 import json
 import os
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from essaim_cli.client import client_of
-from essaim_cli.errors import CommandFailed
+from essaim_cli.client import Client, client_of
+from essaim_cli.errors import ApiError, CommandFailed
 from essaim_cli.formatting import table
 from essaim_cli.master_tools import ask_tool, run_tool
 
@@ -33,8 +34,9 @@ def members() -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @click.pass_context
 def list_members(context: click.Context, with_removed: bool, output: str) -> None:
-    """List the masters."""
-    found = client_of(context).get("/essaim/cluster/members")
+    """List the masters, and those that stand by."""
+    client = client_of(context)
+    found = [*client.get("/essaim/cluster/members"), *_standbys(client)]
     shown = [member for member in found if with_removed or not member["Removed"]]
     if output == "json":
         click.echo(json.dumps(shown))
@@ -117,6 +119,18 @@ def _tool_command(name: str, help_text: str) -> None:
 
 _tool_command("restore", "Make a data directory from a backup (--help for its options).")
 _tool_command("recover", "Start again after a majority of the masters is lost for good.")
+
+
+def _standbys(client: Client) -> list[Any]:
+    """Masters that stand by, as rows of members. None are known while nobody leads."""
+    try:
+        found = client.get("/essaim/cluster/standbys")
+    except ApiError as error:
+        if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        found = []
+    absent = {"Role": "standby", "Leader": False, "AddedAt": None, "Removed": False}
+    return [{**standby, **absent} for standby in found]
 
 
 def _member_row(member: Any) -> tuple[str, ...]:

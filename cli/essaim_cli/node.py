@@ -89,6 +89,7 @@ def ps(context: click.Context, /, nodes: tuple[str, ...], **options: Any) -> Non
 @node.command()
 @click.argument("name", metavar="NODE")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]))
+@click.option("--role", type=click.Choice(["manager", "worker"]), help="As promote and demote do.")
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add or change a label.")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label.")
 @click.pass_context
@@ -96,10 +97,11 @@ def update(
     context: click.Context,
     name: str,
     availability: str | None,
+    role: str | None,
     label_add: tuple[str, ...],
     label_rm: tuple[str, ...],
 ) -> None:
-    """Change a node's availability or labels."""
+    """Change a node's availability, role or labels."""
     client = client_of(context)
     item = client.get(f"/nodes/{name}")
     spec = item["Spec"]
@@ -111,8 +113,30 @@ def update(
     spec["Labels"] = {**labels, **key_values("--label-add", label_add)}
     if availability is not None:
         spec["Availability"] = availability
-    client.post(f"/nodes/{item['ID']}/update", spec, version=str(item["Version"]["Index"]))
+    if role is not None:
+        spec["Role"] = role
+    _write(client, item)
     click.echo(name)
+
+
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.pass_context
+def promote(context: click.Context, nodes: tuple[str, ...]) -> None:
+    """Make nodes managers: a master must stand by on each."""
+    for name in nodes:
+        if _has_new_role(client_of(context), name, "manager"):
+            click.echo(f"Node {name} promoted to a manager in the swarm.")
+
+
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.pass_context
+def demote(context: click.Context, nodes: tuple[str, ...]) -> None:
+    """Remove the masters of nodes: they go back to standing by."""
+    for name in nodes:
+        if _has_new_role(client_of(context), name, "worker"):
+            click.echo(f"Manager {name} demoted in the swarm.")
 
 
 @node.command("rm")
@@ -135,6 +159,23 @@ def _node(client: Client, name: str) -> Any:
     """`self` is the node on the host of the master that is asked."""
     wanted = client.get("/info")["Swarm"]["NodeID"] if name == "self" else name
     return client.get(f"/nodes/{wanted}")
+
+
+def _has_new_role(client: Client, name: str, role: str) -> bool:
+    """As `docker node promote` (docker/cli, node/promote.go): whether it had another one before;
+    if not, that is said."""
+    item = client.get(f"/nodes/{name}")
+    if item["Spec"]["Role"] == role:
+        click.echo(f"Node {item['ID']} is already a {role}.")
+        return False
+    item["Spec"]["Role"] = role
+    _write(client, item)
+    return True
+
+
+def _write(client: Client, item: Any) -> None:
+    version = str(item["Version"]["Index"])
+    client.post(f"/nodes/{item['ID']}/update", item["Spec"], version=version)
 
 
 def _node_row(item: Any, figures: Any | None, own_id: str, is_data: bool) -> dict[str, str]:

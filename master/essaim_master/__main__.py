@@ -1,14 +1,13 @@
 """`essaim-master --config FILE`."""
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
 
 from essaim_master.config import load_master_config
-from essaim_master.main import run_master
 from essaim_master.malloc import keep_large_buffers
+from essaim_master.standby.process import run_process
 from essaim_shared import __version__, log
 from essaim_shared.errors import EssaimError
 
@@ -28,7 +27,7 @@ def main() -> None:
         config = load_master_config(arguments.config)
         if not arguments.check_config:
             keep_large_buffers()
-            asyncio.run(run_master(config))
+            run_process(config)
     except EssaimError as error:
         print(f"essaim-master: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)

@@ -8,9 +8,11 @@ changed in the order in which nothing is ever needed that is not there yet:
     promote  learner → voter
     remove   out of the configuration → it hears so → the object is marked as removed (links end)
 
-A change that breaks off half-way is finished by giving the same command again.
+A change that breaks off half-way is finished by giving the same command again. For a master that
+stood by and was promoted the object says that it is to vote, and whoever leads does the rest.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -20,12 +22,13 @@ import msgspec
 
 from essaim_master.config import split_address
 from essaim_master.errors import MemberRemoved
-from essaim_master.raft.errors import NotLeader, ProposalDropped
+from essaim_master.raft.errors import MembershipRefused, NotLeader, ProposalDropped
 from essaim_master.raft.membership import (
     AddLearner,
     ConfigurationChange,
     PromoteLearner,
     RemoveMember,
+    changed,
 )
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft.status import RaftStatus
@@ -101,6 +104,7 @@ class ClusterMembers:
         self._clock = clock
         self._on_removed = on_removed
         self._was_member = False
+        self._advancing = asyncio.Lock()
         self._unsubscribe: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -126,32 +130,48 @@ class ClusterMembers:
             self.removed()
 
     def removed(self) -> None:
-        self._on_removed(MemberRemoved(self._cluster.member_id))
+        own_id = self._cluster.member_id
+        others = tuple(member for member in self._cluster.members if member.id != own_id)
+        self._on_removed(MemberRemoved(own_id, others))
 
     # The leader
 
     async def add(self, member: Member) -> None:
         """Make a new master a learner. Raises NotLeader, InvalidRequest, Conflict, and what a
         change raises (`_change`)."""
-        self._require_leadership()
-        _check(member)
-        if member.id in members_of(self._node.status().configuration):
-            raise Conflict(f"{member.id} is a master of this cluster already")
-        present = self._cluster.state.members.get(member.id)
-        if present is not None and present.removed_ns:
-            raise Conflict(
-                f"{member.id} was a master of this cluster before: a name that came back with "
-                "another disk could vote twice; choose a new one"
-            )
-        for other in self._cluster.members:
-            if other.id != member.id and member.raft == other.raft:
-                raise Conflict(f"the address {member.raft} belongs to {other.id}")
-        found = ClusterMember(
-            id=member.id, raft=member.raft, http=member.http, added_ns=self._clock.wall_ns()
-        )
-        await self._write(found)
+        await self._write(self._checked(member))
         await self._change(AddLearner(member.id))
         _log.info("master %s joins as a learner", member.id)
+
+    async def add_to_vote(self, member: Member) -> None:
+        """Have a master that stands by become a learner, and a voter once it has caught up: from
+        here on every leader sees to that (`advance`). Raises as `add`, and MembershipRefused."""
+        found = self._checked(member)
+        changed(self._node.status().configuration, AddLearner(member.id))
+        await self._write(msgspec.structs.replace(found, is_to_vote=True))
+
+    async def advance(self) -> None:
+        """The next steps of those that are to vote. Raises what a change raises; a learner that
+        lags is no error, its turn comes."""
+        async with self._advancing:
+            for member in tuple(self._cluster.state.members.values()):
+                if member.is_to_vote and not member.removed_ns:
+                    await self._advance_one(member)
+
+    async def _advance_one(self, member: ClusterMember) -> None:
+        configuration = self._node.status().configuration
+        if member.id in configuration.learners:
+            try:
+                await self._change(PromoteLearner(member.id))
+            except MembershipRefused as refused:
+                _log.debug("master %s does not vote yet: %s", member.id, refused)
+                return
+            _log.info("master %s votes", member.id)
+        elif member.id not in members_of(configuration):
+            await self._change(AddLearner(member.id))
+            _log.info("master %s joins as a learner that is to vote", member.id)
+            return
+        await self._write(msgspec.structs.replace(member, is_to_vote=False))
 
     async def promote(self, member_id: MemberId) -> None:
         """Let a learner vote. Raises NotLeader, NotFound, and what a change raises."""
@@ -172,6 +192,9 @@ class ClusterMembers:
                 if heir is not None:
                     await self._node.transfer_leadership(heir)
                     raise NotLeader(heir)
+            if present is not None and present.is_to_vote:
+                present = msgspec.structs.replace(present, is_to_vote=False)
+                await self._write(present)  # or the leader would bring it back
             await self._change(RemoveMember(member_id))
             await self._clock.sleep(REMOVAL_NOTICE_S)
         if present is not None:
@@ -202,6 +225,25 @@ class ClusterMembers:
                         added_ns=self._clock.wall_ns(),
                     )
                 )
+
+    def _checked(self, member: Member) -> ClusterMember:
+        """The object of a member that may come. Raises NotLeader, InvalidRequest, Conflict."""
+        self._require_leadership()
+        check_member(member)
+        if member.id in members_of(self._node.status().configuration):
+            raise Conflict(f"{member.id} is a master of this cluster already")
+        present = self._cluster.state.members.get(member.id)
+        if present is not None and present.removed_ns:
+            raise Conflict(
+                f"{member.id} was a master of this cluster before: a name that came back with "
+                "another disk could vote twice; choose a new one"
+            )
+        for other in self._cluster.members:
+            if other.id != member.id and member.raft == other.raft:
+                raise Conflict(f"the address {member.raft} belongs to {other.id}")
+        return ClusterMember(
+            id=member.id, raft=member.raft, http=member.http, added_ns=self._clock.wall_ns()
+        )
 
     async def _change(self, change: ConfigurationChange) -> None:
         """Raises MembershipRefused (with the reason), NotLeader, ProposalDropped, or
@@ -287,7 +329,8 @@ def _heir(status: RaftStatus) -> MemberId | None:
     return max(voters)[2] if voters else None
 
 
-def _check(member: Member) -> None:
+def check_member(member: Member) -> None:
+    """Raises InvalidRequest for a name or an address that can be none."""
     if _MEMBER_ID.fullmatch(member.id) is None:
         raise InvalidRequest(
             f"{member.id!r} is no name of a master: letters, digits, - and _, at most 63"

@@ -2,8 +2,9 @@
 
     every master   announces what its build understands; stops if it is too old or too new for
                    the cluster, or is no member any more
-    the leader     writes the objects of the first members, raises the cluster's version, and has
-                   the masters compare their states
+    the leader     writes the objects of the first members, brings those that were promoted from
+                   stand-by to vote, raises the cluster's version, and has the masters compare
+                   their states
 
 An alarm stands until its cause is gone; it is shown by `essaim raft status` and on /metrics.
 """
@@ -15,7 +16,6 @@ from typing import Protocol
 import msgspec
 
 from essaim_master.cluster_members import ClusterMembers, MembershipNode, members_of
-from essaim_master.errors import MemberRemoved
 from essaim_master.hash_comparison import HashComparison, ReportedHash
 from essaim_master.http.peer_requests import ask_master
 from essaim_master.state.cluster import Cluster
@@ -133,6 +133,7 @@ class ClusterUpkeep:
             if self._node.is_leader:
                 await self._raise_version()
                 await self._members.found()
+                await self._members.advance()
                 await self._check_hashes()
         except (Unavailable, Conflict, InvalidRequest) as error:
             # Nothing here is urgent, and the next turn begins with what is the case then.
@@ -157,7 +158,7 @@ class ClusterUpkeep:
             if body is not None:
                 rows = msgspec.json.decode(body, type=list[_Row])
                 if any(row.id == own_id and row.is_removed for row in rows):
-                    self._on_unfit(MemberRemoved(own_id))
+                    self._members.removed()
                     return
 
     async def _announce(self) -> None:

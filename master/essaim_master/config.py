@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from essaim_master.snapshot.settings import SnapshotSettings
+from essaim_master.standby.names import check_base_name
 from essaim_master.state.cluster import Member
 from essaim_shared import config
 from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
@@ -67,6 +68,11 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join: bool = False
     """This master was not among the first ones: `members` are some that it can ask, and it takes
     part once it was added (`essaim cluster members add`)."""
+    standby: bool = False
+    """This master stands by whenever it is no member: from its first start on unless `members`
+    names it, and again after it was removed. It takes part once its node is promoted
+    (`essaim node promote`), each time with an empty log and under a new name, `member_id` and
+    eight characters. `members` are then some that it can ask."""
     raft_transport: Literal["tcp", "nats"] = "tcp"
     """How the masters are linked; `nats` for sites where only the bus port is open. The same for
     all, and `raft_listen` is then not listened on."""
@@ -114,11 +120,14 @@ def _check(config: MasterConfig) -> None:
         raise ConfigError(
             f"join: {config.member_id!r} is one of the first members; a master that joins is not"
         )
-    if not config.join and config.member_id not in ids:
+    if not (config.join or config.standby) and config.member_id not in ids:
         raise ConfigError(
             f"member_id: {config.member_id!r} is not one of the members {', '.join(ids)}; "
-            "a master that is added to a running cluster says `join = true`"
+            "a master that is added to a running cluster says `join = true`, and one that "
+            "waits for `essaim node promote` says `standby = true`"
         )
+    if config.standby:
+        _check_standby(config)
     if not config.bus_servers:
         raise ConfigError("bus_servers: name at least one, for example nats://127.0.0.1:4222")
     listens = (config.http_listen, config.raft_listen, config.kv_listen)
@@ -129,6 +138,14 @@ def _check(config: MasterConfig) -> None:
         split_address(member.http)
     _check_snapshots(config.snapshots)
     _check_overlay(config.overlay)
+
+
+def _check_standby(config: MasterConfig) -> None:
+    if config.join:
+        raise ConfigError(
+            "standby: a master either joins under its own name (join) or stands by: choose one"
+        )
+    check_base_name(config.member_id)
 
 
 def _check_snapshots(snapshots: SnapshotSettings) -> None:

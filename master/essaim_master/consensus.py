@@ -11,6 +11,7 @@ from essaim_master.config import MasterConfig, split_address
 from essaim_master.http.raft_view import Inside
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.nats_peer_transport import NatsPeerTransport
+from essaim_master.node_roles import NodeRoles
 from essaim_master.process_end import end_process
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.messages import Configuration
@@ -80,7 +81,17 @@ class Consensus:
             self.cluster, self.node, self._members, self._hashes, clock, on_unfit
         )
         self._loop_lag = LoopLag(clock)
-        self.inside = Inside(self.node, self._members, self._hashes, self._upkeep, self._loop_lag)
+        roles = NodeRoles(
+            self.cluster,
+            self.node,
+            self._members,
+            clock,
+            config.cluster_id,
+            identity.incarnation,
+        )
+        self.inside = Inside(
+            self.node, self._members, self._hashes, self._upkeep, self._loop_lag, roles
+        )
 
     async def start(self) -> None:
         """Recover, then take part. Raises ConfigError."""

@@ -70,7 +70,6 @@ async def run_master(config: MasterConfig) -> None:
     leader = Leader(cluster, transport, clock, rng, _control_settings(config), images.vault)
     api = Api(cluster, clock, rng, figures, read_host_facts(), consensus.inside, images)
     http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
-
     kv_servers = _kv_servers(config, consensus, clock, rng)
 
     loops = [
@@ -100,7 +99,8 @@ async def run_master(config: MasterConfig) -> None:
             _log.info("started %s", fields(member=config.member_id, cluster=config.cluster_id))
             notify.notify(os.environ, "READY=1")
             await stop.wait()
-            notify.notify(os.environ, "STOPPING=1")
+            if not unfit:  # else this process may go on, standing by
+                notify.notify(os.environ, "STOPPING=1")
         finally:
             await _end(loops)
     _log.info("stopped")

@@ -328,6 +328,9 @@ class ClusterMember(Stored, frozen=True, kw_only=True):
     removed_ns: int = 0
     """Not 0: it was removed. The object stays, for the name must not come back with another disk
     (a master that forgot its votes could vote twice)."""
+    is_to_vote: bool = False
+    """It stood by and was promoted: the leader makes it a learner, and a voter as soon as it has
+    caught up, and then takes this mark away."""
 
 
 class MemberBuild(Stored, frozen=True, kw_only=True):

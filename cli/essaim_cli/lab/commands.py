@@ -42,6 +42,9 @@ def lab() -> None:
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
 @click.option("--masters", default=3, show_default=True, help="How many run a master: 1, 3 or 5.")
 @click.option(
+    "--standbys", default=0, show_default=True, help="How many further hosts have one standing by."
+)
+@click.option(
     "--executor",
     type=click.Choice(["auto", "docker", "process"]),
     default="auto",
@@ -49,11 +52,17 @@ def lab() -> None:
     help="auto: engines where they can run, else plain processes on loopback.",
 )
 @name_option
-def up(hosts: int, masters: int, executor: Literal["docker", "process", "auto"], name: str) -> None:
+def up(
+    hosts: int,
+    masters: int,
+    standbys: int,
+    executor: Literal["docker", "process", "auto"],
+    name: str,
+) -> None:
     """Raise a lab, or complete one that is up."""
     clock = SystemClock()
     start_s = clock.monotonic_s()
-    topology = _run(_lab().up(Wanted(name, hosts, masters, executor)))
+    topology = _run(_lab().up(Wanted(name, hosts, masters, executor, standbys)))
     took_s = clock.monotonic_s() - start_s
     where = (
         f"an engine each, 10.98.{topology.subnet_number}.0/24"
@@ -202,7 +211,7 @@ def _become(host: Host, command: list[str]) -> NoReturn:
     variables["ESSAIM_LAB_HOST"] = host.name
     if "engine" in host.parts:
         variables["DOCKER_HOST"] = f"unix://{host.engine_socket}"
-    if host.is_master:
+    if "master" in host.parts:
         variables["ESSAIM_HOST"] = f"unix://{host.master_socket}"
     variables["PATH"] = f"{Path(sys.executable).parent}:{variables.get('PATH', os.defpath)}"
     if host.executor == "docker":

@@ -90,6 +90,7 @@ def master_config(topology: Topology, host: Host) -> str:
         f'raft_listen = "{host.address}:{host.raft_port}"\n'
         f"bus_servers = {_toml_strings(bus_servers(topology, host))}\n"
         f'seal_key_file = "{host.seal_key_file}"\n'
+        f"standby = true\n"
         f"{members}"
         f"\n[overlay]\n"
         f'subnet = "{OVERLAY_SUBNET}"\n'

@@ -46,6 +46,7 @@ class Wanted:
     host_count: int
     master_count: int
     executor: Literal["docker", "process", "auto"]
+    standby_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class Lab:
             wanted.name,
             host_count=wanted.host_count,
             master_count=wanted.master_count,
+            standby_count=wanted.standby_count,
             executor=executor,
             subnet_number=number,
             run_root=self._where.run,
@@ -297,13 +299,14 @@ async def _all_or_first_error(waits: Sequence[Awaitable[None]]) -> None:
 
 
 def _refuse_other_shape(standing: Topology, wanted: Wanted) -> None:
-    have = (len(standing.hosts), len(standing.masters))
-    asked = (wanted.host_count, wanted.master_count)
+    have = (len(standing.hosts), len(standing.masters), len(standing.standbys))
+    asked = (wanted.host_count, wanted.master_count, wanted.standby_count)
     if have != asked or wanted.executor not in ("auto", standing.executor):
         raise LabError(
-            f"lab {standing.name} is up with {have[0]} hosts, {have[1]} masters and the "
-            f"{standing.executor} executor: `essaim lab down --name {standing.name}` first, "
-            f"or give the new one another --name"
+            f"lab {standing.name} is up with {have[0]} hosts, {have[1]} masters, {have[2]} that "
+            f"stand by and the {standing.executor} executor: "
+            f"`essaim lab down --name {standing.name}` first, or give the new one "
+            "another --name"
         )
 
 

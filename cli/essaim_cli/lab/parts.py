@@ -79,7 +79,7 @@ def write_config(topology: Topology, host: Host, runtime: Path | None, major: in
     }
     if major is not None:
         texts["engine"] = config_files.engine_config(host, runtime, major)
-    if host.is_master:
+    if "master" in host.parts:
         (host.data_dir / "master").mkdir(parents=True, exist_ok=True)
         texts["master"] = config_files.master_config(topology, host)
         _write_seal_key(topology, host)

@@ -41,6 +41,7 @@ def write_state(topology: Topology) -> None:
         "subnet_number": topology.subnet_number,
         "host_count": len(topology.hosts),
         "master_count": len(topology.masters),
+        "standby_count": len(topology.standbys),
         "masters": [
             {"host": host.name, "socket": str(host.master_socket)} for host in topology.masters
         ],
@@ -63,6 +64,7 @@ def read_state(name: str, where: Roots) -> Topology | None:
             name,
             host_count=int(document["host_count"]),
             master_count=int(document["master_count"]),
+            standby_count=int(document.get("standby_count", 0)),
             executor=executor,
             subnet_number=int(document["subnet_number"]),
             run_root=where.run,

@@ -67,6 +67,9 @@ class Host:
     """From 1."""
     address: str
     is_master: bool
+    """One of the first masters."""
+    is_standby: bool
+    """Its master stands by until the node is promoted."""
     executor: ExecutorName
     run_dir: Path
     data_dir: Path
@@ -145,7 +148,7 @@ class Host:
         wanted: dict[PartName, bool] = {
             "bus": True,
             "engine": self.executor == "docker",
-            "master": self.is_master,
+            "master": self.is_master or self.is_standby,
             "agent": True,
         }
         return tuple(part for part in PARTS if wanted[part])
@@ -174,7 +177,12 @@ class Topology:
 
     @property
     def masters(self) -> tuple[Host, ...]:
+        """The first ones."""
         return tuple(host for host in self.hosts if host.is_master)
+
+    @property
+    def standbys(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.is_standby)
 
     @property
     def switch_namespace(self) -> str:
@@ -223,6 +231,7 @@ def plan_lab(
     subnet_number: int,
     run_root: Path,
     data_root: Path,
+    standby_count: int = 0,
 ) -> Topology:
     """Lay out a lab; LabError when the numbers make no cluster."""
     check_name(name)
@@ -234,9 +243,21 @@ def plan_lab(
         raise LabError(
             f"--masters {master_count} with --hosts {host_count}: each master needs its own host"
         )
+    if not 0 <= standby_count <= host_count - master_count:
+        raise LabError(
+            f"--standbys {standby_count}: {host_count - master_count} of the {host_count} hosts "
+            "have no master"
+        )
     hosts = tuple(
         _plan_host(
-            name, number, number <= master_count, executor, subnet_number, run_root, data_root
+            name,
+            number,
+            number <= master_count,
+            master_count < number <= master_count + standby_count,
+            executor,
+            subnet_number,
+            run_root,
+            data_root,
         )
         for number in range(1, host_count + 1)
     )
@@ -247,6 +268,7 @@ def _plan_host(
     lab: str,
     number: int,
     is_master: bool,
+    is_standby: bool,
     executor: ExecutorName,
     subnet_number: int,
     run_root: Path,
@@ -272,6 +294,7 @@ def _plan_host(
         number,
         "127.0.0.1" if on_loopback else f"10.98.{subnet_number}.{number}",
         is_master,
+        is_standby,
         executor,
         run_root / lab / f"h{number}",
         data_root / lab / f"h{number}",

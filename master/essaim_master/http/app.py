@@ -17,6 +17,7 @@ from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
 from essaim_master.http.kv_routes import KvRoutes, compacted_response
 from essaim_master.http.nodes import NodeRoutes
+from essaim_master.http.role_routes import RoleRoutes
 from essaim_master.http.service_history import ServiceHistoryRoutes
 from essaim_master.http.service_images import DistributionRoute
 from essaim_master.http.services import ServiceRoutes
@@ -108,6 +109,7 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *DistributionRoute(api).routes(),
         *essaim.routes(),
         *ClusterRoutes(api).routes(),
+        *RoleRoutes(api).routes(),
         *BackupRoute(api).routes(),
         *kv.routes(),
         *SwarmRoutes(api).routes(),

@@ -22,23 +22,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from essaim_master.http.api import Api, encoded_response, json_response, number_of, read_body
-from essaim_master.http.peer_requests import FORWARDED_HEADER, PeerAnswer, ask_master
+from essaim_master.http.api import Api, json_response, number_of, read_body
+from essaim_master.http.at_leader import at_leader
+from essaim_master.http.peer_requests import ask_master
 from essaim_master.http.raft_view import Inside, raft_object
 from essaim_master.inspection import entry_object, stored_object
-from essaim_master.raft.errors import NotLeader
 from essaim_master.state.cluster import Member
 from essaim_shared.clock import rfc3339
-from essaim_shared.errors import InvalidRequest, NoLeader, NotFound, NotSupported, Unavailable
+from essaim_shared.errors import InvalidRequest, NotFound, NotSupported, Unavailable
 from essaim_shared.ids import MemberId
 from essaim_shared.objects import ClusterMember
 from essaim_shared.undecodable import UNDECODABLE
 
 STATUS_TIMEOUT_S = 1.5
-FORWARD_TIMEOUT_S = 12.0
-"""A change of the members waits for a quorum, and for the leader before it to hand over."""
-HOPS_MAX = 2
-"""To the leader, and from one that hands over to the next."""
 LOG_ENTRIES_DEFAULT = 100
 LOG_ENTRIES_MAX = 1000
 LOG_BYTES_MAX = 4 * 1024 * 1024
@@ -214,25 +210,7 @@ class ClusterRoutes:
     async def _at_leader(
         self, request: Request, body: bytes, act: Callable[[], Awaitable[Any]]
     ) -> Response:
-        """Act if this master leads; otherwise hand the request on to who does."""
-        try:
-            return json_response(await act() or {})
-        except NotLeader as error:
-            leader = error.leader
-        hops = request.headers.get(FORWARDED_HEADER, "0")
-        hops_made = int(hops) if hops.isdigit() else HOPS_MAX
-        address = next((m.http for m in self._api.cluster.members if m.id == leader), None)
-        if address is None or hops_made >= HOPS_MAX:
-            raise NoLeader("the masters have no leader that they agree on: try again")
-        answer = await ask_master(
-            address,
-            request.method,
-            request.scope["path"],
-            hops=hops_made + 1,
-            timeout_s=FORWARD_TIMEOUT_S,
-            body=body,
-        )
-        return _passed_on(answer)
+        return await at_leader(self._api, request, request.method, request.scope["path"], body, act)
 
     async def _view_of(self, member: Member) -> tuple[MemberId, Any]:
         try:
@@ -242,10 +220,6 @@ class ClusterRoutes:
             return member.id, msgspec.json.decode(answer.body) if answer.status == 200 else None
         except (Unavailable, msgspec.DecodeError):
             return member.id, None
-
-
-def _passed_on(answer: PeerAnswer) -> Response:
-    return encoded_response(answer.body, answer.status)
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:

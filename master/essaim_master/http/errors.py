@@ -5,9 +5,11 @@ InvalidRequest              400
 ├── MethodNotAllowed        405
 ├── ImmutableName           501  Docker answers a rename so
 └── ImmutableMode           501
+EssaimError
+└── LeaderRefused           as the leader answered
 """
 
-from essaim_shared.errors import InvalidRequest
+from essaim_shared.errors import EssaimError, InvalidRequest
 
 
 class BodyTooLarge(InvalidRequest):
@@ -15,6 +17,14 @@ class BodyTooLarge(InvalidRequest):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"request body is larger than the limit of {limit_bytes} bytes")
+
+
+class LeaderRefused(EssaimError):
+    """What the leader said to the part of a request that only it can carry out."""
+
+    def __init__(self, message: str, http_status: int) -> None:
+        super().__init__(message)
+        self.http_status = http_status
 
 
 class ImmutableName(InvalidRequest):

@@ -1,6 +1,4 @@
-"""`/nodes`: list, inspect, update (labels, availability), delete."""
-
-from typing import Any
+"""`/nodes`: list, inspect, update (labels, availability, role), delete."""
 
 import msgspec
 from starlette.requests import Request
@@ -20,9 +18,10 @@ from essaim_master.http.encoded_objects import encode_list
 from essaim_master.http.filters import NODE_FILTERS, decode_filters, node_matcher
 from essaim_master.http.json_edge import decode_object, decode_spec, field_of
 from essaim_master.http.lookup import find_node
+from essaim_master.http.role_routes import change_role
 from essaim_master.state.keys import node_key, node_status_key
 from essaim_master.state.writes import Writes
-from essaim_shared.errors import Conflict, InvalidRequest, NotSupported, VersionConflict
+from essaim_shared.errors import Conflict, InvalidRequest, VersionConflict
 from essaim_shared.objects import NodeObject
 from essaim_shared.spec import NodeSpec
 
@@ -71,18 +70,30 @@ class NodeRoutes:
             raise VersionConflict
         if "" in spec.labels:
             raise InvalidRequest("the name of a node's label cannot be empty")
-        self._check_role(node, field_of(fields, "Role"))
-        changed = msgspec.structs.replace(
-            node,
-            spec=msgspec.structs.replace(spec, role=node.spec.role),
-            updated_ns=max(self._api.clock.wall_ns(), node.created_ns),
-        )
+        shown = node_role(self._api.manager_statuses().get(node.id))
+        role = spec.role if field_of(fields, "Role") else shown
+        rest = msgspec.structs.replace(spec, role=node.spec.role)
+        # A promotion that is refused has changed nothing; and the master of a demoted node may
+        # be this very one, which writes nothing any more afterwards.
+        if role == "manager" != shown:
+            await change_role(self._api, request, node.id, role)
+        if rest != node.spec or role == shown:
+            await self._write_spec(node, rest, version)
+        if role == "worker" != shown:
+            await change_role(self._api, request, node.id, role)
+        return Response(status_code=200)
+
+    async def _write_spec(self, node: NodeObject, spec: NodeSpec, version: int) -> None:
+        """Raises VersionConflict when the node is no longer at that version."""
         writes = Writes()
         writes.expect(node_key(node.id), version)
-        writes.put(changed)
+        writes.put(
+            msgspec.structs.replace(
+                node, spec=spec, updated_ns=max(self._api.clock.wall_ns(), node.created_ns)
+            )
+        )
         if not await self._api.commit(writes):
             raise VersionConflict
-        return Response(status_code=200)
 
     async def delete(self, request: Request) -> Response:
         reference = request.path_params["reference"]
@@ -109,12 +120,3 @@ class NodeRoutes:
             if await self._api.commit(writes):
                 return Response(status_code=200)
         raise Conflict(f"node {reference} is being changed by others: try again")
-
-    def _check_role(self, node: NodeObject, role: Any) -> None:
-        """Clients write back the role that they read, which follows from where masters run."""
-        shown = node_role(self._api.manager_statuses().get(node.id))
-        if role not in (None, "", shown):
-            raise NotSupported(
-                f"node {node.id} is a {shown}: masters are named in the configuration, "
-                "nodes cannot be promoted or demoted yet"
-            )

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from essaim_master.cluster_members import ClusterMembers
 from essaim_master.cluster_upkeep import ClusterUpkeep
+from essaim_master.node_roles import NodeRoles
 from essaim_master.raft.log import RaftLog
 from essaim_master.raft.status import RaftStatus
 from essaim_master.raft_metrics import RaftMetrics
@@ -46,12 +47,14 @@ class Inside:
         hashes: StateHashes,
         upkeep: ClusterUpkeep,
         loop_lag: LoopLag,
+        roles: NodeRoles,
     ) -> None:
         self.node = node
         self.members = members
         self.hashes = hashes
         self.upkeep = upkeep
         self.loop_lag = loop_lag
+        self.roles = roles
 
     @property
     def alarms(self) -> tuple[str, ...]:

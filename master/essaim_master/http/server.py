@@ -11,12 +11,12 @@ import socket
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from essaim_master.http.app import App
 from essaim_master.http.protocol import REQUEST_TIMEOUT_S, PeerProtocol
 from essaim_shared.errors import BrokenInvariant, ConfigError
 
@@ -33,12 +33,20 @@ STOP_GRACE_S = 5.0
 """For requests under way when the server stops."""
 
 
+class Application(Protocol):
+    """An ASGI application that can be told to let go of those who wait."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class HttpServer:
-    """Serves one App; started and stopped once."""
+    """Serves one Application; started and stopped once."""
 
     def __init__(
         self,
-        app: App,
+        app: Application,
         on_broken: Callable[[BrokenInvariant], None],
         socket_path: Path | None = None,
         listen: str | None = None,

@@ -394,7 +394,7 @@ class RaftCore:
         """A picture of this moment."""
         member, log = self._member, self._member.log
         progress = {
-            name: FollowerStatus(one.match, one.next, one.state, one.is_active)
+            name: FollowerStatus(one.match, one.next, one.state, one.is_recently_active)
             for name, one in member.progress.items()
         }
         if member.role is Role.LEADER:

@@ -14,7 +14,7 @@ class FollowerStatus(msgspec.Struct, frozen=True):
     """Index of the next entry to send it."""
     state: ProgressState
     is_active: bool
-    """It answered since the leader last counted its quorum."""
+    """It answered in this or the last interval of check-quorum."""
 
 
 class RaftStatus(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ role would be wrong from the first change of the members on.
 from collections.abc import Iterable, Mapping
 from typing import Literal, Protocol, TypeVar
 
+from essaim_master.standby.names import base_name
 from essaim_shared.ids import MemberId, NodeId
 from essaim_shared.objects import NodeStatus
 
@@ -30,7 +31,8 @@ def masters_beside(masters: Iterable[M], nodes: Mapping[NodeId, NodeStatus]) -> 
     """The master on each node's host: host and node share the underlay address.
 
     On one address several masters and nodes may stand (a cluster on loopback): there each master
-    goes to the node of its own name, if any.
+    goes to the node of its own name, if any; the name that its configuration gives, when it stood
+    by.
     """
     by_host: dict[str, list[M]] = {}
     for master in masters:
@@ -39,7 +41,8 @@ def masters_beside(masters: Iterable[M], nodes: Mapping[NodeId, NodeStatus]) -> 
     for node_id, status in nodes.items():
         here = by_host.get(status.description.address, [])
         if len(here) > 1:
-            here = [master for master in here if master.id == status.description.hostname]
+            name = status.description.hostname
+            here = [master for master in here if name in (master.id, base_name(master.id))]
         if here:
             found[node_id] = here[0]
     return found

@@ -86,7 +86,7 @@ async def test_a_client_may_write_back_the_role_that_it_read(world) -> None:
 @pytest.mark.parametrize(
     ("spec", "status", "sentence"),
     [
-        ({"Role": "manager", "Availability": "active"}, 501, "cannot be promoted or demoted"),
+        ({"Role": "manager", "Availability": "active"}, 501, "this master runs alone in memory"),
         ({"Availability": "asleep"}, 400, 'invalid value "asleep" of the field "Availability"'),
         ({"Availability": "active", "Labels": {"": "x"}}, 400, "label cannot be empty"),
         ({"Availability": "active", "Color": "red"}, 400, 'unknown field "Color"'),

@@ -1,0 +1,187 @@
+"""Nodes become managers and workers: what the leader does when a user changes a node's role.
+
+A node is a manager when a master runs on its host. To promote one needs an essaim-master that
+stands by there: it announced itself to the leader (`standby.announcements`), and is made a
+learner, then a voter. To demote one removes that master, which goes back to standing by if it is
+configured to, and ends otherwise.
+"""
+
+import logging
+
+from essaim_master import versions
+from essaim_master.cluster_members import ClusterMembers, MembershipNode, check_member, members_of
+from essaim_master.raft import quorum
+from essaim_master.raft.errors import NotLeader
+from essaim_master.raft.membership import RemoveMember, changed
+from essaim_master.standby.announcements import (
+    SILENCE_S,
+    Announcement,
+    Standbys,
+    Told,
+    ToldMember,
+)
+from essaim_master.state.cluster import Cluster, Member
+from essaim_master.state.manager_nodes import masters_beside
+from essaim_shared.clock import Clock
+from essaim_shared.errors import ConfigError, InvalidRequest, NotFound
+from essaim_shared.ids import MemberId, NodeId
+
+VOTE_TIMEOUT_S = 8.0
+"""So long a promotion waits for the new master to vote. A large state takes longer to send: then
+the node is a manager already, and the leader lets it vote when it has caught up."""
+POLL_S = 0.02
+
+LAST_MANAGER = "attempting to demote the last manager of the swarm"
+QUORUM_LOSS = "can't remove member from the raft: this would result in a loss of quorum"
+"""SwarmKit's sentences, manager/controlapi/node.go."""
+
+_log = logging.getLogger(__name__)
+
+
+class NodeRoles:
+    """All of it is done by the leader: NotLeader names it to the others."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: MembershipNode,
+        members: ClusterMembers,
+        clock: Clock,
+        cluster_id: str,
+        incarnation: str,
+    ) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._members = members
+        self._clock = clock
+        self._cluster_id = cluster_id
+        self._incarnation = incarnation
+        self._standbys = Standbys()
+        self._listening_since_s = clock.monotonic_s()
+        cluster.subscribe_leadership(self._on_leadership)
+
+    def hear(self, announcement: Announcement) -> Told:
+        """What a master that stands by is told. Raises NotLeader, InvalidRequest, Unavailable."""
+        self._require_leadership()
+        if announcement.cluster_id != self._cluster_id:
+            raise InvalidRequest(
+                f"{announcement.id} stands by for cluster {announcement.cluster_id!r}, "
+                f"this is cluster {self._cluster_id!r}: correct its configuration"
+            )
+        check_member(announcement.member)
+        present = self._cluster.state.members.get(announcement.id)
+        if present is None:
+            self._standbys.hear(announcement, self._clock.monotonic_s())
+            return self._told("standby")
+        self._standbys.forget(announcement.id)
+        return self._told("removed" if present.removed_ns else "member")
+
+    def standbys(self) -> tuple[Announcement, ...]:
+        """Raises NotLeader."""
+        self._require_leadership()
+        return self._standbys.present(self._clock.monotonic_s())
+
+    async def promote(self, node_id: NodeId) -> None:
+        """Make the master that stands by on the node's host a voter; nothing if one is a member.
+        Raises NotLeader, NotFound, InvalidRequest, and what a change of the members raises."""
+        self._require_leadership()
+        self._require_node(node_id)
+        if self._master_on(node_id) is not None:
+            return
+        standby = await self._standby_on(node_id)
+        try:
+            versions.check_speaks(self._cluster.state.cluster_version, standby.version)
+        except ConfigError as error:
+            raise InvalidRequest(f"master {standby.id} cannot take part: {error}") from error
+        await self._members.add_to_vote(standby.member)
+        _log.info("node %s is promoted: master %s is to vote", node_id, standby.id)
+        deadline_s = self._clock.monotonic_s() + VOTE_TIMEOUT_S
+        while standby.id not in self._node.status().configuration.voters:
+            if self._clock.monotonic_s() >= deadline_s:
+                _log.info("master %s is still learning and votes when it has caught up", standby.id)
+                return
+            self._require_leadership()
+            await self._members.advance()
+            await self._clock.sleep(POLL_S)
+
+    async def demote(self, node_id: NodeId) -> None:
+        """Remove the master on the node's host; nothing if there is none. Raises NotLeader (also
+        when that is this leader: it has handed over), NotFound, InvalidRequest, and what a change
+        of the members raises."""
+        self._require_leadership()
+        self._require_node(node_id)
+        master = self._master_on(node_id)
+        if master is None:
+            return
+        self._check_may_go(master.id)
+        await self._members.remove(master.id)
+        _log.info("node %s is demoted: master %s was removed", node_id, master.id)
+
+    def _check_may_go(self, member_id: MemberId) -> None:
+        status = self._node.status()
+        if status.configuration.voters == (member_id,):
+            raise _failed_precondition(LAST_MANAGER)
+        if member_id not in members_of(status.configuration):
+            return
+        after = changed(status.configuration, RemoveMember(member_id))
+        active = {name for name, one in status.progress.items() if one.is_active}
+        active.add(status.member_id)
+        if not quorum.has_quorum(after, active):
+            silent = ", ".join(voter for voter in after.voters if voter not in active)
+            raise _failed_precondition(
+                f"{QUORUM_LOSS}: {silent} would be needed and does not answer; start it, or "
+                "demote that one first"
+            )
+
+    async def _standby_on(self, node_id: NodeId) -> Announcement:
+        """Who stands by there. A leader that is new to it waits until all had time to announce
+        themselves."""
+        while True:
+            now_s = self._clock.monotonic_s()
+            standbys = self._standbys.present(now_s)
+            found = masters_beside(standbys, self._cluster.state.node_status).get(node_id)
+            if found is not None:
+                return found
+            if now_s - self._listening_since_s >= SILENCE_S:
+                raise _nobody_stands_by(node_id, self._host_of(node_id))
+            self._require_leadership()
+            await self._clock.sleep(POLL_S)
+
+    def _host_of(self, node_id: NodeId) -> str:
+        status = self._cluster.state.node_status.get(node_id)
+        if status is None:
+            return "its host"
+        return f"{status.description.hostname} ({status.description.address})"
+
+    def _master_on(self, node_id: NodeId) -> Member | None:
+        return masters_beside(self._cluster.members, self._cluster.state.node_status).get(node_id)
+
+    def _require_node(self, node_id: NodeId) -> None:
+        if node_id not in self._cluster.state.nodes:
+            raise NotFound(f"node {node_id} not found")
+
+    def _require_leadership(self) -> None:
+        if not self._node.is_leader:
+            raise NotLeader(self._node.leader)
+
+    def _told(self, standing: str) -> Told:
+        members = tuple(
+            ToldMember(member.id, member.raft, member.http) for member in self._cluster.members
+        )
+        return Told(standing, members, self._incarnation)
+
+    def _on_leadership(self, leads: bool, term: int) -> None:
+        if leads:
+            self._listening_since_s = self._clock.monotonic_s()
+
+
+def _nobody_stands_by(node_id: NodeId, host: str) -> InvalidRequest:
+    return _failed_precondition(
+        f"node {node_id} cannot be promoted: no essaim-master stands by on {host}; write "
+        "`standby = true` into its configuration, run `essaim-master --config FILE` there, "
+        "and promote the node again"
+    )
+
+
+def _failed_precondition(sentence: str) -> InvalidRequest:
+    return InvalidRequest(f"rpc error: code = FailedPrecondition desc = {sentence}")
