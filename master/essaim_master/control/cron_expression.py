@@ -18,8 +18,9 @@ that comes twice. Any other names times of the day, and each of them is due once
 that is skipped at the first instant after the gap, one that comes twice the first time. Times that
 fall together are due once.
 
-Zones are read from the host's files by `zoneinfo`. Only the API and the leader ask for them, and
-what they find is not applied by other masters, so these may differ.
+Zones are read by `zoneinfo`: from the host's files, and where it has none from the package tzdata.
+Only the API and the leader ask for them, and what they find is not applied by other masters, so
+these may differ.
 """
 
 import re
@@ -169,8 +170,7 @@ def zone_named(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidRequest(
-            f"time zone '{name}' is not known to this master: give a name such as Europe/Paris, "
-            "and see that the package tzdata is installed on the masters"
+            f"time zone '{name}' is not known to this master: give a name such as Europe/Paris"
         ) from None
 
 
