@@ -56,7 +56,7 @@ class Service(Stored, frozen=True, kw_only=True):
 
 class ServiceRevision(Stored, frozen=True, kw_only=True):
     """`/service_revisions/SERVICE/NUMBER`, written by the API together with the service: a spec
-    that it has or had. A mere scaling makes none."""
+    that it has or had. A mere scaling makes none; the first is written with the first change."""
 
     service_id: ServiceId
     number: int

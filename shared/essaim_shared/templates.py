@@ -151,6 +151,9 @@ class _Filler:
         """Names are not templates, only values are."""
         expanded = []
         for item in env:
+            if syntax.LEFT not in item:
+                expanded.append(item)
+                continue
             name, equals, value = item.partition("=")
             value = self.text(value, "expanding env failed: expanding env {}", item)
             expanded.append(f"{name}{equals}{value}")

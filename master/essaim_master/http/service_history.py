@@ -19,6 +19,7 @@ from essaim_master.http.docker_objects import cron_run_object, service_spec_obje
 from essaim_master.http.lookup import find_service
 from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.state.service_changes import (
+    history_of,
     promoted_service,
     service_at_revision,
     swap_credentials,
@@ -49,6 +50,7 @@ class ServiceHistoryRoutes:
     async def history(self, request: Request) -> Response:
         await self._api.read_barrier(request)
         service = find_service(self._api.state, request.path_params["reference"])
+        history = history_of(service, self._api.state.revisions_of(service.id))
         return json_response(
             [
                 {
@@ -57,7 +59,7 @@ class ServiceHistoryRoutes:
                     "Spec": service_spec_object(revision.spec),
                     "Current": revision.number == service.revision,
                 }
-                for revision in self._api.state.revisions_of(service.id).values()
+                for revision in history.values()
             ]
         )
 

@@ -35,6 +35,8 @@ from essaim_shared.spec_base import Spec, keep_essaim_fields
 REPLICAS_DEFAULT = 1
 CONCURRENT_DEFAULT = 1
 
+_EMPTY = ("", (), Probes())
+
 S = TypeVar("S", bound=Spec)
 
 
@@ -175,7 +177,9 @@ def _without_empty(spec: S) -> S:
     ours = essaim_fields(type(spec))
     for name in spec.__struct_fields__:
         value = getattr(spec, name)
-        if name in ours and (value is None or value is False or value in ("", (), Probes())):
+        if value is UNSET:
+            continue
+        if name in ours and (value is None or value is False or value in _EMPTY):
             changes[name] = UNSET
         elif isinstance(value, Spec):
             filled = _without_empty(value)

@@ -50,9 +50,10 @@ def service_at_revision(
 ) -> Service:
     """The service with the spec of an older revision, at its present scale: how many there are is
     nobody's wish to undo. Raises InvalidRequest when that revision is not kept."""
-    found = revisions.get(number)
+    history = history_of(service, revisions)
+    found = history.get(number)
     if found is None:
-        kept = ", ".join(str(one) for one in revisions) or "none"
+        kept = ", ".join(str(one) for one in history)
         raise InvalidRequest(
             f"service {service.spec.name} has no revision {number}: these are kept: {kept}"
         )
@@ -69,20 +70,28 @@ def promoted_service(service: Service, now_ns: int) -> Service:
     )
 
 
+def history_of(service: Service, revisions: Revisions) -> Revisions:
+    """The specs that the service has or had, oldest first. One that was never changed holds the
+    only one itself."""
+    if service.revision in revisions:
+        return revisions
+    return {**revisions, service.revision: _unkept_revision(service)}
+
+
 def service_writes(revisions: Revisions, before: Service | None, after: Service) -> Writes:
-    """The writes that make `after` of `before` (None: of nothing), with its history.
+    """The writes that make `after` of `before` (None: of nothing), with its history, which begins
+    with the first change: most services see none, and their spec is written once.
 
     The caller adds the compare of the service's version; revisions change only together with
     their service, so that guards them too.
     """
     writes = Writes()
     writes.put(after)
-    if before is not None and before.revision == after.revision:
+    if before is None or before.revision == after.revision:
         return writes
     kept = list(revisions)
-    if before is not None and before.revision not in revisions:
-        # Of a service that is older than this history: what it had is its first entry.
-        writes.put(_revision_of(before, before.updated_ns))
+    if before.revision not in revisions:
+        writes.put(_unkept_revision(before))
         kept.append(before.revision)
     writes.put(_revision_of(after, after.updated_ns))
     for number in sorted(kept)[: max(0, len(kept) + 1 - REVISIONS_KEPT)]:
@@ -168,6 +177,12 @@ def _without_scale(spec: ServiceSpec) -> ServiceSpec:
     if mode.replicated is not None or mode.replicated_job is not None:
         mode = ServiceMode()
     return with_defaults(msgspec.structs.replace(spec, mode=mode))
+
+
+def _unkept_revision(service: Service) -> ServiceRevision:
+    """The present spec of a service that has no history yet."""
+    is_first = service.revision == 1
+    return _revision_of(service, service.created_ns if is_first else service.updated_ns)
 
 
 def _revision_of(service: Service, created_ns: int) -> ServiceRevision:

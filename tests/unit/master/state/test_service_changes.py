@@ -7,6 +7,7 @@ import pytest
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.service_changes import (
     changed_service,
+    history_of,
     promoted_service,
     rolled_back_service,
     service_at_revision,
@@ -146,10 +147,14 @@ class History:
 
     @property
     def revisions(self):
+        return history_of(self.service, self.kept)
+
+    @property
+    def kept(self):
         return self.state.revisions_of("s")
 
     async def put(self, before, after):
-        writes = service_writes(self.revisions, before, after)
+        writes = service_writes(self.kept, before, after)
         (transaction,) = writes.transactions()
         assert (await self.cluster.commit(transaction, 1.0)).succeeded
 
@@ -159,7 +164,7 @@ class History:
 
     async def roll_back_to(self, number):
         before = self.service
-        await self.put(before, service_at_revision(before, self.revisions, number, NOW_NS))
+        await self.put(before, service_at_revision(before, self.kept, number, NOW_NS))
 
 
 @pytest.fixture
@@ -171,6 +176,17 @@ async def history():
 
 async def test_the_history_begins_with_the_service(history) -> None:
     assert [(one.number, one.spec) for one in history.revisions.values()] == [(1, spec_of())]
+
+
+async def test_the_first_spec_is_written_to_the_history_with_the_first_change(history) -> None:
+    assert not history.kept
+    await history.roll_back_to(1)
+    assert not history.kept, "to what it has: nothing has changed"
+    await history.change(image="app:2")
+    assert [(one.number, one.created_ns) for one in history.kept.values()] == [
+        (1, service_of().created_ns),
+        (2, NOW_NS),
+    ]
 
 
 async def test_a_scaling_leaves_the_history_alone(history) -> None:
