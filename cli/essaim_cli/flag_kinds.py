@@ -93,6 +93,9 @@ class Items:
     is_map: bool = False
     """The items are pairs, and stand in the spec as an object."""
     must_exist: bool = False
+    duplicate: str = ""
+    """What is said, before the identity, when one command gives two items of the same identity;
+    empty: the last one wins."""
     on: tuple[str, ...] = BOTH
 
     def options(self, command: str) -> list[Option]:

@@ -45,6 +45,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def is_table(template: str | None) -> bool:
+    """Whether a list of this `--format` has columns."""
+    return not template or template == "table" or template.startswith("table ")
+
+
 def render_list(
     rows: Sequence[Row], columns: Mapping[str, str], template: str | None, quiet: bool
 ) -> str:
@@ -55,12 +60,11 @@ def render_list(
     """
     if quiet:
         return "\n".join(row["ID"] for row in rows)
-    if template in (None, "", "table"):
+    if not template or template == "table":
         return table(list(columns.values()), [[row[name] for name in columns] for row in rows])
     if template == "json":
         return "\n".join(json.dumps(dict(row)) for row in rows)
-    assert template is not None
-    if template.startswith("table "):
+    if is_table(template):
         return _template_table(rows, columns, template.removeprefix("table "))
     return "\n".join(render_template(template, row) for row in rows)
 

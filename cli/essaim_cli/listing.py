@@ -8,7 +8,7 @@ import click
 
 from essaim_cli.client import Client, Filters
 from essaim_cli.errors import ApiError, CommandFailed, usage
-from essaim_cli.formatting import Row, render_list, render_template
+from essaim_cli.formatting import Row, is_table, render_list, render_template
 from essaim_cli.pace import utc_now
 from essaim_cli.task_view import TASK_COLUMNS, task_rows
 
@@ -70,7 +70,9 @@ def show_tasks(client: Client, of: str, ids: Sequence[str], options: ListOptions
         names = {item["ID"]: item["Spec"]["Name"] for item in client.get("/services")}
         nodes = node_names(client)
     is_whole = options["no_trunc"] or options["quiet"]
-    show_list(task_rows(tasks, names, nodes, utc_now(), is_whole), TASK_COLUMNS, options)
+    has_marks = is_table(options["template"] or options["output"])
+    rows = task_rows(tasks, names, nodes, utc_now(), is_whole, has_marks)
+    show_list(rows, TASK_COLUMNS, options)
 
 
 def show_objects(

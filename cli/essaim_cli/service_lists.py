@@ -1,12 +1,13 @@
 """The commands that show services, and the one that removes them."""
 
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from essaim_cli.client import client_of
-from essaim_cli.errors import usage
+from essaim_cli.client import Client, client_of
+from essaim_cli.errors import ApiError, usage
 from essaim_cli.formatting import natural_key
 from essaim_cli.listing import (
     each,
@@ -49,7 +50,7 @@ def list_services(context: click.Context, /, **options: Any) -> None:
 def ps(context: click.Context, /, services: tuple[str, ...], **options: Any) -> None:
     """List the tasks of one or more services."""
     client = client_of(context)
-    found, failures = each(services, lambda name: client.get(f"/services/{name}"))
+    found, failures = each(services, lambda name: _service(client, name))
     if found:
         show_tasks(client, "service", [item["ID"] for item in found], options)
     raise_failures(failures)
@@ -67,7 +68,7 @@ def inspect(
     client = client_of(context)
     if pretty and template:
         raise usage("--format is incompatible with human friendly format")
-    found, failures = each(services, lambda name: client.get(f"/services/{name}"))
+    found, failures = each(services, lambda name: _service(client, name))
     now = utc_now()
     show_objects(found, template, (lambda item: pretty_service(item, now)) if pretty else None)
     raise_failures(failures)
@@ -112,6 +113,16 @@ def remove(context: click.Context, services: tuple[str, ...]) -> None:
 
     _, failures = each(services, remove_one)
     raise_failures(failures)
+
+
+def _service(client: Client, name: str) -> Any:
+    """Raises ApiError, in docker's words where it is the client that finds nothing."""
+    try:
+        return client.get(f"/services/{name}")
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        raise ApiError(error.status, f"no such service: {name}") from error
 
 
 def _refuse_filters(options: dict[str, Any]) -> None:

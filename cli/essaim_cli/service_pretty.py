@@ -152,7 +152,7 @@ def _update_config(kind: str, config: Json | None) -> list[str]:
         *_line("Delay", _duration(config.get("Delay") or None), 1),
         *_line("On failure", config.get("FailureAction") or "pause", 1),
         *_line("Monitoring Period", _duration(config.get("Monitor") or None), 1),
-        *_line("Max failure ratio", config.get("MaxFailureRatio", 0), 1),
+        *_line("Max failure ratio", f"{config.get('MaxFailureRatio', 0):g}", 1),
         *_line(f"{kind} order", config.get("Order") or "stop-first", 1),
         *_line("Progress Deadline", _duration(config.get("ProgressDeadline")), 1),
         *_line("Steps", steps, 1),

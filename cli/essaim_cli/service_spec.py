@@ -259,7 +259,12 @@ def _change_items(
         if flag.must_exist and is_first and len(kept) == len(items):
             raise CommandFailed(f"could not find {flag.name} `{removal}` to remove it")
         items = kept
+    seen: set[str] = set()
     for item in added:
+        identity = flag.identity(item)
+        if flag.duplicate and identity in seen:
+            raise CommandFailed(f"{flag.duplicate}: {identity}")
+        seen.add(identity)
         _put(items, item, flag)
     holder[name] = dict(items) if flag.is_map else items
 

@@ -55,17 +55,19 @@ def task_rows(
     nodes: Mapping[str, str],
     now: datetime,
     no_trunc: bool,
+    has_marks: bool = True,
 ) -> list[dict[str, str]]:
     """Rows in Swarm's order: by service and slot, the newest task first, older ones marked.
 
-    `names`: service id → name; `nodes`: node id → host name; missing ones show their id.
+    `names`: service id → name; `nodes`: node id → host name; missing ones show their id. The
+    marks are for tables only (docker/cli, command/task/formatter.go).
     """
     ordered = sorted(tasks, key=lambda task: str(task["CreatedAt"]), reverse=True)
     ordered.sort(key=lambda task: (natural_key(_slot_name(task, names)), not _current(task)))
     rows, previous = [], None
     for task in ordered:
         name = _slot_name(task, names)
-        shown = HISTORY_MARK + name if name == previous else name
+        shown = HISTORY_MARK + name if has_marks and name == previous else name
         previous = name
         rows.append(_row(task, shown, nodes, now, no_trunc))
     return rows

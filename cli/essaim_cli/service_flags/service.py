@@ -135,6 +135,7 @@ RESOURCE_FLAGS: tuple[Flag, ...] = (
         parse=placement.parse_generic_resource,
         identity=placement.generic_resource_identity,
         path=f"{RESOURCES}.Reservations.GenericResources",
+        duplicate="duplicate generic resource",
         metavar="KIND=AMOUNT",
         removal_metavar="KIND",
         must_exist=True,

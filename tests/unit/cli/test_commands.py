@@ -233,7 +233,7 @@ async def test_info_and_version(master):
         (("service", "scale", "web"), 125, "SERVICE=REPLICAS"),
         (("service", "scale", "web=three"), 125, "'three'"),
         (("service", "scale", "nothing=2"), 1, "nothing"),
-        (("service", "ps", "nothing"), 1, "nothing"),
+        (("service", "ps", "nothing"), 1, "no such service: nothing"),
         (("service", "ls", "-f", "colour"), 125, "KEY=VALUE"),
         (("service", "ls", "-f", "colour=red"), 1, "colour"),
         (("service", "ls", "--format", "{{range .}}"), 125, "not understood"),
@@ -256,11 +256,15 @@ async def test_a_mistake_is_one_clear_line_and_the_right_exit_code(master, argum
     assert await master.ok("service", "ls") == before
 
 
-@pytest.mark.parametrize("kind", ["node", "service"])
-async def test_inspecting_an_unknown_object_prints_an_empty_list_as_docker_does(master, kind):
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [("node", "Error: node h9 not found\n"), ("service", "Error: no such service: h9\n")],
+)
+async def test_inspecting_an_unknown_object_prints_an_empty_list_as_docker_does(
+    master, kind, sentence
+):
     done = await master.run(kind, "inspect", "h9")
-    assert (done.code, done.out) == (1, "[]\n")
-    assert "h9" in done.err
+    assert (done.code, done.out, done.err) == (1, "[]\n", sentence)
 
 
 async def test_a_cluster_without_quorum_says_so(master):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import click
 import pytest
 
-from essaim_cli.formatting import natural_key, render_list, render_template, table
+from essaim_cli.formatting import is_table, natural_key, render_list, render_template, table
 from essaim_cli.task_view import TASK_COLUMNS, parse_time, task_rows
 
 COLUMNS = {"ID": "ID", "Name": "NAME"}
@@ -84,6 +84,15 @@ def task(task_id, slot, created, desired="running", state="running", err=""):
         "Status": status,
         "Spec": {"ContainerSpec": {"Image": "img:1@sha256:abc"}},
     }
+
+
+def test_only_tables_mark_the_history_of_a_slot():
+    tasks = [task("a", 1, 1), task("b", 1, 1, desired="shutdown", state="failed")]
+    now = datetime(2026, 11, 20, 10, 5, tzinfo=UTC)
+    rows = task_rows(tasks, {"s1": "web"}, {}, now, no_trunc=False, has_marks=False)
+    assert [row["Name"] for row in rows] == ["web.1", "web.1"]
+    assert [is_table(template) for template in (None, "table", "table {{.Name}}")] == [True] * 3
+    assert [is_table(template) for template in ("json", "{{.Name}}")] == [False] * 2
 
 
 def test_history_stands_under_the_living_task_of_its_slot():

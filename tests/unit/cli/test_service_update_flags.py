@@ -177,6 +177,8 @@ def test_the_service_around_the_container(parts, flags, path, after):
         ({}, ("--no-healthcheck", "--health-cmd", "x"),
          "--no-healthcheck conflicts with --health-* options"),
         ({}, ("--log-opt", "a=b"), "give --log-driver too"),
+        ({}, ("--mount-add", "type=tmpfs,dst=/a", "--mount-add", "source=v,dst=/a"),
+         "duplicate mount point: /a"),
         ({}, ("--generic-resource-rm", "gpu"),
          "could not find generic-resource `gpu` to remove it"),
     ],
