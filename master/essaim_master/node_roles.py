@@ -26,9 +26,11 @@ from essaim_shared.clock import Clock
 from essaim_shared.errors import ConfigError, InvalidRequest, NotFound
 from essaim_shared.ids import MemberId, NodeId
 
-VOTE_TIMEOUT_S = 8.0
+VOTE_TIMEOUT_S = 6.0
 """So long a promotion waits for the new master to vote. A large state takes longer to send: then
 the node is a manager already, and the leader lets it vote when it has caught up."""
+ANSWER_TIMEOUT_S = 2.0
+"""A new leader has heard from every voter that lives by then."""
 POLL_S = 0.02
 
 LAST_MANAGER = "attempting to demote the last manager of the swarm"
@@ -113,25 +115,33 @@ class NodeRoles:
         master = self._master_on(node_id)
         if master is None:
             return
-        self._check_may_go(master.id)
+        await self._wait_until_it_may_go(master.id)
         await self._members.remove(master.id)
         _log.info("node %s is demoted: master %s was removed", node_id, master.id)
 
-    def _check_may_go(self, member_id: MemberId) -> None:
-        status = self._node.status()
-        if status.configuration.voters == (member_id,):
-            raise _failed_precondition(LAST_MANAGER)
-        if member_id not in members_of(status.configuration):
-            return
-        after = changed(status.configuration, RemoveMember(member_id))
-        active = {name for name, one in status.progress.items() if one.is_active}
-        active.add(status.member_id)
-        if not quorum.has_quorum(after, active):
-            silent = ", ".join(voter for voter in after.voters if voter not in active)
-            raise _failed_precondition(
-                f"{QUORUM_LOSS}: {silent} would be needed and does not answer; start it, or "
-                "demote that one first"
-            )
+    async def _wait_until_it_may_go(self, member_id: MemberId) -> None:
+        """Returns when the voters that stay and answer are a quorum. Raises InvalidRequest when
+        they are not: a leader that is new to it gives them time to answer first."""
+        deadline_s = self._clock.monotonic_s() + ANSWER_TIMEOUT_S
+        while True:
+            self._require_leadership()
+            status = self._node.status()
+            if status.configuration.voters == (member_id,):
+                raise _failed_precondition(LAST_MANAGER)
+            if member_id not in members_of(status.configuration):
+                return
+            after = changed(status.configuration, RemoveMember(member_id))
+            active = {name for name, one in status.progress.items() if one.is_active}
+            active.add(status.member_id)
+            if quorum.has_quorum(after, active):
+                return
+            if self._clock.monotonic_s() >= deadline_s:
+                silent = ", ".join(voter for voter in after.voters if voter not in active)
+                raise _failed_precondition(
+                    f"{QUORUM_LOSS}: {silent} would be needed and does not answer; start it, or "
+                    "demote that one first"
+                )
+            await self._clock.sleep(POLL_S)
 
     async def _standby_on(self, node_id: NodeId) -> Announcement:
         """Who stands by there. A leader that is new to it waits until all had time to announce

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
+
 from essaim_agent.assignment_stream import AssignmentStream
 from essaim_agent.config import AgentConfig
 from essaim_master import bus_pieces, peer_frames
@@ -33,6 +35,7 @@ from essaim_master.snapshot.format import (
     SnapshotWriter,
 )
 from essaim_master.snapshot.transfer import ChunkAnswer, make_chunk
+from essaim_master.standby.announcements import Announcement, Told, ToldMember
 from essaim_shared import config, kv_protocol, messages
 from essaim_shared.errors import ConfigError, InvalidRequest, MalformedMessage
 from essaim_shared.ids import MemberId, NodeId, TaskId
@@ -281,6 +284,11 @@ def _filters(body: bytes) -> object:
 
 MALFORMED = (MalformedMessage,)
 
+_ANNOUNCEMENTS = (
+    msgspec.json.encode(Announcement("c", MEMBERS[0], "10.0.0.1:1", "10.0.0.1:2", 1, "0.1.0")),
+    msgspec.json.encode(Told("member", (ToldMember(MEMBERS[0], "a:1", "a:2"),), "life")),
+)
+
 DECODERS: dict[str, Decoder] = {
     "bus message": Decoder(_bus_message, MALFORMED, _BUS_SAMPLES),
     "orders to an agent": Decoder(_orders, MALFORMED, _BUS_SAMPLES),
@@ -321,6 +329,12 @@ DECODERS: dict[str, Decoder] = {
     "seal of a data key": Decoder(_sealed, (SealError,), (_DATA_KEY.seal(b"secret", b"here"),)),
     "seal to a node": Decoder(
         _sealed_to, (SealError,), (seal_to(_KEY_PAIR.public_text, b"secret", b"here"),)
+    ),
+    "announcement of a master": Decoder(
+        lambda data: msgspec.json.decode(data, type=Announcement), UNDECODABLE, _ANNOUNCEMENTS
+    ),
+    "what a standing-by master is told": Decoder(
+        lambda data: msgspec.json.decode(data, type=Told), UNDECODABLE, _ANNOUNCEMENTS
     ),
     "service in JSON": Decoder(_service_spec, (InvalidRequest,), (_SPEC,)),
     "filters in JSON": Decoder(_filters, (InvalidRequest,), (b'{"name":{"a":true}}',)),

@@ -25,6 +25,7 @@ from essaim_master.wal.reading import read_identity
 from essaim_master.wal.records import Identity
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
+from essaim_shared.undecodable import UNDECODABLE
 
 RECORD_FILE = "standby.json"
 LOG_DIRECTORY = "wal"
@@ -124,7 +125,7 @@ class StandbyFiles:
             return msgspec.json.decode(path.read_bytes(), type=StandbyRecord)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise ConfigError(
                 f"{path}: is damaged ({error}); if this master is no member any more, remove the "
                 "file and the wal directory beside it"

@@ -26,6 +26,7 @@ from essaim_shared import __version__, notify
 from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import Unavailable
 from essaim_shared.log import fields
+from essaim_shared.undecodable import UNDECODABLE
 
 ANNOUNCE_TARGET = "/essaim/cluster/standbys"
 ASK_TIMEOUT_S = 2.0
@@ -136,7 +137,7 @@ class StandbyMaster:
         except Unavailable as error:
             self._say(str(error))
             return None
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             self._say(f"the master at {address} answered what is no answer: {error}")
             return None
         sentence = answer.body.decode(errors="replace")[:300]

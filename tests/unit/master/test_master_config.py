@@ -38,6 +38,11 @@ def test_one_that_joins_begins_with_none(tmp_path) -> None:
     assert [member.id for member in config.first_members] == ["m1", "m2", "m3"]
 
 
+@pytest.mark.parametrize("member_id", ["m1", "m4"])
+def test_one_that_stands_by_may_be_one_of_the_first_or_not(tmp_path, member_id) -> None:
+    assert load_master_config(written(tmp_path, member_id, "standby = true")).standby
+
+
 def test_over_the_bus_elections_take_three_to_six_seconds(tmp_path) -> None:
     config = raft_config(load_master_config(written(tmp_path, "m1", 'raft_transport = "nats"')))
     config.validate()
@@ -48,6 +53,9 @@ def test_over_the_bus_elections_take_three_to_six_seconds(tmp_path) -> None:
     ("member_id", "more", "sentence"),
     [
         ("m4", "", "says `join = true`"),
+        ("m4", "", "says `standby = true`"),
+        ("m4", "standby = true\njoin = true", "choose one"),
+        ("m 4", "standby = true", "cannot name a master that stands by"),
         ("m1", "join = true", "one of the first members"),
         ("m1", 'raft_transport = "udp"', "raft_transport"),
         ("m1", "joins = true", "did you mean 'join'"),

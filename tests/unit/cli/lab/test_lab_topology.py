@@ -23,6 +23,7 @@ def a_lab(
     executor: ExecutorName = "docker",
     subnet: int = 0,
     root: Path = Path("/run/essaim-lab"),
+    standbys: int = 0,
 ) -> Topology:
     return plan_lab(
         name,
@@ -32,6 +33,7 @@ def a_lab(
         subnet_number=subnet,
         run_root=root,
         data_root=root / "data",
+        standby_count=standbys,
     )
 
 
@@ -46,6 +48,20 @@ def test_the_first_hosts_are_masters_and_the_others_only_agents() -> None:
     assert [host.name for host in lab.masters] == ["h1", "h2", "h3"]
     assert lab.host("h5").parts == ("bus", "engine", "agent")
     assert lab.host("h1").parts == ("bus", "engine", "master", "agent")
+
+
+def test_masters_that_stand_by_follow_the_first_ones() -> None:
+    lab = a_lab(hosts=5, masters=3, standbys=1)
+    assert [host.name for host in lab.masters] == ["h1", "h2", "h3"]
+    assert [host.name for host in lab.standbys] == ["h4"]
+    assert "master" in lab.host("h4").parts
+    assert "master" not in lab.host("h5").parts
+
+
+@pytest.mark.parametrize("standbys", [-1, 3])
+def test_each_that_stands_by_needs_a_host_of_its_own(standbys: int) -> None:
+    with pytest.raises(LabError, match=f"--standbys {standbys}: 2 of the 5 hosts have no master"):
+        a_lab(hosts=5, masters=3, standbys=standbys)
 
 
 def test_a_loopback_lab_has_no_engines_and_no_port_twice() -> None:

@@ -1,147 +1,19 @@
 """Three real masters on memory disks and links: what they do for the cluster beside its work."""
 
-import random
-from collections.abc import AsyncIterator
-
 import msgspec
 import pytest
+from support.masters_in_memory import CLOCK, WAIT_S
 
-from essaim_master.cluster_members import ClusterMembers, members_of
-from essaim_master.cluster_upkeep import ClusterUpkeep
+from essaim_master.cluster_members import members_of
 from essaim_master.errors import MemberRemoved
 from essaim_master.kv.commands import Put, Transaction
-from essaim_master.kv.store import KeyValueStore
-from essaim_master.memory_peer_transport import MemoryPeerNetwork
-from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.errors import MembershipRefused, NotLeader
 from essaim_master.raft.messages import Configuration
-from essaim_master.raft_driver import RaftNode
 from essaim_master.state.cluster import Member
-from essaim_master.state.cluster_state import ClusterState
-from essaim_master.state.replicated import ReplicatedCluster
-from essaim_master.state_hashes import StateHashes
 from essaim_master.versions import CLUSTER_VERSION
-from essaim_master.wal.memory_files import MemoryLogFiles
-from essaim_master.wal.records import Identity
-from essaim_shared.clock import SystemClock, wait_until
-from essaim_shared.errors import ConfigError, Conflict, InvalidRequest, NotFound
+from essaim_shared.clock import wait_until
+from essaim_shared.errors import Conflict, InvalidRequest, NotFound
 from essaim_shared.ids import MemberId
-
-SEED = 11
-WAIT_S = 10.0
-CLOCK = SystemClock()
-FIRST = tuple(Member(MemberId(f"m{n}"), f"10.0.0.{n}:7401", f"10.0.0.{n}:7400") for n in (1, 2, 3))
-
-
-class Links:
-    """Notes what the links are told; the memory network needs no addresses."""
-
-    def __init__(self) -> None:
-        self.peers: dict[str, tuple[str, int]] = {}
-
-    def set_peers(self, addresses) -> None:
-        self.peers = dict(addresses)
-
-
-class MasterInMemory:
-    def __init__(self, world: "Masters", member: Member, first: Configuration) -> None:
-        self.id = member.id
-        self.store = KeyValueStore()
-        self.state = ClusterState(self.store)
-        self.node = RaftNode(
-            RaftConfig(member.id),
-            Identity("cluster-1", member.id, first),
-            MemoryLogFiles(),
-            world.network.transport(member.id),
-            self.store,
-            CLOCK,
-            random.Random(world.rng.getrandbits(64)),
-            world.fatal_errors.append,
-            64 * 1024,
-        )
-        self.cluster = ReplicatedCluster(self.node, self.state, member.id, FIRST, CLOCK, world.rng)
-        self.links = Links()
-        self.unfit: list[ConfigError] = []
-        self.members = ClusterMembers(
-            self.cluster, self.node, self.links, FIRST, CLOCK, self.unfit.append
-        )
-        self.hashes = StateHashes(self.store, self.state)
-        self.upkeep = ClusterUpkeep(
-            self.cluster,
-            self.node,
-            self.members,
-            self.hashes,
-            CLOCK,
-            self.unfit.append,
-            world.ask,
-            hash_period_s=0.0,
-            lonely_s=0.2,
-        )
-
-    async def start(self) -> None:
-        await self.node.start()
-        self.members.start()
-        self.hashes.start()
-
-    async def stop(self) -> None:
-        self.members.stop()
-        await self.hashes.stop()
-        await self.node.stop()
-
-
-class Masters:
-    def __init__(self) -> None:
-        print(f"seed {SEED}")
-        self.rng = random.Random(SEED)
-        self.network = MemoryPeerNetwork(CLOCK, self.rng)
-        self.fatal_errors: list[BaseException] = []
-        self.all: dict[str, MasterInMemory] = {}
-
-    async def start(self, member: Member, first: Configuration) -> MasterInMemory:
-        master = self.all[member.id] = MasterInMemory(self, member, first)
-        await master.start()
-        return master
-
-    async def ask(self, address: str, target: str) -> bytes | None:
-        """One master's question to another, as its HTTP API would answer it."""
-        master = next(m for m in self.all.values() if address == f"10.0.0.{m.id[1:]}:7400")
-        if target.startswith("/essaim/cluster/hash?revision="):
-            found = master.hashes.at(int(target.rpartition("=")[2]))
-            if found is None:
-                return None
-            return msgspec.json.encode({"Revision": found.revision, "Hash": found.hash})
-        rows = [
-            {"ID": one.id, "Removed": bool(one.removed_ns)} for one in master.state.members.values()
-        ]
-        return msgspec.json.encode(rows)
-
-    async def leader(self) -> MasterInMemory:
-        def leading() -> list[MasterInMemory]:
-            return [master for master in self.all.values() if master.node.is_leader]
-
-        assert await wait_until(lambda: len(leading()) == 1, CLOCK, WAIT_S)
-        return leading()[0]
-
-    async def turns_until(self, condition, what: str) -> None:
-        """Let every master do its upkeep again and again."""
-        deadline_s = CLOCK.monotonic_s() + WAIT_S
-        while not condition():
-            assert CLOCK.monotonic_s() < deadline_s, f"did not come about: {what}"
-            for master in list(self.all.values()):
-                await master.upkeep.turn()
-            await CLOCK.sleep(0.005)
-
-
-@pytest.fixture
-async def masters() -> AsyncIterator[Masters]:
-    made = Masters()
-    for member in FIRST:
-        await made.start(member, Configuration(tuple(m.id for m in FIRST)))
-    yield made
-    for master in made.all.values():
-        await master.stop()
-    await made.network.close()
-    assert made.fatal_errors == []
 
 
 async def test_members_and_version_come_to_stand_in_the_state(masters) -> None:
