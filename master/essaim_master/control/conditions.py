@@ -8,6 +8,8 @@ from essaim_shared.objects import Task
 
 
 class NodeCondition(Enum):
+    __hash__ = object.__hash__  # as of `Kind`: it is asked for each task of a large service
+
     HOLDS = "holds"
     """Its tasks stay. (A node that is paused, or of which the leader has no fresh word.)"""
     DRAINED = "drained"

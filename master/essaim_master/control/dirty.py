@@ -30,6 +30,13 @@ NodeFit = Callable[[Task], bool]
 """Whether a task's node may keep it under the service's present template."""
 
 
+def is_replaced_anywhere(service: Service, task: Task) -> bool:
+    """Whether its template alone tells that a task of another version is replaced, whatever its
+    state, its ports and its node."""
+    wanted = service.spec.task
+    return task.spec != wanted and not _differs_in_adoptable_parts_only(task.spec, wanted)
+
+
 def verdict_on(service: Service, task: Task, *, is_running: bool, fits: NodeFit) -> Verdict:
     """What becomes of a task that is wanted. `fits` is asked only if the answer matters.
 

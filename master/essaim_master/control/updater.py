@@ -31,7 +31,7 @@ Kubernetes' Deployments, the steps with promotion are Nomad's canaries.
 from collections.abc import Sequence
 
 from essaim_master.control.conditions import LOST, condition_of
-from essaim_master.control.dirty import Verdict, verdict_on
+from essaim_master.control.dirty import Verdict, is_replaced_anywhere, verdict_on
 from essaim_master.control.effects import Effects, Template
 from essaim_master.control.index import ControlIndex, SlotName
 from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
@@ -43,6 +43,7 @@ from essaim_master.control.update_slots import ended_early as failed_early
 from essaim_master.control.update_verdict import Tally, next_status, rollback_writes
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.objects import Service, Task, UpdateStatus
+from essaim_shared.spec import TaskSpec
 from essaim_shared.task_state import TaskState
 
 ACTIVE = frozenset({"updating", "rollback_started"})
@@ -98,6 +99,7 @@ class Rollout:
         self._effects = effects
         self._policy = policy_of(service)
         self._room = NodeRoom(state, index, service)
+        self._replaced: dict[int, TaskSpec] = {}
         self._found = [
             progress_of(state, service, slot, self._policy, effects.now_ns)
             for slot in sorted(slots, key=_order)
@@ -252,6 +254,14 @@ class Rollout:
                 found.phase, found.is_counted, found.is_blocked = Phase.FAILED, True, False
 
     def _verdict(self, task: Task) -> Verdict:
+        # The tasks of one version have one template, and comparing two that are equal is quick.
+        if self._replaced.get(task.spec_version) == task.spec:
+            return Verdict.REPLACE
+        if task.spec_version != self._service.spec_version and is_replaced_anywhere(
+            self._service, task
+        ):
+            self._replaced[task.spec_version] = task.spec
+            return Verdict.REPLACE
         is_running = self._state.observed(task.id) is TaskState.RUNNING
         return verdict_on(self._service, task, is_running=is_running, fits=self._room.fits)
 

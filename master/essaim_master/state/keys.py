@@ -8,6 +8,10 @@ from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 class Kind(Enum):
     """What an object is; the value is the prefix of its key."""
 
+    # Members are themselves only: without Enum's own hash, which is that of the name and is worked
+    # out in Python, every look at the state costs half as much.
+    __hash__ = object.__hash__
+
     SERVICE = b"/services/"
     SERVICE_NAME = b"/service_names/"
     SERVICE_REVISION = b"/service_revisions/"
