@@ -8,6 +8,8 @@ from support.lab_cluster import WEB, Cluster, addresses
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
+BLIP_S = 2.0
+
 
 async def start_times(cluster: Cluster) -> dict[str, str]:
     """When each container started: unchanged as long as none is restarted or replaced."""
@@ -49,6 +51,31 @@ async def test_tasks_of_a_host_that_is_cut_off_run_elsewhere_and_the_surplus_goe
         return len(await cluster.containers("web")) == 6
 
     await cluster.until(six_containers, "the surplus is gone")
+
+
+async def test_a_cut_of_two_seconds_moves_nothing(cluster: Cluster) -> None:
+    await cluster.ok("service", "create", "--name", "web", "--replicas", "6", WEB)
+    before = await start_times(cluster)
+    victim = await a_worker(cluster)
+    at = await cluster.leader()
+    tasks = {task["ID"] for task in await cluster.running("web", at)}
+    await cluster.lab("cut", victim)
+    # Not a wait for something: this is how long the cable is out.
+    await cluster.clock.sleep(BLIP_S)
+    await cluster.lab("heal", victim)
+
+    await cluster.ok("service", "update", "-d", "--limit-pids", "99", "web", at=at)
+
+    async def all_nodes_obey() -> bool:
+        limits = [
+            await cluster.docker(host, "inspect", "-f", "{{.HostConfig.PidsLimit}}", container)
+            for container, host in (await cluster.containers("web")).items()
+        ]
+        return all(done.stdout.strip() == "99" for done in limits)
+
+    await cluster.until(all_nodes_obey, "every container has its new limit")
+    assert {task["ID"] for task in await cluster.running("web", at)} == tasks
+    assert await start_times(cluster) == before
 
 
 async def test_a_write_is_accepted_soon_after_the_leader_is_cut_off(cluster: Cluster) -> None:
