@@ -6,15 +6,14 @@ hold in the end. Our command line must not notice anything; docker's loses its c
 what it had asked for is done nevertheless.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from support.lab_cluster import WEB, Cluster, Done, docker_clients
+from support.lab_cluster import WEB, Cluster, docker_clients
 from support.lab_flows import (
+    Running,
     at_the_moment,
     containers_of,
     docker_words,
@@ -49,7 +48,7 @@ class Accident:
         at = self.witness if self.asked == "essaim-elsewhere" else self.leader
         return essaim_words(self.cluster, at, *arguments)
 
-    def ask(self, *arguments: str) -> AbstractAsyncContextManager[tuple[Any, asyncio.Task[Done]]]:
+    def ask(self, *arguments: str) -> AbstractAsyncContextManager[Running]:
         command, variables = self.words(*arguments)
         return under_way(*command, **variables)
 
@@ -57,9 +56,9 @@ class Accident:
         await at_the_moment(self.cluster, condition, what)
         await kill_master(self.cluster, self.leader)
 
-    async def heard_back(self, ended: "asyncio.Task[Done]") -> None:
+    async def heard_back(self, running: Running) -> None:
         """Our own command succeeds, whoever died; docker's may have lost its connection."""
-        done = await ended
+        done = await running.ended
         if not self.asked.startswith("docker"):
             assert done.code == 0, done.stdout + done.stderr
 
@@ -83,10 +82,10 @@ async def test_create(accident: Accident) -> None:
     async def some_run() -> bool:
         return 0 < await count_running(accident) < 20
 
-    async with accident.ask(*create) as (_, ended):
+    async with accident.ask(*create) as running:
         await accident.kill_leader_when(some_run, "some of 20 tasks run, not all")
         already = await starts_of(cluster, "web")
-        await accident.heard_back(ended)
+        await accident.heard_back(running)
     await until_settled(cluster, "web", 20)
     assert (await starts_of(cluster, "web")).items() >= already.items()
     assert len(await tasks_made(cluster, "web")) == 20, "none was made in vain"
@@ -101,10 +100,10 @@ async def test_scale(accident: Accident) -> None:
     async def some_more_run() -> bool:
         return 5 < await count_running(accident) < 30
 
-    async with accident.ask("service", "scale", "web=30") as (_, ended):
+    async with accident.ask("service", "scale", "web=30") as running:
         await accident.kill_leader_when(some_more_run, "more than 5 tasks run, but not 30")
         already = await starts_of(cluster, "web")
-        await accident.heard_back(ended)
+        await accident.heard_back(running)
     assert already.items() >= before.items()
     await until_settled(cluster, "web", 30)
     assert (await starts_of(cluster, "web")).items() >= already.items()
@@ -125,10 +124,10 @@ async def test_rolling_update(accident: Accident) -> None:
         return 0 < sum("Labels" in task["Spec"]["ContainerSpec"] for task in tasks) < 12
 
     change = ("--container-label-add", "edition=2", "--no-resolve-image")
-    async with accident.ask("service", "update", *change, "web") as (_, ended):
+    async with accident.ask("service", "update", *change, "web") as running:
         await accident.kill_leader_when(some_are_new, "some of 12 tasks are new, not all")
         already = await new_containers()
-        await accident.heard_back(ended)
+        await accident.heard_back(running)
 
     async def completed() -> bool:
         at = await cluster.leader()
@@ -157,9 +156,9 @@ async def test_drain_of_a_node(accident: Accident) -> None:
         on_others = {task["Status"]["ContainerStatus"]["ContainerID"] for task in tasks}
         return 0 < len(on_others - {one.id for one in before}) < moving
 
-    async with accident.ask("node", "update", "--availability", "drain", drained) as (_, ended):
+    async with accident.ask("node", "update", "--availability", "drain", drained) as running:
         await accident.kill_leader_when(some_have_moved, f"some of {moving} tasks have moved")
-        await accident.heard_back(ended)
+        await accident.heard_back(running)
     containers = await until_settled(cluster, "web", 18)
     assert {one.host for one in containers} == names - {drained}
     assert {one.id: one.started_at for one in containers}.items() >= stay.items()
@@ -172,7 +171,7 @@ async def test_a_master_that_dies_while_it_is_asked(cluster: Cluster) -> None:
     command, variables = essaim_words(
         cluster, leader, "service", "create", "--name", "web", "--replicas", "6", *MONITOR, WEB
     )
-    async with under_way(*command, **variables) as (_, ended):
+    async with under_way(*command, **variables) as running:
         others = [host.name for host in cluster.topology.masters if host.name != leader]
 
         async def known() -> bool:
@@ -180,7 +179,7 @@ async def test_a_master_that_dies_while_it_is_asked(cluster: Cluster) -> None:
 
         await at_the_moment(cluster, known, "another master knows the service")
         await kill_master(cluster, leader)
-        done = await ended
+        done = await running.ended
     assert done.code == 0, done.stdout + done.stderr
     await until_settled(cluster, "web", 6)
     assert len(await tasks_made(cluster, "web")) == 6

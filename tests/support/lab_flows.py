@@ -20,6 +20,7 @@ SERVICE_NAME = "com.docker.swarm.service.name"
 GLANCE_S = 0.005
 """Between two looks for a moment that passes quickly."""
 MOMENT_TIMEOUT_S = 30.0
+CHUNK_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Container:
     id: str
     host: str
     inspected: dict[str, Any]
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.inspected["State"]["Running"])
 
     @property
     def started_at(self) -> str:
@@ -47,6 +52,11 @@ class Container:
 
 async def containers_of(cluster: Cluster, service: str) -> list[Container]:
     """The containers of a service that run, on whatever engine."""
+    return [one for one in await containers_left(cluster, service) if one.is_running]
+
+
+async def containers_left(cluster: Cluster, service: str) -> list[Container]:
+    """Also those that ended by themselves, which are kept; those that were stopped are not."""
     per_host = await asyncio.gather(
         *(_containers_at(cluster, host.name, service) for host in cluster.hosts)
     )
@@ -55,12 +65,12 @@ async def containers_of(cluster: Cluster, service: str) -> list[Container]:
 
 async def _containers_at(cluster: Cluster, host: str, service: str) -> list[Container]:
     label = f"label={SERVICE_NAME}={service}"
-    ids = (await cluster.docker(host, "ps", "-q", "--no-trunc", "--filter", label)).lines
+    ids = (await cluster.docker(host, "ps", "-aq", "--no-trunc", "--filter", label)).lines
     if not ids:
         return []
     # A container that was removed in between is left out of the answer.
     inspected = json.loads((await cluster.docker(host, "inspect", *ids)).stdout)
-    return [Container(one["Id"], host, one) for one in inspected if one["State"]["Running"]]
+    return [Container(one["Id"], host, one) for one in inspected]
 
 
 async def starts_of(cluster: Cluster, service: str) -> dict[str, str]:
@@ -114,11 +124,36 @@ async def at_the_moment(
         raise AssertionError(f"it never came to this: {what}") from None
 
 
+class Running:
+    """A command that goes on while the test does something else."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self._parts = {"out": b"", "err": b""}
+        self.ended = asyncio.create_task(self._end())
+
+    @property
+    def said(self) -> str:
+        """On either stream, until now."""
+        return (self._parts["out"] + self._parts["err"]).decode(errors="replace")
+
+    async def _end(self) -> Done:
+        out, err = self.process.stdout, self.process.stderr
+        assert out is not None
+        assert err is not None
+        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            await asyncio.gather(self._collect("out", out), self._collect("err", err))
+            code = await self.process.wait()
+        return Done(code, self._parts["out"].decode(), self._parts["err"].decode())
+
+    async def _collect(self, which: str, stream: asyncio.StreamReader) -> None:
+        while part := await stream.read(CHUNK_BYTES):
+            self._parts[which] += part
+
+
 @asynccontextmanager
-async def under_way(
-    *command: str, **variables: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, "asyncio.Task[Done]"]]:
-    """A command that runs while the test goes on; the task ends with what it left behind."""
+async def under_way(*command: str, **variables: str) -> AsyncIterator[Running]:
+    """Start a command; it is ended with the block if it has not ended by itself."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -126,18 +161,13 @@ async def under_way(
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **variables},
     )
-
-    async def end() -> Done:
-        out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
-        return Done(process.returncode or 0, out.decode(), err.decode())
-
-    ended = asyncio.create_task(end())
+    running = Running(process)
     try:
-        yield process, ended
+        yield running
     finally:
         if process.returncode is None:
             process.kill()
-        await asyncio.gather(ended, return_exceptions=True)
+        await asyncio.gather(running.ended, return_exceptions=True)
 
 
 def essaim_words(cluster: Cluster, at: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
