@@ -216,12 +216,13 @@ def _fill(
     template = _template_of(index, service, run)
     number = -1
     while missing > 0:
+        number += 1
+        if number in used:
+            continue
         if effects.is_full:
             return False
-        number += 1
-        if number not in used:
-            effects.create(service, number, FRESH, None, iteration=run.number, template=template)
-            missing -= 1
+        effects.create(service, number, FRESH, None, iteration=run.number, template=template)
+        missing -= 1
     return True
 
 

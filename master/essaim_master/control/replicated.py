@@ -81,11 +81,12 @@ def _fill(
     missing = service.spec.replicas - len(taken)
     number = 0
     while missing > 0:
+        number += 1
+        if number in taken:
+            continue
         if effects.is_full:
             return False
-        number += 1
-        if number not in taken:
-            template = None if rollout is None else rollout.template_of_new_slot()
-            effects.create(service, number, FRESH, None, template=template)
-            missing -= 1
+        template = None if rollout is None else rollout.template_of_new_slot()
+        effects.create(service, number, FRESH, None, template=template)
+        missing -= 1
     return True
