@@ -4,16 +4,26 @@ errors it may raise, and samples of what it reads."""
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import msgspec
+from support.full_service import FULL_SERVICE
 
 from essaim_agent.assignment_stream import AssignmentStream
 from essaim_agent.config import AgentConfig
 from essaim_master import bus_pieces, peer_frames
 from essaim_master.config import MasterConfig
+from essaim_master.control.cron_expression import next_after, parse_expression
+from essaim_master.control.update_policy import policy_of
+from essaim_master.http import swarm
+from essaim_master.http.docker_objects import service_spec_object
 from essaim_master.http.filters import decode_filters
 from essaim_master.http.json_edge import decode_object, decode_spec
+from essaim_master.http.service_requests import (
+    created_service,
+    decode_service_spec,
+    updated_service,
+)
 from essaim_master.images import answers
 from essaim_master.images.answers import UnreadableAnswer
 from essaim_master.kv import commands
@@ -37,12 +47,27 @@ from essaim_master.snapshot.format import (
 from essaim_master.snapshot.transfer import ChunkAnswer, make_chunk
 from essaim_master.standby.announcements import Announcement, Told, ToldMember
 from essaim_shared import config, kv_protocol, messages
-from essaim_shared.errors import ConfigError, InvalidRequest, MalformedMessage
-from essaim_shared.ids import MemberId, NodeId, TaskId
-from essaim_shared.objects import NodeDescription, TaskStatus
+from essaim_shared.container_spec import ContainerSpec, Mount
+from essaim_shared.errors import (
+    ConfigError,
+    InvalidRequest,
+    MalformedMessage,
+    NotSupported,
+    TemplateError,
+)
+from essaim_shared.ids import MemberId, NodeId, ServiceId, TaskId
+from essaim_shared.objects import EnginePlugin, NodeDescription, Service, Task, TaskStatus
 from essaim_shared.sealing import DataKey, SealError, new_key_pair, open_with, seal_to
-from essaim_shared.spec import ServiceSpec
+from essaim_shared.spec import (
+    DiscreteResource,
+    GenericResource,
+    NamedResource,
+    PortConfig,
+    ServiceSpec,
+    TaskSpec,
+)
 from essaim_shared.task_state import TaskState
+from essaim_shared.templates import check_template
 from essaim_shared.undecodable import UNDECODABLE
 
 EXAMPLES = int(os.environ.get("ESSAIM_FUZZ_EXAMPLES", "120"))
@@ -79,8 +104,30 @@ _DESCRIBED = NodeDescription(
     nano_cpus=1,
     memory_bytes=1,
     engine_version="1",
+    plugins=(EnginePlugin(type="Volume", name="local"),),
+    generic_resources=(
+        GenericResource(discrete=DiscreteResource(kind="ssd", resource_value=2)),
+        GenericResource(named=NamedResource(kind="gpu", resource_value="a")),
+    ),
+    seal_key="AA==",
 )
 _NODE = NodeId("n1")
+_TASK = Task(
+    id=TaskId("t"),
+    service_id=ServiceId("s"),
+    service_name="web",
+    slot=1,
+    spec=TaskSpec(container=ContainerSpec(image="i", mounts=(Mount(target="/a"),))),
+    spec_version=1,
+    desired_state=TaskState.COMPLETE,
+    created_ns=1,
+    updated_ns=1,
+    restarts_ns=(1, 2),
+    target_node=_NODE,
+    iteration=3,
+    ports=(PortConfig(target_port=80, publish_mode="host"),),
+    generic_resources=(GenericResource(named=NamedResource(kind="gpu", resource_value="a")),),
+)
 _BUS_SAMPLES = tuple(
     messages.encode(message)
     for message in (
@@ -97,6 +144,13 @@ _BUS_SAMPLES = tuple(
             ),
         ),
         messages.Assignments(term=1, sequence=1, full=True, chunks=2, removed_tasks=(TaskId("t"),)),
+        messages.Assignments(
+            term=1,
+            sequence=2,
+            full=False,
+            tasks=(_TASK,),
+            credentials=(messages.SealedCredentials(service_id=_TASK.service_id, sealed=b"x"),),
+        ),
         messages.Refused(reason="no"),
     )
 )
@@ -218,6 +272,23 @@ _SPEC = (
     b'{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"i","Env":["A=1"]},'
     b'"Placement":{"Constraints":["node.id==x"]}},"Mode":{"Replicated":{"Replicas":3}}}'
 )
+_JOB_SPEC = (
+    b'{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"i"}},"Mode":{"ReplicatedJob":'
+    b'{"TotalCompletions":3}},"Schedule":{"Expression":"*/5 * * * *","TimeZone":"UTC"}}'
+)
+_FULL_SPEC = msgspec.json.encode(FULL_SERVICE)
+_NOW_NS = 1_800_000_000_000_000_000
+_FULL = created_service(decode_service_spec(_FULL_SPEC), ServiceId("s"), _NOW_NS)
+_SWARM_SPEC = (
+    b'{"Name":"default","Orchestration":{"TaskHistoryRetentionLimit":5},"Raft":{"ElectionTick":10},'
+    b'"CAConfig":{"ExternalCAs":[]},"Labels":{"a":"b"}}'
+)
+_TEMPLATES = (
+    b"{{.Service.Name}}-{{.Task.Slot}}",
+    b'{{if eq .Task.Slot "1"}}{{index .Service.Labels "a.b"}}{{else}}'
+    b"{{.Node.Hostname | len}}{{end}}",
+    b'{{range $k, $v := .Service.Labels}}{{- join "," $k ($v)}}{{end}}{{$a := "b"}}{{/* c */}}',
+)
 _MASTER_TOML = b"""
 cluster_id = "c"
 member_id = "h1"
@@ -276,6 +347,31 @@ def _sealed_to(sealed: bytes) -> object:
 
 def _service_spec(body: bytes) -> object:
     return decode_spec(decode_object(body, "service"), ServiceSpec, "service")
+
+
+def _created(body: bytes) -> object:
+    """From a request to what is stored of it: whatever is taken can be written and shown."""
+    spec = decode_service_spec(body)
+    service = created_service(msgspec.structs.replace(spec, name="web"), ServiceId("s"), _NOW_NS)
+    stored = msgspec.msgpack.encode(service)
+    assert msgspec.msgpack.decode(stored, type=Service) == service
+    updated_service(_FULL, spec, _NOW_NS)
+    return policy_of(service), service_spec_object(service.spec)
+
+
+def _schedule(text: bytes) -> object:
+    expression = parse_expression(text.decode("utf-8", "replace"))
+    return next_after(expression, UTC, _NOW_NS)
+
+
+def _template(text: bytes) -> object:
+    return check_template(text.decode("utf-8", "replace"))
+
+
+def _swarm(body: bytes) -> object:
+    fields = decode_object(body, "swarm spec")
+    swarm.refuse_other_changes(fields, msgspec.json.decode(_SWARM_SPEC))
+    return swarm.history_limit(fields)
 
 
 def _filters(body: bytes) -> object:
@@ -337,6 +433,12 @@ DECODERS: dict[str, Decoder] = {
         lambda data: msgspec.json.decode(data, type=Told), UNDECODABLE, _ANNOUNCEMENTS
     ),
     "service in JSON": Decoder(_service_spec, (InvalidRequest,), (_SPEC,)),
+    "service that is created": Decoder(
+        _created, (InvalidRequest, NotSupported), (_SPEC, _FULL_SPEC, _JOB_SPEC)
+    ),
+    "schedule": Decoder(_schedule, (InvalidRequest,), (b"*/5 0-6,22 1 jan-mar mon", b"@hourly")),
+    "template": Decoder(_template, (TemplateError,), _TEMPLATES),
+    "swarm in JSON": Decoder(_swarm, (InvalidRequest, NotSupported), (_SWARM_SPEC,)),
     "filters in JSON": Decoder(_filters, (InvalidRequest,), (b'{"name":{"a":true}}',)),
     "a master's settings": Decoder(
         lambda data: config.parse(data, "f", MasterConfig), (ConfigError,), (_MASTER_TOML,)

@@ -69,8 +69,8 @@ class SwarmRoutes:
         swarm = _found(swarm_object(self._api))
         if swarm["Version"]["Index"] != version:
             raise VersionConflict
-        _refuse_other_changes(fields, swarm["Spec"])
-        limit = _history_limit(fields)
+        refuse_other_changes(fields, swarm["Spec"])
+        limit = history_limit(fields)
         state = self._api.state
         if limit is not None and limit != state.settings.task_history_limit:
             writes = Writes()
@@ -96,7 +96,7 @@ def _found(swarm: dict[str, Any] | None) -> dict[str, Any]:
     return swarm
 
 
-def _history_limit(fields: Mapping[str, Any]) -> int | None:
+def history_limit(fields: Mapping[str, Any]) -> int | None:
     """What the request asks for; None when it does not. Raises InvalidRequest."""
     limit = next((value for path, value in _leaves(fields) if path == _HISTORY_LIMIT), None)
     if limit is None:
@@ -108,7 +108,7 @@ def _history_limit(fields: Mapping[str, Any]) -> int | None:
     return limit
 
 
-def _refuse_other_changes(fields: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+def refuse_other_changes(fields: Mapping[str, Any], present: Mapping[str, Any]) -> None:
     """Raises NotSupported for a value that says something else than what clients are shown."""
     for path, value in _leaves(fields):
         if path == _HISTORY_LIMIT or says_nothing(value) or value == _at(present, path):
