@@ -6,10 +6,12 @@ learner, then a voter. To demote one removes that master, which goes back to sta
 configured to, and ends otherwise.
 """
 
+import asyncio
 import logging
 
 from essaim_master import versions
-from essaim_master.cluster_members import ClusterMembers, MembershipNode, check_member, members_of
+from essaim_master.cluster_members import ClusterMembers, MembershipNode, check_member
+from essaim_master.cluster_upkeep import AskMaster, ask_over_http
 from essaim_master.raft import quorum
 from essaim_master.raft.errors import NotLeader
 from essaim_master.raft.membership import RemoveMember, changed
@@ -51,6 +53,7 @@ class NodeRoles:
         clock: Clock,
         cluster_id: str,
         incarnation: str,
+        ask: AskMaster = ask_over_http,
     ) -> None:
         self._cluster = cluster
         self._node = node
@@ -58,6 +61,7 @@ class NodeRoles:
         self._clock = clock
         self._cluster_id = cluster_id
         self._incarnation = incarnation
+        self._ask = ask
         self._standbys = Standbys()
         self._listening_since_s = clock.monotonic_s()
         cluster.subscribe_leadership(self._on_leadership)
@@ -121,18 +125,22 @@ class NodeRoles:
 
     async def _wait_until_it_may_go(self, member_id: MemberId) -> None:
         """Returns when the voters that stay and answer are a quorum. Raises InvalidRequest when
-        they are not: a leader that is new to it gives them time to answer first."""
+        they are not: a leader that is new to it gives them time to answer first.
+
+        Raft counts a voter as active for some seconds after its last answer. One that died just
+        now would be counted on, and the removal never be committed: so each is asked as well.
+        """
         deadline_s = self._clock.monotonic_s() + ANSWER_TIMEOUT_S
         while True:
             self._require_leadership()
             status = self._node.status()
             if status.configuration.voters == (member_id,):
                 raise _failed_precondition(LAST_MANAGER)
-            if member_id not in members_of(status.configuration):
+            if member_id not in status.configuration.voters:
                 return
             after = changed(status.configuration, RemoveMember(member_id))
-            active = {name for name, one in status.progress.items() if one.is_active}
-            active.add(status.member_id)
+            heard = {name for name, one in status.progress.items() if one.is_active}
+            active = {status.member_id, *await self._answering(heard & set(after.voters))}
             if quorum.has_quorum(after, active):
                 return
             if self._clock.monotonic_s() >= deadline_s:
@@ -142,6 +150,13 @@ class NodeRoles:
                     "demote that one first"
                 )
             await self._clock.sleep(POLL_S)
+
+    async def _answering(self, wanted: set[MemberId]) -> list[MemberId]:
+        """Who of them answers now."""
+        own_id = self._cluster.member_id
+        others = [one for one in self._cluster.members if one.id in wanted and one.id != own_id]
+        bodies = await asyncio.gather(*(self._ask(one.http, "/_ping") for one in others))
+        return [one.id for one, body in zip(others, bodies, strict=True) if body is not None]
 
     async def _standby_on(self, node_id: NodeId) -> Announcement:
         """Who stands by there. A leader that is new to it waits until all had time to announce

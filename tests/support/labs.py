@@ -9,17 +9,24 @@ from contextlib import contextmanager
 from support.lab_cluster import lab_command
 
 from essaim_cli.lab.state import roots
-from essaim_cli.lab.topology import Topology, plan_lab
+from essaim_cli.lab.topology import ExecutorName, Topology, plan_lab
 from essaim_cli.lab.traces import has_traces, places_of
 
 
 @contextmanager
-def raised_lab(name: str, host_count: int, master_count: int) -> Iterator[Topology]:
-    """A lab with engines; gone without a trace afterwards, unless ESSAIM_KEEP_LAB is set."""
+def raised_lab(
+    name: str,
+    host_count: int,
+    master_count: int,
+    standby_count: int = 0,
+    executor: ExecutorName = "docker",
+) -> Iterator[Topology]:
+    """A lab, with engines unless it is to have none; gone without a trace afterwards, unless
+    ESSAIM_KEEP_LAB is set."""
     where = roots()
     shape = ("--hosts", str(host_count), "--masters", str(master_count))
     raised = subprocess.run(
-        lab_command(name, "up", *shape, "--executor", "docker"),
+        lab_command(name, "up", *shape, "--standbys", str(standby_count), "--executor", executor),
         capture_output=True,
         text=True,
         check=False,
@@ -31,10 +38,11 @@ def raised_lab(name: str, host_count: int, master_count: int) -> Iterator[Topolo
             name,
             host_count=host_count,
             master_count=master_count,
-            executor="docker",
+            executor=executor,
             subnet_number=record["subnet_number"],
             run_root=where.run,
             data_root=where.data,
+            standby_count=standby_count,
         )
     finally:
         if not os.environ.get("ESSAIM_KEEP_LAB"):

@@ -61,7 +61,13 @@ class MasterInMemory:
             self.cluster, self.node, self.links, FIRST, CLOCK, self.unfit.append
         )
         self.roles = NodeRoles(
-            self.cluster, self.node, self.members, CLOCK, "cluster-1", "second-life"
+            self.cluster,
+            self.node,
+            self.members,
+            CLOCK,
+            "cluster-1",
+            "second-life",
+            world.ask,
         )
         self.hashes = StateHashes(self.store, self.state)
         self.upkeep = ClusterUpkeep(
@@ -94,6 +100,8 @@ class Masters:
         self.network = MemoryPeerNetwork(CLOCK, self.rng)
         self.fatal_errors: list[BaseException] = []
         self.all: dict[str, MasterInMemory] = {}
+        self.deaf: set[str] = set()
+        """Those that answer no questions of other masters."""
 
     async def start(self, member: Member, first: Configuration) -> MasterInMemory:
         master = self.all[member.id] = MasterInMemory(self, member, first)
@@ -104,7 +112,7 @@ class Masters:
         """One master's question to another, as its HTTP API would answer it."""
         asked = (m for m in self.all.values() if address == f"10.0.0.{m.id[1]}:7400")
         master = next(asked, None)
-        if master is None:
+        if master is None or master.id in self.deaf:
             return None
         if target.startswith("/essaim/cluster/hash?revision="):
             found = master.hashes.at(int(target.rpartition("=")[2]))

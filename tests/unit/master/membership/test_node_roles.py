@@ -160,6 +160,15 @@ async def test_a_removal_that_would_cost_the_quorum_is_refused_and_nobody_hands_
     assert set(leader.node.status().configuration.voters) == {leader.id, present.id}
 
 
+async def test_who_died_just_now_is_not_counted_on(masters) -> None:
+    leader = await led(masters)
+    dead, present = (master for master in masters.all.values() if master is not leader)
+    masters.deaf.add(dead.id)  # Raft has heard from it a moment ago.
+    with pytest.raises(InvalidRequest, match=f"{dead.id} would be needed"):
+        await leader.roles.demote(NodeId(f"node{present.id[1:]}"))
+    assert len(leader.node.status().configuration.voters) == 3
+
+
 async def test_where_nobody_stands_by_the_command_to_run_is_named(masters) -> None:
     leader = await led(masters)
     leader.roles.hear(announced(4))
