@@ -39,18 +39,17 @@ def wait_converged(client: Client, service_id: str, timeout_s: float | None, qui
     when the update or its rollback was paused. Interrupted, it says that the work goes on, and
     returns.
     """
-    _learn_masters(client)
-    started_s = now_s()
-    deadline_s = math.inf if timeout_s is None else started_s + timeout_s
-    with _display(quiet) as show:
-        try:
+    deadline_s = math.inf if timeout_s is None else now_s() + timeout_s
+    try:
+        _learn_masters(client)
+        with _display(quiet) as show:
             _Wait(client, service_id, deadline_s, show).run()
-        except KeyboardInterrupt:
-            click.echo(
-                "Operation continuing in background.\n"
-                f"Use `essaim service ps {service_id}` to check progress.",
-                err=True,
-            )
+    except KeyboardInterrupt:
+        click.echo(
+            "Operation continuing in background.\n"
+            f"Use `essaim service ps {service_id}` to check progress.",
+            err=True,
+        )
 
 
 class _Wait:

@@ -171,6 +171,36 @@ async def test_an_interrupted_wait_leaves_the_service_to_its_masters(master):
     ]
 
 
+async def test_a_wait_can_be_interrupted_before_it_has_begun_to_show_anything(master):
+    """The service is created, and then the master knows no leader: who is a member stays open."""
+    asked = asyncio.Event()
+
+    async def answer(reader, writer):
+        request = (await reader.readuntil(b"\r\n\r\n")).split()
+        is_create = request[0] == b"POST"
+        body = b'{"ID": "svc"}' if is_create else b'{"message": "no leader"}'
+        status = b"201 Created" if is_create else b"503 Service Unavailable"
+        head = b"Content-Type: application/json\r\nConnection: close\r\nContent-Length: %d"
+        writer.write(b"HTTP/1.1 " + status + b"\r\n" + head % len(body) + b"\r\n\r\n" + body)
+        writer.close()
+        if b"/essaim/cluster/members" in request:
+            asked.set()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        process = await master.start_command(
+            "--host", host, "service", "create", "--name", "web", "img"
+        )
+        await asyncio.wait_for(asked.wait(), 20)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, out) == (0, b"svc\n"), err
+    assert err.decode().splitlines() == [
+        "Operation continuing in background.",
+        "Use `essaim service ps svc` to check progress.",
+    ]
+
+
 async def test_an_update_changes_what_was_named_and_keeps_the_rest(master):
     await master.ok("service", "create", "-d", "--name", "web", "-l", "a=1", "-l", "b=2", "img")
     await master.ok(
