@@ -106,6 +106,18 @@ def _translated() -> Iterator[None]:
         raise Temporary(f"the engine does not answer: {one_line(str(error))}") from error
 
 
+def _start(client: docker.APIClient, container_id: str) -> None:
+    """A refusal is told in Swarm's words (moby, daemon/cluster/executor/container/controller.go,
+    Start)."""
+    try:
+        client.start(container_id)
+    except docker.errors.APIError as error:
+        meaning = _meaning_of(error, ExecutorError)
+        if isinstance(meaning, Temporary):
+            raise meaning from error
+        raise ExecutorError(f"starting container failed: {meaning}") from error
+
+
 class DockerExecutor:
     def __init__(
         self,
@@ -288,7 +300,7 @@ class DockerExecutor:
             container_id = _create(client, body, name)
             if namespace is not None:
                 link_namespace(self._run_dir, container_id, namespace)
-            client.start(container_id)
+            _start(client, container_id)
             return container_id
 
         try:
