@@ -12,6 +12,7 @@ from enum import Enum
 
 import msgspec
 
+from essaim_master.control.effects import Template
 from essaim_master.state.service_changes import host_ports
 from essaim_shared.objects import Service, Task
 from essaim_shared.spec import Limits, PortConfig, Reservations, Resources, TaskSpec
@@ -28,6 +29,14 @@ class Verdict(Enum):
 
 NodeFit = Callable[[Task], bool]
 """Whether a task's node may keep it under the service's present template."""
+
+
+def template_of(service: Service, task: Task) -> Template:
+    """What a task was made from, to make another one from it."""
+    asked = host_ports(service.spec)
+    # A port that is left to the scheduler stays so: the task's own is of its node.
+    ports = asked if _has_ports(task.ports, asked) else task.ports
+    return Template(task.spec, task.spec_version, ports)
 
 
 def is_replaced_anywhere(service: Service, task: Task) -> bool:

@@ -7,6 +7,7 @@ import msgspec
 
 from essaim_master.control.index import SlotName
 from essaim_master.control.restart import Replacement
+from essaim_master.state.service_changes import host_ports
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import ServiceId, TaskId, new_id
 from essaim_shared.objects import CronStatus, Service, Task, TaskStatus, UpdateStatus
@@ -20,6 +21,7 @@ class Template(msgspec.Struct, frozen=True):
 
     spec: TaskSpec
     spec_version: int
+    ports: tuple[PortConfig, ...]
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class Effects:
             failures=replacement.failures,
             restarts_ns=replacement.restarts_ns,
             iteration=iteration,
-            ports=host_ports_of(service),
+            ports=host_ports(service.spec) if template is None else template.ports,
             update_generation=update_generation,
             has_update_failed=has_update_failed,
         )
@@ -134,11 +136,3 @@ class Effects:
     def wake(self, service_id: ServiceId, at_ns: int) -> None:
         """Look at the service again at that wall time, or earlier if somebody asked for that."""
         self.wakes[service_id] = min(at_ns, self.wakes.get(service_id, at_ns))
-
-
-def host_ports_of(service: Service) -> tuple[PortConfig, ...]:
-    """The service's ports that its tasks have on their own nodes."""
-    endpoint = service.spec.endpoint
-    if endpoint is None:
-        return ()
-    return tuple(port for port in endpoint.ports if port.publish_mode == "host")

@@ -18,6 +18,7 @@ Rules (SwarmKit, manager/orchestrator/jobs)
 from collections.abc import Collection
 
 from essaim_master.control.cron import Run, advance, has_ended, runs_under_way, schedule_of
+from essaim_master.control.dirty import template_of
 from essaim_master.control.effects import Effects, Template
 from essaim_master.control.eligibility import Eligibility, Fit
 from essaim_master.control.index import ControlIndex, SlotName
@@ -233,4 +234,4 @@ def _template_of(index: ControlIndex, service: Service, run: Run) -> Template | 
     if key is None:
         return None
     task = next(t for t in index.slot_tasks(service.id, key) if t.iteration == run.number)
-    return Template(task.spec, task.spec_version)
+    return template_of(service, task)

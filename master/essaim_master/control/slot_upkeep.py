@@ -10,7 +10,8 @@ Rules
 from collections.abc import Sequence
 
 from essaim_master.control.conditions import LOST, UNREACHABLE, condition_of, has_stopped
-from essaim_master.control.effects import Effects, Template
+from essaim_master.control.dirty import template_of
+from essaim_master.control.effects import Effects
 from essaim_master.control.reaper import expired_tasks
 from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
 from essaim_master.control.slots import FRESH, Slot
@@ -89,7 +90,7 @@ def maintain_job_slot(
     else:
         replacement = _replacement_of_same(state, youngest, effects.now_ns)
         if replacement is not None:
-            template = Template(youngest.spec, youngest.spec_version)
+            template = template_of(service, youngest)
             created = effects.create(
                 service, slot.key, replacement, tasks[-1], iteration=iteration, template=template
             )

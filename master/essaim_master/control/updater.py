@@ -31,7 +31,12 @@ Kubernetes' Deployments, the steps with promotion are Nomad's canaries.
 from collections.abc import Sequence
 
 from essaim_master.control.conditions import LOST, condition_of
-from essaim_master.control.dirty import Verdict, is_replaced_anywhere, verdict_on
+from essaim_master.control.dirty import (
+    Verdict,
+    is_replaced_anywhere,
+    template_of,
+    verdict_on,
+)
 from essaim_master.control.effects import Effects, Template
 from essaim_master.control.index import ControlIndex, SlotName
 from essaim_master.control.restart import Replacement, ended_early, is_due, replacement_of
@@ -143,7 +148,7 @@ class Rollout:
             self._begun += 1
             return None
         stale = next((f.task for f in self._found if f.phase in (Phase.IDLE, Phase.RUNNING)), None)
-        return None if stale is None else Template(stale.spec, stale.spec_version)
+        return None if stale is None else template_of(self._service, stale)
 
     def has_failed(self, task: Task) -> bool:
         """Whether the one that follows this task bears that the update has failed in its slot."""
@@ -295,8 +300,7 @@ class Rollout:
                 self._busy += 1
                 self._watch_deadline()
             else:
-                task = found.task
-                self._held[found.slot.key] = Template(task.spec, task.spec_version)
+                self._held[found.slot.key] = template_of(self._service, found.task)
 
     def _watch_deadline(self) -> None:
         """A slot is begun: if nothing is ever heard of it, the deadline passes."""

@@ -9,7 +9,15 @@ import pytest
 from support.update_bench import SECOND_NS, UpdateBench
 
 from essaim_shared.objects import RegistryCredentials
-from essaim_shared.spec import Limits, Placement, Resources, RestartPolicy, UpdateConfig
+from essaim_shared.spec import (
+    EndpointSpec,
+    Limits,
+    Placement,
+    PortConfig,
+    Resources,
+    RestartPolicy,
+    UpdateConfig,
+)
 from essaim_shared.task_state import TaskState
 
 NEVER = RestartPolicy(condition="none")
@@ -667,6 +675,31 @@ def test_scaling_while_a_step_waits_keeps_the_step_s_share() -> None:
     bench.promote()
     bench.advance(60)
     assert (bench.state, of_image(bench, "good:2")) == ("completed", 20)
+
+
+@pytest.mark.parametrize("asked", [8080, 0])
+def test_a_task_of_the_old_template_keeps_the_old_ports(asked: int) -> None:
+    """Also one that is made while the update is paused; a port that was left open stays open."""
+
+    def published(number: int) -> EndpointSpec:
+        port = PortConfig(target_port=80, published_port=number, publish_mode="host")
+        return EndpointSpec(ports=(port,))
+
+    bench = UpdateBench(replicas=2, nodes=2, parallelism=1)
+    bench.change(endpoint=published(asked))
+    bench.advance(60)
+    bench.update("bad")
+    bench.change(endpoint=published(9090 if asked else 0))
+    bench.advance(60)
+    assert (bench.state, bench.images) == ("paused", ["good:1"])
+    old = bench.running[0]
+    bench.stage.end(old, 1)
+    bench.advance(60)
+    successor = bench.running[0]
+    assert successor.id != old.id
+    assert successor.spec_version == old.spec_version
+    [port] = successor.ports
+    assert port.published_port == 8080 if asked else port.published_port >= 30_000
 
 
 def test_the_failure_action_brings_the_credentials_of_the_previous_spec_back() -> None:
