@@ -133,25 +133,18 @@ class Writes:
         self._compares.append(CompareValue(name_key, service.id.encode()))
         self._delete(keys.service_key(service.id))
         self._delete(name_key)
-        self._delete(keys.update_status_key(service.id))
-        self._delete(keys.cron_status_key(service.id))
-        self._delete(keys.registry_credentials_key(service.id))
-        for number in revisions:
-            self.delete_service_revision(service.id, number)
+        self.delete_belongings(service.id, revisions)
 
     def delete_service_revision(self, service_id: ServiceId, number: int) -> None:
         self._delete(keys.service_revision_key(service_id, number))
 
     def delete_belongings(self, service_id: ServiceId, revisions: Iterable[int]) -> None:
-        """What was written of a service just after it was deleted."""
+        """What stands beside a service; some of it may be written just after it was deleted."""
         self._delete(keys.update_status_key(service_id))
         self._delete(keys.cron_status_key(service_id))
         self._delete(keys.registry_credentials_key(service_id))
         for number in revisions:
             self.delete_service_revision(service_id, number)
-
-    def delete_registry_credentials(self, service_id: ServiceId) -> None:
-        self._delete(keys.registry_credentials_key(service_id))
 
     def delete_task(self, task_id: TaskId) -> None:
         self._delete(keys.task_key(task_id))

@@ -26,11 +26,6 @@ def keys_of(ports: Iterable[PortConfig]) -> list[PortKey]:
     return [(port.protocol, port.published_port) for port in ports if port.published_port]
 
 
-def host_ports(ports: Iterable[PortConfig]) -> tuple[PortConfig, ...]:
-    """Of a service's published ports, those that its tasks take on their nodes."""
-    return tuple(port for port in ports if port.publish_mode == "host")
-
-
 def has_ports(used: set[PortKey], ports: Sequence[PortConfig]) -> bool:
     """Whether all of them are free on a node, those to be chosen included."""
     if any(key in used for key in keys_of(ports)):
