@@ -1,7 +1,9 @@
 """Each flag, by each client, down to the container on its engine (`support/flag_rows`)."""
 
 import json
+import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,42 @@ async def test_each_flag_from_the_command_line_to_the_engine(
         await driver.update(service)
     for service in services:
         await driver.until_as_asked(service, driver.rows(service.updated))
+
+
+SHORT = {"-p": "publish", "-e": "env"}
+
+ELSEWHERE = {
+    "detach quiet name image rollback no-resolve-image": "used by every test of a lab",
+    "mode max-concurrent": "test_lab_services, test_beside_swarm and http/test_docker_flags",
+    "with-registry-auth": "test_lab_images",
+    "generic-resource": "http/test_docker_flags: no node of a lab announces any",
+    "health-start-interval": "http/test_docker_flags: Debian's engine is older than it",
+    "network secret config credential-spec": "refused in words: http/test_docker_flags",
+    "help": "of the client alone",
+}
+"""Flags without a row, and where they are tried. As of create: `-add` and `-rm` count as these."""
+
+
+@pytest.mark.parametrize("command", ["create", "update"])
+@pytest.mark.parametrize("client", [client for client in CLIENTS if client != "essaim"])
+def test_no_flag_that_a_docker_client_knows_was_forgotten(client: Client, command: str) -> None:
+    shown = subprocess.run(
+        [CLIENTS[client], "service", command, "--help"], capture_output=True, text=True, check=True
+    )
+    known = set(re.findall(r"^ +(?:-\w, |    )--([a-z-]+)", shown.stdout, re.MULTILINE))
+    assert {"replicas", "limit-cpu", "update-order"} <= known, shown.stdout
+    # What has one value goes the same way in an update as in a create.
+    rows = [row for service in SERVICES for row in (*service.created, *service.updated)]
+    tried = {
+        SHORT.get(word, word.partition("=")[0].removeprefix("--"))
+        for row in rows
+        if client in row.by
+        for word in shlex.split(row.flags)
+        if word.startswith("-")
+    }
+    elsewhere = {name for names in ELSEWHERE for name in names.split()}
+    assert {
+        name
+        for name in known - tried
+        if name.removesuffix("-add").removesuffix("-rm") not in elsewhere
+    } == set()

@@ -352,7 +352,19 @@ AROUND = MatrixService(
             {"T.Placement.Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.rack"}}]},
         ),
         Asked("--replicas-max-per-node 0", {"T.Placement.MaxReplicas": 0}),
-        Asked("--publish-rm target=80,mode=host", {"EndpointSpec.Ports": None}),
+        Asked(
+            "--publish-rm target=80,mode=host --publish-add published=8082,target=81,mode=host",
+            {
+                "EndpointSpec.Ports": [
+                    {
+                        "Protocol": "tcp",
+                        "TargetPort": 81,
+                        "PublishedPort": 8082,
+                        "PublishMode": "host",
+                    }
+                ]
+            },
+        ),
         Asked("--endpoint-mode vip", {"EndpointSpec.Mode": "vip"}),
         Asked("--restart-window 5m", {"T.RestartPolicy.Window": 300 * SECOND_NS}),
         Asked(
