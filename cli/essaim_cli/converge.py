@@ -140,7 +140,9 @@ class _Wait:
         self._revision = int(self._get("/essaim/wait", **query)["Revision"])
 
     def _get(self, path: str, **query: Any) -> Any:
-        return get_patiently(self._client, path, **query)
+        # A time limit also ends the patience with masters that are away.
+        left_s = max(self._deadline_s - now_s(), RETRY_PAUSE_S)
+        return get_patiently(self._client, path, min(left_s, MASTERS_AWAY_S_MAX), **query)
 
 
 def _learn_masters(client: Client) -> None:
@@ -151,9 +153,11 @@ def _learn_masters(client: Client) -> None:
     client.add_masters(f"tcp://{one['HTTPAddr']}" for one in members if not one["Removed"])
 
 
-def get_patiently(client: Client, path: str, **query: Any) -> Any:
+def get_patiently(
+    client: Client, path: str, patience_s: float = MASTERS_AWAY_S_MAX, **query: Any
+) -> Any:
     """A read that outlasts the loss of a master and an election. Raises CommandFailed."""
-    give_up_s = now_s() + MASTERS_AWAY_S_MAX
+    give_up_s = now_s() + patience_s
     while True:
         try:
             return client.get(path, **query)

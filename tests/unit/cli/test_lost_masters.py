@@ -4,6 +4,8 @@ import pytest
 from support.scripted_master import BREAK, Refusal, ScriptedMaster
 
 from essaim_cli.__main__ import run
+from essaim_cli.converge import MASTERS_AWAY_S_MAX
+from essaim_cli.pace import now_s
 
 ID = "s" * 25
 TAKEN = Refusal(409, "name conflicts with an existing object: service web already exists")
@@ -171,6 +173,15 @@ def test_a_wait_outlasts_an_election(masters):
         {CREATE: [{"ID": ID}], **waiting(NO_LEADER, NO_LEADER, service())},
     )
     assert essaim(host, "create", "--name", "web", "img") == 0
+
+
+def test_a_time_limit_also_ends_a_wait_for_masters_that_stay_away(masters, capsys):
+    started_s = now_s()
+    script = {CREATE: [{"ID": ID}], **waiting(), f"GET /services/{ID}": [NO_LEADER]}
+    host, _ = masters(script)
+    assert essaim(host, "create", "--timeout", "1s", "--name", "web", "img") == 1
+    assert "no leader" in capsys.readouterr().err
+    assert now_s() - started_s < MASTERS_AWAY_S_MAX
 
 
 def test_a_service_that_is_removed_meanwhile_ends_the_wait(masters, capsys):
