@@ -31,6 +31,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 ROLLBACK_COMPANIONS = ("rollback", "detach", "quiet", "timeout")
 """What may stand beside `update --rollback`."""
 
+REPLICA_DIGITS_MAX = 18
+"""Fits 64 bits."""
+
 _TIMEOUT = Value(
     name="timeout",
     parse=parse_duration,
@@ -199,6 +202,6 @@ def _parse_target(target: str) -> tuple[str, int]:
     name, separator, count = target.rpartition("=")
     if not (separator and name):
         raise usage(f"invalid scale specifier {target!r}: write SERVICE=REPLICAS")
-    if not count.isascii() or not count.isdigit():
+    if not (count.isascii() and count.isdigit() and len(count) <= REPLICA_DIGITS_MAX):
         raise usage(f"invalid replicas value {count!r} for {name}: it must be a whole number >= 0")
     return name, int(count)

@@ -20,8 +20,8 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
 _SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
-DURATION_NS_MAX = 2**63 - 1
-"""Docker's wire carries durations as int64 nanoseconds."""
+INTEGER_MAX = 2**63 - 1
+"""Docker's wire carries durations as int64 nanoseconds, and sizes as int64 bytes."""
 
 
 def parse_duration(text: str) -> int:
@@ -32,7 +32,7 @@ def parse_duration(text: str) -> int:
     while match := _DURATION_PART.match(text, position):
         total += Decimal(match[1]) * _NS_PER_UNIT[match[2]]
         position = match.end()
-    if position == 0 or position != len(text) or total > DURATION_NS_MAX:
+    if position == 0 or position != len(text) or total > INTEGER_MAX:
         raise ValueError(f"invalid duration {text!r}: write for example 10s, 1m30s or 500ms")
     return int(total)
 
@@ -42,7 +42,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"invalid size {text!r}: write for example 512k, 64m or 1g")
-    return int(Decimal(match[1]) * 1024 ** _SIZE_POWERS[match[2].lower()])
+    size_bytes = Decimal(match[1]) * 1024 ** _SIZE_POWERS[match[2].lower()]
+    if size_bytes > INTEGER_MAX:
+        raise ValueError(f"invalid size {text!r}: no machine has so much")
+    return int(size_bytes)
 
 
 def parse_signed_size(text: str) -> int:
@@ -57,7 +60,8 @@ def parse_cpus(text: str) -> int:
     except InvalidOperation as error:
         raise ValueError(f"invalid number of CPUs {text!r}: write for example 0.5 or 2") from error
     nano_cpus = cpus * 1_000_000_000
-    if not cpus.is_finite() or cpus < 0 or nano_cpus != nano_cpus.to_integral_value():
+    is_amount = cpus.is_finite() and 0 <= nano_cpus <= INTEGER_MAX
+    if not is_amount or nano_cpus != nano_cpus.to_integral_value():
         raise ValueError(f"invalid number of CPUs {text!r}: write for example 0.5 or 2")
     return int(nano_cpus)
 

@@ -10,6 +10,8 @@ Json = dict[str, Any]
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 MODES = ("ingress", "host")
+PORTS_MAX = 256
+"""Of one service, as the masters have it."""
 
 _LONG = re.compile(r"\w+=\w+(,\w+=\w+)*")
 
@@ -117,4 +119,6 @@ def _range(text: str, what: str) -> list[int]:
     end = port_number(last, what) if separator else start
     if end < start:
         raise ValueError(f"invalid {what} range ({text}): it ends before it begins")
+    if end - start >= PORTS_MAX:
+        raise ValueError(f"invalid {what} range ({text}): a service has at most {PORTS_MAX} ports")
     return list(range(start, end + 1))

@@ -80,6 +80,7 @@ BAD_VALUES = [
     ("--publish", "127.0.0.1:80:80", "hostip is not supported"),
     ("--publish", "80-82:80-81", "3 ports are published for 2"),
     ("--publish", "82-80:80", "ends before it begins"),
+    ("--publish", "1-60000:1-60000", "a service has at most 256 ports"),
     ("--publish", "80/icmp", "invalid protocol value 'icmp'"),
     ("--publish", "published=80", "missing mandatory field 'target'"),
     ("--publish", "target=80,mode=lan", "must be either 'ingress' or 'host'"),

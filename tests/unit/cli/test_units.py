@@ -116,3 +116,10 @@ def test_durations_are_written_as_go_does(nanoseconds, text):
 def test_a_size_without_limit():
     assert parse_signed_size("-1") == -1
     assert parse_signed_size("1k") == 1024
+
+
+@pytest.mark.parametrize("parse", [parse_duration, parse_size, parse_cpus])
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 5000])
+def test_numbers_beyond_64_bits_are_refused(parse, number) -> None:
+    with pytest.raises(ValueError, match="invalid"):
+        parse(number)
