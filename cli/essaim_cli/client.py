@@ -129,19 +129,24 @@ class Client:
         payload = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         headers.update(more_headers or {})
-        for masters_left in reversed(range(len(self._masters))):
+        asked = 0
+        while True:
+            asked += 1
             try:
                 answer, content = self._exchange(method, target, payload, headers)
-                if masters := answer.getheader(MASTERS_HEADER):
-                    # It stands by and did nothing; who it names does.
-                    self.add_masters(f"tcp://{address}" for address in masters.split(","))
-                    self._turn_to_next()
-                    answer, content = self._exchange(method, target, payload, headers)
-                break
             except MasterUnreachable as error:
+                is_last = asked >= len(self._masters)
                 self._turn_to_next()
-                if not masters_left or (method != "GET" and isinstance(error, BrokenOff)):
+                if is_last or (method != "GET" and isinstance(error, BrokenOff)):
                     raise
+                continue
+            # One that stands by did nothing: whom it names may.
+            masters = answer.getheader(MASTERS_HEADER)
+            if masters:
+                self.add_masters(f"tcp://{address}" for address in masters.split(","))
+            if not masters or asked >= len(self._masters):
+                break
+            self._turn_to_next()
         if answer.status >= 400:
             raise ApiError(answer.status, _message(content, answer.status))
         if "json" in (answer.getheader("Content-Type") or ""):

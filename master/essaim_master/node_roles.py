@@ -63,8 +63,6 @@ class NodeRoles:
         self._incarnation = incarnation
         self._ask = ask
         self._standbys = Standbys()
-        self._listening_since_s = clock.monotonic_s()
-        cluster.subscribe_leadership(self._on_leadership)
 
     def hear(self, announcement: Announcement) -> Told:
         """What a master that stands by is told. Raises NotLeader, InvalidRequest, Unavailable."""
@@ -159,15 +157,16 @@ class NodeRoles:
         return [one.id for one, body in zip(others, bodies, strict=True) if body is not None]
 
     async def _standby_on(self, node_id: NodeId) -> Announcement:
-        """Who stands by there. A leader that is new to it waits until all had time to announce
-        themselves."""
+        """Who stands by there. Waits as long as one may be silent: this leader may be new, and a
+        master that was demoted just now needs a moment to stand by."""
+        deadline_s = self._clock.monotonic_s() + SILENCE_S
         while True:
             now_s = self._clock.monotonic_s()
             standbys = self._standbys.present(now_s)
             found = masters_beside(standbys, self._cluster.state.node_status).get(node_id)
             if found is not None:
                 return found
-            if now_s - self._listening_since_s >= SILENCE_S:
+            if now_s >= deadline_s:
                 raise _nobody_stands_by(node_id, self._host_of(node_id))
             self._require_leadership()
             await self._clock.sleep(POLL_S)
@@ -194,10 +193,6 @@ class NodeRoles:
             ToldMember(member.id, member.raft, member.http) for member in self._cluster.members
         )
         return Told(standing, members, self._incarnation)
-
-    def _on_leadership(self, leads: bool, term: int) -> None:
-        if leads:
-            self._listening_since_s = self._clock.monotonic_s()
 
 
 def _nobody_stands_by(node_id: NodeId, host: str) -> InvalidRequest:

@@ -169,10 +169,21 @@ async def test_who_died_just_now_is_not_counted_on(masters) -> None:
     assert len(leader.node.status().configuration.voters) == 3
 
 
+async def test_who_stands_by_a_moment_later_is_waited_for(masters) -> None:
+    """Its process has begun just now, or was demoted, or the leader is new."""
+    leader = await led(masters)
+    promoting = asyncio.create_task(leader.roles.promote(NodeId("node4")))
+    await CLOCK.sleep(0)
+    assert announced().id not in leader.state.members
+    leader.roles.hear(announced())
+    await masters.start(announced().member, Configuration(()))
+    await promoting
+    assert announced().id in leader.node.status().configuration.voters
+
+
 async def test_where_nobody_stands_by_the_command_to_run_is_named(masters) -> None:
     leader = await led(masters)
     leader.roles.hear(announced(4))
-    leader.roles._listening_since_s -= SILENCE_S  # it leads for longer than anybody is silent
     with pytest.raises(InvalidRequest) as refused:
         await leader.roles.promote(NodeId("node5"))
     assert "no essaim-master stands by on h5 (10.0.0.5)" in str(refused.value)
