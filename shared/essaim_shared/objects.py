@@ -310,9 +310,10 @@ class RegistryCredentials(Stored, frozen=True, kw_only=True):
 
     service_id: ServiceId
     sealed: bytes
-    """Encrypted with the masters' key; opened by the leader only to seal it to one node."""
-    previous_sealed: bytes = b""
-    """Those of the spec before, for a rollback; empty: the same."""
+    """Encrypted with the masters' key; opened by the leader only to seal it to one node. Empty:
+    the present spec has none."""
+    previous_sealed: bytes | None = None
+    """Those of the spec before, for a rollback; None: the same."""
 
 
 class ClusterMember(Stored, frozen=True, kw_only=True):

@@ -37,7 +37,9 @@ class NodeLogins:
         wanted = {
             task.service_id
             for task in tasks
-            if task.service_id in stored and task.desired_state < TaskState.SHUTDOWN
+            if (found := stored.get(task.service_id)) is not None
+            and found.sealed
+            and task.desired_state < TaskState.SHUTDOWN
         }
         status = self._state.node_status.get(node_id)
         if not wanted or status is None:

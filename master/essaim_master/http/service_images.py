@@ -7,7 +7,7 @@ is served here: docker-py, Ansible, and our own command line, which says `resolv
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import msgspec
@@ -20,7 +20,7 @@ from essaim_master.http.image_name import familiar_image
 from essaim_master.http.validation.container import is_image
 from essaim_master.images.answers import Credentials, decode_credentials, parse_credentials
 from essaim_master.images.errors import RegistryError
-from essaim_master.images.reference import is_pinned, without_digest
+from essaim_master.images.reference import is_pinned, split_reference, without_digest
 from essaim_master.state.service_changes import swap_credentials
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import InvalidRequest, NotSupported
@@ -47,6 +47,14 @@ class ImageRequest:
     """The AuthConfig; empty when there is none."""
     auth_from_previous: bool
     resolve: Resolve
+    leaves_registry: bool = False
+    """The service's credentials are not for the registry of its new image."""
+
+    def of_change(self, present: ServiceSpec, spec: ServiceSpec) -> "ImageRequest":
+        """As a change of a service from one spec to another. An image of another registry is
+        not asked for with the credentials of the one before (as Swarm does): they are a secret
+        between the user and that one."""
+        return replace(self, leaves_registry=_registry_of(present) != _registry_of(spec))
 
 
 def image_request(request: Request, is_new: bool) -> ImageRequest:
@@ -122,6 +130,8 @@ class ServiceImages:
         elif asked.auth_from_previous:
             swap_credentials(writes, stored)
             return
+        elif asked.leaves_registry:
+            changed = RegistryCredentials(service_id=service_id, sealed=b"", previous_sealed=before)
         else:
             changed = RegistryCredentials(service_id=service_id, sealed=before)
         if changed != stored:
@@ -131,7 +141,7 @@ class ServiceImages:
         """Those of the request, else those that the service has. Raises SealError."""
         plain = asked.auth
         stored = self._api.state.registry_credentials.get(service_id) if service_id else None
-        if not plain and stored is not None:
+        if not plain and stored is not None and not asked.leaves_registry:
             plain = self._images.vault.open(stored)
         return parse_credentials(plain)
 
@@ -178,6 +188,10 @@ def _asks_by_itself(request: Request, is_new: bool) -> bool:
     if match is None:
         return False
     return is_new or int(match[1] or 0) != FORGETFUL_DOCKER_CLIENT
+
+
+def _registry_of(spec: ServiceSpec) -> str:
+    return split_reference(familiar_image(spec.task.container.image)).domain
 
 
 def _with_image(spec: ServiceSpec, image: str, platforms: tuple[Platform, ...]) -> ServiceSpec:

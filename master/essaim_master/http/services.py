@@ -117,6 +117,7 @@ class ServiceRoutes:
         if spec is None:
             changed = swapped_service(service, self._api.clock.wall_ns())
         else:
+            asked = asked.of_change(service.spec, spec)
             spec, warnings = await self._images.pinned(asked, spec, service.spec, service.id)
             changed = updated_service(service, spec, self._api.clock.wall_ns())
         await self._commits.commit(

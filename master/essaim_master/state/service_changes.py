@@ -103,7 +103,7 @@ def swap_credentials(writes: Writes, stored: RegistryCredentials | None) -> None
     """With a rollback to the previous spec those that it had come back: the image of the present
     one may be another registry's. Credentials change only together with their service, so its
     compare guards them too."""
-    if stored is not None and stored.previous_sealed not in (b"", stored.sealed):
+    if stored is not None and stored.previous_sealed is not None:
         writes.put(
             msgspec.structs.replace(
                 stored, sealed=stored.previous_sealed, previous_sealed=stored.sealed

@@ -239,7 +239,7 @@ async def test_an_update_without_credentials_asks_with_those_of_the_service(
     before = world.state.registry_credentials[service.id]
     await update(world, service, "&registryAuthFrom=spec", image="r.test/web:2")
     assert registries.asked[-1][1].username == "alice"
-    assert world.state.registry_credentials[service.id] == before
+    assert world.state.registry_credentials[service.id].sealed == before.sealed
 
 
 async def test_a_rollback_takes_the_credentials_of_the_spec_before(world) -> None:
@@ -253,6 +253,17 @@ async def test_a_rollback_takes_the_credentials_of_the_spec_before(world) -> Non
     answer = await world.post(f"/essaim/services/{service.id}/rollback?version={version}", {})
     assert answer.status == 200
     assert b"first" in vault.open(world.state.registry_credentials[service.id])
+
+
+async def test_credentials_of_one_registry_are_not_shown_to_another(world, registries) -> None:
+    vault = world.api.images.vault
+    service, _ = await create(world, auth=auth_header("alice"))
+    service, _ = await update(world, service, image="elsewhere.test/web:1")
+    assert registries.asked[-1][1].username == ""
+    assert vault.open(world.state.registry_credentials[service.id]) == b""
+    # The way back is the way to the first registry.
+    await update(world, service, "&rollback=previous")
+    assert b"alice" in vault.open(world.state.registry_credentials[service.id])
 
 
 async def test_a_removed_service_leaves_no_credentials(world) -> None:
