@@ -1,12 +1,13 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test check sim mutations fuzz bench bench-etcd failover lock
+.PHONY: help up down test slow check sim mutations fuzz bench bench-etcd failover lock
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make up      install what is missing, raise a three-host lab, run a web service in it'
 	@echo 'make down    remove every trace of the lab'
 	@echo 'make test    install what the tests need and run all of them'
+	@echo 'make slow    the slow proofs that make test leaves out (about three minutes)'
 	@echo 'make check   style, types and house rules only'
 	@echo 'make sim     whole clusters of masters on virtual time, with faults (SEEDS=2000, or SEED=42)'
 	@echo 'make mutations  put known bugs into copies of the code; the simulator must find each'
@@ -28,6 +29,10 @@ down:
 test:
 	@tools/bootstrap dev
 	.venv/bin/python -m pytest
+
+slow:
+	@tools/bootstrap dev
+	.venv/bin/python -m pytest -m slow
 
 check:
 	@tools/bootstrap dev

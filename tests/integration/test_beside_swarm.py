@@ -296,7 +296,8 @@ async def test_texts_are_those_of_swarm(cluster: Cluster, sides: dict[str, Run])
         (node,) = re.findall(r"(?m)^Leader (.*)", nodes)
         answers = [await run(*words.replace("{node}", node).split()) for words in SAYINGS]
         said[side] = [
-            (one.code, hidden((one.stdout + one.stderr).replace(node, "<node>"))) for one in answers
+            (one.code, hidden(re.sub(rf"\b{node}\b", "<node>", one.stdout + one.stderr)))
+            for one in answers
         ]
         await ok(run, "service", "rm", "all")
         await until_gone(cluster)

@@ -102,6 +102,7 @@ async def member_of(cluster: Cluster, host: str) -> str:
     return next(row["ID"] for row in json.loads(done.stdout) if row["ID"].startswith(host))
 
 
+@pytest.mark.slow
 async def test_every_docker_command_promotes_and_demotes(cluster: Cluster) -> None:
     for client in docker_commands():
         await until_roles(cluster, stands(), at="h2")
@@ -154,6 +155,7 @@ async def test_the_leader_dies_in_the_middle_and_the_next_one_finishes(cluster: 
     assert again.stdout.endswith(" is already a manager.\n")
 
 
+@pytest.mark.slow
 async def test_the_new_master_dies_as_it_begins_and_takes_part_later(cluster: Cluster) -> None:
     await until_roles(cluster, stands())
     record = cluster.topology.host("h4").data_dir / "master" / "standby.json"

@@ -27,7 +27,7 @@ from support.lab_flows import (
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
-ASKED = ["essaim-elsewhere", "essaim-here", "docker"]
+ASKED = ["essaim-elsewhere", pytest.param("essaim-here", marks=pytest.mark.slow), "docker"]
 OLDEST, NEWEST = docker_clients()[0], docker_clients()[-1]
 """Of docker's clients; each has two of the flows, since it is the masters that are on trial."""
 

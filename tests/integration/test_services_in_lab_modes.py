@@ -139,6 +139,7 @@ async def test_a_job_that_fails_is_tried_as_often_as_its_policy_says(cluster: Cl
     assert "timed out with 0 out of 1 tasks completed: task: non-zero exit (1)" in waiting.stderr
 
 
+@pytest.mark.slow
 async def test_a_schedule_runs_once_a_minute_whoever_leads(cluster: Cluster) -> None:
     """The leader dies as soon as another master knows of the run: it is not begun a second time."""
     schedule = ("--mode", "cron", "--schedule", "* * * * *", "--replicas", "4")

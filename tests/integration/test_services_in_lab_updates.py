@@ -35,18 +35,28 @@ async def status_of(cluster: Cluster) -> dict[str, Any]:
     return dict((await cluster.api("/services/web")).get("UpdateStatus") or {})
 
 
+async def until_state(cluster: Cluster, state: str) -> None:
+    """A command that waits and the leader each measure the monitor period by their own clock:
+    either may be first to see it end."""
+
+    async def is_so() -> bool:
+        return bool((await status_of(cluster))["State"] == state)
+
+    await cluster.until(is_so, f"the update is {state}")
+
+
 async def test_an_update_and_its_rollback(cluster: Cluster) -> None:
     await create(cluster, "--update-parallelism", "3", "--rollback-parallelism", "0")
     await cluster.ok("service", "update", "--env-add", "EDITION=2", "web")
     assert await editions(cluster) == ["2"] * 6
-    assert (await status_of(cluster))["State"] == "completed"
+    await until_state(cluster, "completed")
     await cluster.ok("service", "update", "--env-add", "EDITION=3", "--replicas", "4", "web")
     assert await editions(cluster) == ["3"] * 4
 
     done = await cluster.ok("service", "rollback", "web")
     assert "rollback: manually requested rollback" in done.stderr
     assert await editions(cluster) == ["2"] * 6
-    assert (await status_of(cluster))["State"] == "rollback_completed"
+    await until_state(cluster, "rollback_completed")
     # Back to what was rolled back: as in Swarm, the one before is the other one.
     await cluster.ok("service", "rollback", "web")
     assert await editions(cluster) == ["3"] * 4
@@ -60,7 +70,7 @@ async def test_a_bad_image_is_rolled_back_by_itself(cluster: Cluster) -> None:
     done = await cluster.essaim("service", "update", *bad, "web")
     assert "rollback: update rolled back due to failure" in done.stderr
     containers = await until_settled(cluster, "web", 6)
-    assert (await status_of(cluster))["State"] == "rollback_completed"
+    await until_state(cluster, "rollback_completed")
     errors = [task["Status"].get("Err", "") for task in await tasks_made(cluster, "web")]
     assert any("No such image: no/such-image:1" in error for error in errors)
     assert {one.inspected["Config"]["Image"] for one in containers} == {WEB}
@@ -93,7 +103,7 @@ async def test_an_update_in_steps_waits_to_be_promoted(cluster: Cluster) -> None
     assert await editions(cluster) == ["1"] * 3 + ["2"] * 3
     await cluster.ok("service", "promote", "web")
     assert await editions(cluster) == ["2"] * 6
-    assert (await status_of(cluster))["State"] == "completed"
+    await until_state(cluster, "completed")
     assert first <= (await starts_of(cluster, "web")).keys(), "what was new stayed"
     refused = await cluster.essaim("service", "promote", "web")
     assert refused.code == 1
@@ -110,7 +120,7 @@ async def test_other_limits_reach_running_containers(cluster: Cluster) -> None:
     assert len(await tasks_made(cluster, "web")) == 6
     assert {memory_limit_of(one) for one in containers} == {96 * MIB}
     assert {one.inspected["HostConfig"]["NanoCpus"] for one in containers} == {250_000_000}
-    assert (await status_of(cluster))["State"] == "completed"
+    await until_state(cluster, "completed")
     # Its own revision, which can be gone back to in the same way.
     await cluster.ok("service", "rollback", "web")
     assert await starts_of(cluster, "web") == before
