@@ -12,7 +12,6 @@ after every command that a second look at everything finds nothing to do.
 """
 
 import asyncio
-import os
 import shlex
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from support.control_stage import Stage
+from support.text_scripts import check_script, played
 
 from essaim_cli.main import cli
 from essaim_master.control.planner import SLICE_EFFECTS_MAX
@@ -250,30 +250,13 @@ def replay(text: str, elects_always: bool = False, slice_limit: int = SLICE_EFFE
     is a new leader before every single slice of work."""
     stage = Stage(slice_limit=slice_limit)
     stage.elects_always = elects_always
-    lines: list[str] = []
-    is_output = False
     with served(stage) as url:
-        script = Script(stage, url)
-        for line in text.splitlines():
-            if line.startswith("$ "):
-                lines += [line, *script.run(line[2:])]
-                is_output = True
-            elif not line or line.startswith("#"):
-                is_output = False
-                lines.append(line)
-            elif not is_output:
-                raise AssertionError(f"neither a command, nor its output, nor a comment: {line}")
-    return "\n".join(lines) + "\n"
+        return played(text, Script(stage, url).run)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script(path: Path) -> None:
-    expected = path.read_text(encoding="utf-8")
-    actual = replay(expected)
-    if os.environ.get("ESSAIM_REWRITE") == "1":
-        path.write_text(actual, encoding="utf-8")
-        return
-    assert actual == expected
+    check_script(path, replay)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -8,11 +8,11 @@ A line `$ command` is followed by its expected output; `ESSAIM_REWRITE=1` writes
     $ vote 1 2 3 : 1=yes 2=no         how an election stands
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.text_scripts import check_script, played
 
 from essaim_master.raft import configurations, membership, quorum
 from essaim_master.raft.errors import MembershipRefused
@@ -86,23 +86,12 @@ class Script:
 
 def replay(text: str) -> str:
     script = Script()
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            lines += [line, script.run(line[2:])]
-        elif not line or line.startswith("#"):
-            lines.append(line)
-    return "\n".join(lines) + "\n"
+    return played(text, lambda command: [script.run(command)])
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script(path: Path) -> None:
-    expected = path.read_text(encoding="utf-8")
-    actual = replay(expected)
-    if os.environ.get("ESSAIM_REWRITE") == "1":
-        path.write_text(actual, encoding="utf-8")
-        return
-    assert actual == expected
+    check_script(path, replay)
 
 
 def test_a_wrong_expectation_is_noticed() -> None:

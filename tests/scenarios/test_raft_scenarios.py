@@ -9,13 +9,13 @@ who is first. Syncs succeed at once, unless the member was added with `slow-disk
 `sync` completes them one by one, and `restart` forgets the rest.
 """
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.raft_disks import Machine
+from support.text_scripts import check_script, played
 
 from essaim_master.raft import configurations, membership
 from essaim_master.raft.config import RaftConfig
@@ -440,28 +440,12 @@ def describe(message: Message) -> str:
 def replay(text: str) -> str:
     """The script with the output that came, in place of the one it held."""
     script = Script()
-    lines: list[str] = []
-    is_output = False
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            lines += [line, *script.run(line[2:])]
-            is_output = True
-        elif not line or line.startswith("#"):
-            is_output = False
-            lines.append(line)
-        elif not is_output:
-            raise AssertionError(f"neither a command, nor its output, nor a comment: {line}")
-    return "\n".join(lines) + "\n"
+    return played(text, script.run)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script(path: Path) -> None:
-    expected = path.read_text(encoding="utf-8")
-    actual = replay(expected)
-    if os.environ.get("ESSAIM_REWRITE") == "1":
-        path.write_text(actual, encoding="utf-8")
-        return
-    assert actual == expected
+    check_script(path, replay)
 
 
 def test_a_wrong_expectation_is_noticed() -> None:
