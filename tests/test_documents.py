@@ -9,7 +9,7 @@ import click
 import pytest
 
 from essaim_cli.main import cli
-from essaim_cli.service_flags import FLAGS
+from essaim_cli.service_flags.table import FLAGS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -16,7 +16,7 @@ from essaim_cli.listing import (
     raise_failures,
 )
 from essaim_cli.registry_auth import registry_headers
-from essaim_cli.service_flags import FLAGS
+from essaim_cli.service_flags.table import FLAGS
 from essaim_cli.service_requests import (
     create_service,
     post_versioned,

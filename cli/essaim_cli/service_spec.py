@@ -16,8 +16,8 @@ from essaim_cli.flag_kinds import parameter as parameter_of
 from essaim_cli.grammar.containers import change_capabilities
 from essaim_cli.grammar.environment import merge_environment
 from essaim_cli.grammar.fields import key_value
-from essaim_cli.service_flags import FLAGS
 from essaim_cli.service_flags.paths import CONTAINER, HEALTH
+from essaim_cli.service_flags.table import FLAGS
 
 Spec = dict[str, Any]
 

@@ -5,9 +5,9 @@ import math
 import msgspec
 from msgspec import UnsetType
 
+from essaim_master.state.spec_defaults import DEFAULT_UPDATE
 from essaim_shared.limits import (
     UPDATE_MONITOR_DEFAULT_NS,
-    UPDATE_PARALLELISM_DEFAULT,
     UPDATE_PROGRESS_DEADLINE_DEFAULT_NS,
 )
 from essaim_shared.objects import Service
@@ -15,9 +15,6 @@ from essaim_shared.spec import UpdateConfig
 
 ALL_SLOTS = 100
 """Percent: where every update ends, whether its steps say so or not."""
-
-DEFAULT_CONFIG = UpdateConfig(parallelism=UPDATE_PARALLELISM_DEFAULT)
-"""Without any (swarmkit api/defaults/service.go)."""
 
 
 class UpdatePolicy(msgspec.Struct, frozen=True):
@@ -48,7 +45,7 @@ def policy_of(service: Service) -> UpdatePolicy:
     spec = service.spec
     config = spec.rollback_config if service.is_rollback else spec.update_config
     if config is None:
-        config = DEFAULT_CONFIG
+        config = DEFAULT_UPDATE
     action = config.failure_action or "pause"
     deadline_ns = config.progress_deadline
     if deadline_ns is None or isinstance(deadline_ns, UnsetType):

@@ -228,7 +228,7 @@ def test_flags_that_contradict_each_other_change_nothing(silent_master, capsys, 
 
 def test_every_flag_with_a_grammar_of_its_own_is_tried_with_something_bad():
     from essaim_cli.flag_kinds import Items, Value
-    from essaim_cli.service_flags import FLAGS
+    from essaim_cli.service_flags.table import FLAGS
 
     tried = {flag.removeprefix("--") for flag, _, _ in BAD_VALUES}
     anything_goes = {"dns-option", "dns-search", "security-opt"}

@@ -4,7 +4,7 @@ import pytest
 
 from essaim_cli.flag_kinds import CREATE, Items, Refused, Switch, Value
 from essaim_cli.service_changes import create, update
-from essaim_cli.service_flags import FLAGS
+from essaim_cli.service_flags.table import FLAGS
 from essaim_cli.service_spec import created_spec
 
 SECOND = 1_000_000_000
