@@ -29,10 +29,12 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "rich": ("cli/essaim_cli/",),
     "click": ("cli/essaim_cli/",),
     "cryptography": ("shared/essaim_shared/sealing",),
+    "dnslib": ("agent/essaim_agent/dns/",),
+    "yaml": ("cli/essaim_cli/compose/",),
 }
 """Which files may import an outside library: everybody else sees a type of ours."""
 
-CODECS = {"msgpack"}
+CODECS = {"msgpack", "dnslib", "yaml"}
 """Libraries that turn values into values: a pure module may be their importer."""
 
 CLOCK_FILES = ("shared/essaim_shared/clock.py", "cli/essaim_cli/pace.py")

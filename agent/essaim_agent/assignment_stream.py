@@ -107,5 +107,10 @@ class AssignmentStream:
             networks=tuple(item for part in parts for item in part.networks),
             removed_endpoints=tuple(item for part in parts for item in part.removed_endpoints),
             endpoints=tuple(item for part in parts for item in part.endpoints),
+            removed_services=tuple(item for part in parts for item in part.removed_services),
+            services=tuple(item for part in parts for item in part.services),
+            removed_nodes=tuple(item for part in parts for item in part.removed_nodes),
+            nodes=tuple(item for part in parts for item in part.nodes),
+            wants_applied=any(part.wants_applied for part in parts),
             credentials=tuple(item for part in parts for item in part.credentials),
         )

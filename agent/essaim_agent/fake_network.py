@@ -7,7 +7,7 @@ stays in the fabric when its `FakeNetworks` is closed, as the kernel keeps it wh
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from essaim_agent.network import InterfaceCounters, NetworkError
+from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
 from essaim_agent.overlay.host_ports import PortKey, PublishedTask, holder_of, published_tasks
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import namespace_name
@@ -139,9 +139,8 @@ class FakeNetworks:
         kernel = self._started()
         kernel.published = published_tasks(tasks)
 
-    async def want(
-        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
-    ) -> None:
+    async def want(self, picture: NetworkPicture) -> None:
+        networks, endpoints = picture.networks, picture.endpoints
         kernel = self._started()
         if self.tables_refusal:
             raise NetworkError(self.tables_refusal)

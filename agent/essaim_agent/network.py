@@ -1,4 +1,5 @@
-"""What the agent asks of the overlay: a network namespace per task, wanted tables kept true.
+"""What the agent asks of the overlay: a network namespace per task, wanted tables kept true,
+names answered, connections led to those who serve.
 
 `overlay` implements it with netlink; `fake_network` in memory. Both pass the same contract tests.
 """
@@ -10,7 +11,7 @@ import msgspec
 
 from essaim_shared.errors import EssaimError
 from essaim_shared.ids import NetworkId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import PortConfig
 
@@ -28,6 +29,20 @@ class InterfaceCounters(msgspec.Struct, frozen=True, gc=False):
     transmit_packets: int
 
 
+class NetworkPicture(msgspec.Struct, frozen=True):
+    """All that is wanted of this node's networks at one moment; each change makes another one."""
+
+    networks: Mapping[NetworkId, NodeNetwork] = {}
+    endpoints: frozenset[Endpoint] = frozenset()
+    """As the masters told them, but for the `state` of this node's own tasks: that is what the
+    node itself knows, which is never older."""
+    services: frozenset[ServiceEntry] = frozenset()
+    nodes: frozenset[str] = frozenset()
+    """Underlay addresses of the cluster's nodes."""
+    tasks: Mapping[TaskId, tuple[Attachment, ...]] = {}
+    """Tasks of this node: which names a task may ask for follows from its networks."""
+
+
 class TaskNetworks(Protocol):
     async def start(self) -> None:
         """Take over what an earlier run of the agent left; begin watching the kernel's tables."""
@@ -38,13 +53,11 @@ class TaskNetworks(Protocol):
         that lead to any other are closed. Raises NetworkError."""
         ...
 
-    async def want(
-        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
-    ) -> None:
-        """Set the wanted tables: the networks of this node, and where remote addresses are found.
+    async def want(self, picture: NetworkPicture) -> None:
+        """Set what is wanted.
 
-        Returns once the kernel agrees. Repeating it is free; what is no longer wanted goes away,
-        a network's bridge with its last task. Raises NetworkError.
+        Returns once the kernel agrees, the name server too. Repeating it is free; what is no
+        longer wanted goes away, a network's bridge with its last task. Raises NetworkError.
         """
         ...
 

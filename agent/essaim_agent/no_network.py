@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from essaim_agent.network import InterfaceCounters
-from essaim_shared.ids import NetworkId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_agent.network import InterfaceCounters, NetworkPicture
+from essaim_shared.ids import TaskId
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import PortConfig
 
@@ -18,9 +17,7 @@ class NoNetworks:
     async def adopt_ports(self, tasks: Iterable[Task]) -> None:
         return
 
-    async def want(
-        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
-    ) -> None:
+    async def want(self, picture: NetworkPicture) -> None:
         return
 
     async def attach(

@@ -26,7 +26,7 @@ from essaim_agent.executor import (
     Temporary,
 )
 from essaim_agent.journal import Journal, Journaled
-from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.network import NetworkError, NetworkPicture, TaskNetworks
 from essaim_agent.probes.driver import ProbeSlots
 from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.reporter import Reporter
@@ -253,7 +253,9 @@ class Worker:
         self._tables_changed.clear()
         revision = self._tables_revision
         try:
-            await self.networks.want(dict(self._network_set), frozenset(self._endpoints))
+            await self.networks.want(
+                NetworkPicture(dict(self._network_set), frozenset(self._endpoints))
+            )
             self._tables_error = ""
         except NetworkError as error:
             self._tables_error = str(error)

@@ -48,3 +48,18 @@ STATUS_ERROR_CHARS_MAX = 512
 
 UPDATE_PARALLELISM_DEFAULT = 1
 UPDATE_PROGRESS_DEADLINE_DEFAULT_NS = 600 * 1_000_000_000
+
+DRAIN_BARRIER_S = 2.0
+"""A stop is ordered once every live node has taken the task out of its balancing, or after this."""
+DRAIN_CONNECTIONS_S = 5.0
+"""So long at most a task that is to be stopped goes on serving the connections it has."""
+
+INGRESS_PORT_FIRST, INGRESS_PORT_LAST = 30_000, 32_767
+"""Where the cluster chooses published ports, for each protocol."""
+
+NETWORKS_MAX = 1_000
+ALIASES_MAX = 32
+"""Of one service on one network."""
+NETWORK_PROBES_MAX = 16
+"""In one report of a node."""
+REPORTED_DIFFERENCES_MAX = 16

@@ -8,7 +8,7 @@ Every message to an agent carries the leader's (term, sequence). An agent journa
 term it has seen and refuses lower ones: a deposed leader commands nobody.
 """
 
-from typing import TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 import msgspec
 
@@ -17,6 +17,7 @@ from essaim_shared.figures import ContainerFigures, NodeFigures
 from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.limits import BUS_MESSAGE_BYTES_MAX
 from essaim_shared.objects import NodeDescription, Task, TaskStatus
+from essaim_shared.spec import PortConfig
 from essaim_shared.undecodable import UNDECODABLE
 
 WIRE_VERSION = 1
@@ -63,6 +64,50 @@ class SyncRequest(BusMessage, frozen=True, kw_only=True):
 
     node_id: NodeId
     session: str
+
+
+class TablesApplied(BusMessage, frozen=True, kw_only=True):
+    """Everything in the assignments up to this one is in the node's kernel and DNS. Sent after
+    those that want it; a lost one costs the leader its longest wait."""
+
+    node_id: NodeId
+    session: str
+    term: int
+    sequence: int
+
+
+class NetworkProbe(BusMessage, frozen=True, kw_only=True):
+    """A look through one overlay at the bridge of another node."""
+
+    network_id: NetworkId
+    node_address: str
+    """Underlay address of the node that was asked."""
+    latency_us: int = 0
+    """Of the answer that came first; 0: none came."""
+    is_mtu_whole: bool = True
+    """A packet of the network's full MTU came back too."""
+
+
+class NetworkReport(BusMessage, frozen=True, kw_only=True):
+    """What a node says of its networks: what was not as wanted, what it mended, who answers."""
+
+    node_id: NodeId
+    checked_ns: int
+    """Wall time of the last whole comparison."""
+    repairs: int = 0
+    """Differences that were mended since the agent started."""
+    differences: tuple[str, ...] = ()
+    """Of the last comparison, in words; those that could not be mended say so."""
+    problems: tuple[str, ...] = ()
+    """What is wrong now, in words."""
+    networks: int = 0
+    endpoints: int = 0
+    services: int = 0
+    dns_answers: int = 0
+    """By this node's name server since it started."""
+    connections: int = 0
+    """Flows that the kernel tracks."""
+    probes: tuple[NetworkProbe, ...] = ()
 
 
 class FiguresReport(BusMessage, frozen=True, kw_only=True):
@@ -118,15 +163,55 @@ class NodeNetwork(BusMessage, frozen=True, kw_only=True):
     mtu: int
     gateway: str
     """This node's own address in the subnet."""
+    vip_subnet: str = ""
+    is_internal: bool = False
 
 
 class Endpoint(BusMessage, frozen=True, kw_only=True):
-    """Where an overlay address of another node is found."""
+    """An overlay address: where it is found and, if a task has it, what for.
+
+    A node is told those of the networks it is on, its own included; and every node those of
+    services with published ports, whether it is on their networks or not. A change of one field
+    is the removal of the old one and the old one's successor, in one message.
+    """
 
     network_id: NetworkId
     address: str
     node_address: str
     """Underlay address of the node (VTEP)."""
+    task_id: TaskId = TaskId("")
+    """Empty, as all that follows, where a node's own bridge has the address."""
+    service_id: ServiceId = ServiceId("")
+    slot: str = ""
+    """`Task.slot_key`: with the service's name it makes the task's name."""
+    hostname: str = ""
+    """The container's, where it is known before the container is: otherwise the first twelve
+    characters of the container's id, once there is one."""
+    state: Literal["starting", "serving", "draining"] = "starting"
+    """New connections go to those that serve. A task serves while it runs, is ready, and is not
+    to be stopped, on a node that is not down; it drains from the order to stop it until it has
+    ended."""
+
+
+class ServiceEntry(BusMessage, frozen=True, kw_only=True):
+    """A service on one network, for the nodes on that network; the entry with its published ports
+    for every node."""
+
+    service_id: ServiceId
+    network_id: NetworkId
+    name: str
+    stack: str = ""
+    """Of a service of a stack: `NAME` can be asked for as `NAME.STACK` too."""
+    aliases: tuple[str, ...] = ()
+    vip: str = ""
+    """Empty: names lead to the tasks themselves (`dnsrr`)."""
+    ports: tuple[PortConfig, ...] = ()
+    """Published in the mode `ingress`, with their numbers; only on the service's first network,
+    by which its tasks are reached."""
+    has_affinity: bool = False
+    """Connections of one client address go to the same task."""
+    is_forced: bool = False
+    """The ports are taken also where a process of the node listens on them."""
 
 
 class SealedCredentials(BusMessage, frozen=True, kw_only=True):
@@ -162,6 +247,13 @@ class Assignments(BusMessage, frozen=True, kw_only=True):
     networks: tuple[NodeNetwork, ...] = ()
     removed_endpoints: tuple[Endpoint, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    removed_services: tuple[ServiceEntry, ...] = ()
+    services: tuple[ServiceEntry, ...] = ()
+    removed_nodes: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Underlay addresses of all nodes: what no task may reach but by a published port."""
+    wants_applied: bool = False
+    """Something waits until this is in force on the node: it answers with `TablesApplied`."""
     credentials: tuple[SealedCredentials, ...] = ()
     """Of services with tasks in this message; newer ones replace what the node has."""
 
@@ -178,6 +270,8 @@ Message = (
     | Heartbeat
     | StatusReport
     | SyncRequest
+    | TablesApplied
+    | NetworkReport
     | FiguresReport
     | Registered
     | HeartbeatAck

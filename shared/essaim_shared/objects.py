@@ -247,6 +247,13 @@ class NodeDescription(Stored, frozen=True, kw_only=True):
     """What the agent's configuration says the node has."""
     seal_key: str = ""
     """Base64 of the agent's public key (X25519); what only this node may read is sealed to it."""
+    mtu: int = 0
+    """Of the interface with `address`; 0: not known."""
+    routes: tuple[str, ...] = ()
+    """Subnets that the node has routes to, CIDR, but for the default route and the overlay's own:
+    no network may take their addresses."""
+    listening: tuple[str, ...] = ()
+    """`tcp/22`: ports of the node on which some process listened when it registered."""
     agent_version: str = ""
     instance: str = ""
     """Differs between two machines even when a disk was cloned (kernel boot id and host name)."""
@@ -262,15 +269,72 @@ class NodeStatus(Stored, frozen=True, kw_only=True):
 
 
 class Network(Stored, frozen=True, kw_only=True):
-    """`/networks/ID`, written by the leader (the default network) and later by the API."""
+    """`/networks/ID`, written by the API, the predefined ones by the leader; its `mtu` by the
+    leader alone."""
 
     id: NetworkId
     name: str
-    vni: int
-    subnet: str
-    mtu: int
+    driver: Literal["overlay", "host"] = "overlay"
+    """`host`: the predefined network of that name, which stands for the node's own. It has none
+    of what follows."""
+    vni: int = 0
+    subnet: str = ""
+    """Addresses of tasks and of the nodes' bridges, CIDR."""
+    vip_subnet: str = ""
+    """Addresses of services (VIP), CIDR, apart from `subnet`: what a task sends there goes to its
+    node's bridge and is translated on the way. Empty: services have none on this network."""
+    ip_range: str = ""
+    """Part of `subnet` in which addresses are given out; empty: all of it."""
+    mtu: int = 0
     """Of the containers' interfaces: the underlay's least minus the VXLAN overhead."""
+    is_mtu_fixed: bool = False
+    """A user chose the MTU: the leader leaves it alone."""
+    is_internal: bool = False
+    """No way from it to the outside."""
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    """Of the driver, as the user gave them."""
     created_ns: int
+
+
+class NetworkLedger(Stored, frozen=True, kw_only=True):
+    """`/cluster/network_ledger`, written with every network that comes or goes: whoever makes one
+    compares its revision, so no two choose the same VNI or overlapping subnets."""
+
+    changes: int
+    """So many networks came or went."""
+    last_vni: int = 0
+    """The one given out last; the search for a free one goes on behind it."""
+    last_subnet: str = ""
+
+
+class VirtualAddress(Stored, frozen=True, kw_only=True):
+    """A service's own address on a network."""
+
+    network_id: NetworkId
+    address: str
+
+
+class ServiceAddresses(Stored, frozen=True, kw_only=True):
+    """`/service_addresses/SERVICE`, written by the leader's allocator in the same writes as the
+    first tasks that need it; deleted with the service."""
+
+    service_id: ServiceId
+    virtual_addresses: tuple[VirtualAddress, ...] = ()
+    """One for each network of a service in the endpoint mode `vip`, in the order of networks."""
+    ports: tuple[PortConfig, ...] = ()
+    """Published in the mode `ingress`, each with its number, chosen ones too."""
+
+
+class IngressPort(Stored, frozen=True, kw_only=True):
+    """`/ingress_ports/PROTOCOL/NUMBER`: a port of the whole cluster, and the service that has it.
+    One that the service's spec names is written and deleted by the API with the service; one
+    that the cluster chose by the leader."""
+
+    protocol: Literal["tcp", "udp", "sctp"]
+    number: int
+    service_id: ServiceId
+    is_chosen: bool = False
 
 
 class Gateway(Stored, frozen=True, kw_only=True):

@@ -98,6 +98,16 @@ class LogDriver(Spec, frozen=True, kw_only=True):
     driver_options: dict[str, str] = {}
 
 
+class NetworkAttachment(Spec, frozen=True, kw_only=True):
+    """A network that a service's tasks are on."""
+
+    target: str
+    """The network's id; in a request also its name or a unique part of its id."""
+    aliases: tuple[str, ...] = ()
+    """Further names of the service on this network, for others there."""
+    driver_opts: dict[str, str] = {}
+
+
 class TaskSpec(Spec, frozen=True, kw_only=True):
     """How to run one task of a service. A change of it replaces the service's tasks, but for what
     can be changed in place (`control/dirty.py`)."""
@@ -108,6 +118,9 @@ class TaskSpec(Spec, frozen=True, kw_only=True):
     placement: Placement | None = None
     log_driver: LogDriver | None = None
     """Absent: the engine's own driver, with rotation where it is `json-file` or `local`."""
+    networks: tuple[NetworkAttachment, ...] = ()
+    """In the order in which they were asked for: the default route goes by the first that is not
+    internal. Empty: the default network."""
     force_update: int = 0
     runtime: Literal["", "container"] = ""
     stop_when_cut_off: int | UnsetType | None = UNSET
@@ -204,7 +217,11 @@ class PortConfig(Spec, frozen=True, kw_only=True):
 class EndpointSpec(Spec, frozen=True, kw_only=True):
     mode: Literal["", "vip", "dnsrr"] = ""
     ports: tuple[PortConfig, ...] = ()
-    """Of the mode `host` so far: `ingress` is refused by the API, in words."""
+    affinity: Literal["", "client-ip"] | UnsetType | None = UNSET
+    """Essaim field. `client-ip`: connections of one client address go to the same task as long as
+    the set of tasks stays the same."""
+    force_ports: bool | UnsetType | None = UNSET
+    """Essaim field: publish also ports that nodes listen on, and Essaim's own."""
 
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@
     essaim.CLUSTER.status            request   agent → leader    StatusReport → StatusAck | Refused
     essaim.CLUSTER.sync              request   agent → leader    SyncRequest → SyncAck | Refused
     essaim.CLUSTER.assign.NODE       publish   leader → agent    Assignments
+    essaim.CLUSTER.applied           publish   agent → leader    TablesApplied
+    essaim.CLUSTER.network.NODE      publish   agent → masters   NetworkReport
     essaim.CLUSTER.figures.NODE      publish   agent → masters   FiguresReport
     essaim.CLUSTER.echo.MEMBER       publish   leader → itself   Echo (is the bus there at all?)
 
@@ -32,7 +34,9 @@ class Subjects:
         self.heartbeat = f"{prefix}.heartbeat"
         self.status = f"{prefix}.status"
         self.sync = f"{prefix}.sync"
+        self.applied = f"{prefix}.applied"
         self.all_figures = f"{prefix}.figures.*"
+        self.all_network_reports = f"{prefix}.network.*"
         self._prefix = prefix
 
     def assignments(self, node_id: NodeId) -> str:
@@ -40,6 +44,9 @@ class Subjects:
 
     def figures(self, node_id: NodeId) -> str:
         return f"{self._prefix}.figures.{node_id}"
+
+    def network_report(self, node_id: NodeId) -> str:
+        return f"{self._prefix}.network.{node_id}"
 
     def raft(self, receiver: MemberId) -> str:
         return f"{self._prefix}.raft.{receiver}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from essaim_agent.network import NetworkError
+from essaim_agent.network import NetworkError, NetworkPicture
 from essaim_agent.overlay.host_ports import PublishedTask, holder_of
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY, Namespaces, is_namespace
 from essaim_agent.overlay.netlink import Kernel, write_sysctl
@@ -26,8 +26,7 @@ from essaim_agent.overlay.tables import (
     port_name,
     wanted_tables,
 )
-from essaim_shared.ids import NetworkId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.ids import TaskId
 from essaim_shared.objects import Attachment
 from essaim_shared.spec import PortConfig
 
@@ -60,8 +59,7 @@ class OverlayNode:
         self._are_ports_known = False
         """False until it is told which ports of an earlier run still count: until then they stay
         as they are."""
-        self._networks: Mapping[NetworkId, NodeNetwork] = {}
-        self._endpoints: frozenset[Endpoint] = frozenset()
+        self._picture = NetworkPicture()
         self._is_told = False
         self.wanted = Tables()
         self._present = Tables()
@@ -84,19 +82,18 @@ class OverlayNode:
     def names(self) -> dict[int, str]:
         return self._kernel.names
 
-    def want(
-        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
-    ) -> list[Operation]:
+    def want(self, picture: NetworkPicture) -> list[Operation]:
         """Returns what had to be done. Raises NetworkError."""
-        if self._is_told and networks == self._networks and endpoints == self._endpoints:
+        if self._is_told and picture == self._picture:
             return []
-        self.wanted = wanted_tables(networks.values(), endpoints, self._address, self._udp_port)
-        self._networks, self._endpoints = dict(networks), endpoints
+        self.wanted = wanted_tables(
+            picture.networks.values(), picture.endpoints, self._address, self._udp_port
+        )
+        self._picture = picture
         self._is_told = True
         try:
             return self._apply(is_check=False)
         except NetworkError:
-            self._endpoints = frozenset()
             self._is_told = False
             raise
 
@@ -189,7 +186,7 @@ class OverlayNode:
         if not attachments:
             raise NetworkError(f"task {task_id} has no network to be attached to")
         for attachment in attachments:
-            if attachment.network_id not in self._networks:
+            if attachment.network_id not in self._picture.networks:
                 raise NetworkError(
                     f"network {attachment.network_id} of task {task_id} is not on this node"
                 )
@@ -200,7 +197,7 @@ class OverlayNode:
         leftover = [name for name in devices if name in self._present.ports]
         if leftover:
             self._namespaces.delete_ports(leftover)
-        names = self._namespaces.make(task_id, attachments, self._networks, sysctls)
+        names = self._namespaces.make(task_id, attachments, self._picture.networks, sysctls)
         self._ports[task_id] = names
         if ports:
             let_reflect(names)

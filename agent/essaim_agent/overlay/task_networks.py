@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from essaim_agent.network import InterfaceCounters, NetworkError
+from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.host_ports import published_tasks
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
@@ -26,9 +26,8 @@ from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import Operation, contradicts, link_contradicts
 from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables
 from essaim_shared.clock import Clock
-from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.ids import TaskId
 from essaim_shared.log import fields
-from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import PortConfig
 
@@ -115,10 +114,8 @@ class OverlayNetworks:
         adopted = published_tasks(tasks)
         await self._run(lambda node: node.adopt_ports(adopted))
 
-    async def want(
-        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
-    ) -> None:
-        done = await self._run(lambda node: node.want(networks, endpoints))
+    async def want(self, picture: NetworkPicture) -> None:
+        done = await self._run(lambda node: node.want(picture))
         if done:
             _log.debug("overlay changed %s", fields(operations=len(done)))
 

@@ -22,13 +22,16 @@ from essaim_shared.objects import (
     CronStatus,
     Gateway,
     HashCheck,
+    IngressPort,
     LeaderEpoch,
     MemberBuild,
     Network,
+    NetworkLedger,
     NodeObject,
     NodeStatus,
     RegistryCredentials,
     Service,
+    ServiceAddresses,
     ServiceRevision,
     Stored,
     Task,
@@ -48,7 +51,10 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.NODE: msgspec.msgpack.Decoder(NodeObject),
     Kind.NODE_STATUS: msgspec.msgpack.Decoder(NodeStatus),
     Kind.NETWORK: msgspec.msgpack.Decoder(Network),
+    Kind.NETWORK_LEDGER: msgspec.msgpack.Decoder(NetworkLedger),
     Kind.GATEWAY: msgspec.msgpack.Decoder(Gateway),
+    Kind.SERVICE_ADDRESSES: msgspec.msgpack.Decoder(ServiceAddresses),
+    Kind.INGRESS_PORT: msgspec.msgpack.Decoder(IngressPort),
     Kind.LEADER: msgspec.msgpack.Decoder(LeaderEpoch),
     Kind.SETTINGS: msgspec.msgpack.Decoder(ClusterSettings),
     Kind.CLUSTER: msgspec.msgpack.Decoder(ClusterInfo),
@@ -59,6 +65,7 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
 }
 
 _DEFAULT_SETTINGS = ClusterSettings()
+_NO_NETWORKS = NetworkLedger(changes=0)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -156,6 +163,20 @@ class ClusterState:
         return self._objects[Kind.GATEWAY]
 
     @property
+    def network_ledger(self) -> NetworkLedger:
+        found: NetworkLedger = self._objects[Kind.NETWORK_LEDGER].get("", _NO_NETWORKS)
+        return found
+
+    @property
+    def service_addresses(self) -> Mapping[ServiceId, ServiceAddresses]:
+        return self._objects[Kind.SERVICE_ADDRESSES]  # type: ignore[return-value]
+
+    @property
+    def ingress_ports(self) -> Mapping[str, IngressPort]:
+        """By `PROTOCOL/NUMBER`."""
+        return self._objects[Kind.INGRESS_PORT]
+
+    @property
     def leader_epoch(self) -> LeaderEpoch | None:
         return self._objects[Kind.LEADER].get("")
 
@@ -196,6 +217,10 @@ class ClusterState:
 
     def tasks_on_node(self, node_id: NodeId) -> Mapping[TaskId, Task]:
         return self._tasks_by_node.get(node_id, {})
+
+    def network_named(self, name: str) -> Network | None:
+        """Names of networks are unique."""
+        return next((n for n in self.networks.values() if n.name == name), None)
 
     def gateway(self, network_id: NetworkId, node_id: NodeId) -> Gateway | None:
         return self.gateways.get(f"{network_id}/{node_id}")

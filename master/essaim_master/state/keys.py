@@ -24,6 +24,8 @@ class Kind(Enum):
     NODE_STATUS = b"/node_status/"
     NETWORK = b"/networks/"
     GATEWAY = b"/gateways/"
+    SERVICE_ADDRESSES = b"/service_addresses/"
+    INGRESS_PORT = b"/ingress_ports/"
     MEMBER = b"/members/"
     MEMBER_BUILD = b"/member_builds/"
     LEADER = b"/cluster/leader"
@@ -31,6 +33,7 @@ class Kind(Enum):
     SETTINGS = b"/cluster/settings"
     VERSION = b"/cluster/version"
     HASH_CHECK = b"/cluster/hash_check"
+    NETWORK_LEDGER = b"/cluster/network_ledger"
 
 
 LEADER_KEY = Kind.LEADER.value
@@ -38,6 +41,7 @@ CLUSTER_KEY = Kind.CLUSTER.value
 SETTINGS_KEY = Kind.SETTINGS.value
 VERSION_KEY = Kind.VERSION.value
 HASH_CHECK_KEY = Kind.HASH_CHECK.value
+NETWORK_LEDGER_KEY = Kind.NETWORK_LEDGER.value
 
 
 def service_key(service_id: ServiceId) -> bytes:
@@ -87,6 +91,14 @@ def network_key(network_id: NetworkId) -> bytes:
 
 def gateway_key(network_id: NetworkId, node_id: NodeId) -> bytes:
     return Kind.GATEWAY.value + f"{network_id}/{node_id}".encode()
+
+
+def service_addresses_key(service_id: ServiceId) -> bytes:
+    return Kind.SERVICE_ADDRESSES.value + service_id.encode()
+
+
+def ingress_port_key(protocol: str, number: int) -> bytes:
+    return Kind.INGRESS_PORT.value + f"{protocol}/{number}".encode()
 
 
 def member_key(member_id: MemberId) -> bytes:

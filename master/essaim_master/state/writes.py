@@ -24,13 +24,16 @@ from essaim_shared.objects import (
     CronStatus,
     Gateway,
     HashCheck,
+    IngressPort,
     LeaderEpoch,
     MemberBuild,
     Network,
+    NetworkLedger,
     NodeObject,
     NodeStatus,
     RegistryCredentials,
     Service,
+    ServiceAddresses,
     ServiceRevision,
     Task,
     TaskStatus,
@@ -46,7 +49,10 @@ Addressed = (
     | Task
     | NodeObject
     | Network
+    | NetworkLedger
     | Gateway
+    | ServiceAddresses
+    | IngressPort
     | LeaderEpoch
     | ClusterInfo
     | ClusterSettings
@@ -83,8 +89,14 @@ def key_of(stored: Addressed) -> bytes:
             return keys.node_key(stored.id)
         case Network():
             return keys.network_key(stored.id)
+        case NetworkLedger():
+            return keys.NETWORK_LEDGER_KEY
         case Gateway():
             return keys.gateway_key(stored.network_id, stored.node_id)
+        case ServiceAddresses():
+            return keys.service_addresses_key(stored.service_id)
+        case IngressPort():
+            return keys.ingress_port_key(stored.protocol, stored.number)
         case LeaderEpoch():
             return keys.LEADER_KEY
         case ClusterInfo():
@@ -156,6 +168,15 @@ class Writes:
 
     def delete_gateway(self, network_id: NetworkId, node_id: NodeId) -> None:
         self._delete(keys.gateway_key(network_id, node_id))
+
+    def delete_network(self, network_id: NetworkId) -> None:
+        self._delete(keys.network_key(network_id))
+
+    def delete_service_addresses(self, service_id: ServiceId) -> None:
+        self._delete(keys.service_addresses_key(service_id))
+
+    def delete_ingress_port(self, protocol: str, number: int) -> None:
+        self._delete(keys.ingress_port_key(protocol, number))
 
     def expect(self, key: bytes, modified: int) -> None:
         """Every transaction of these writes holds only if the key's revision is this one.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from essaim_agent.network import NetworkError
+from essaim_agent.network import NetworkError, NetworkPicture
 from essaim_agent.overlay.tables import bridge_name
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import NetworkId, ServiceId, TaskId
@@ -77,7 +77,7 @@ async def answers(pair: Any, task_id: TaskId, protocol: str, port: int) -> None:
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 async def test_a_published_port_leads_to_its_task_from_everywhere(pair: Any, protocol: str) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await publish(pair, WEB, http(8080, protocol))
     for client in CLIENTS:
         assert await pair.ask("a", client, protocol, 8080) == WEB, client
@@ -85,7 +85,7 @@ async def test_a_published_port_leads_to_its_task_from_everywhere(pair: Any, pro
 
 
 async def test_each_port_leads_to_its_own_task(pair: Any) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await publish(pair, WEB, http(8080), http(8443))
     await publish(pair, API, http(9090))
     assert [await pair.ask("a", "outside", "tcp", port) for port in (8080, 8443, 9090)] == [
@@ -96,14 +96,14 @@ async def test_each_port_leads_to_its_own_task(pair: Any) -> None:
 
 
 async def test_a_port_is_closed_when_its_task_goes_and_others_stay(pair: Any) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await publish(pair, WEB, http(8080))
     await publish(pair, API, http(9090))
     await pair.node("a").detach(WEB)
     assert await pair.ask("a", "outside", "tcp", 8080) == ""
     assert await pair.ask("a", "outside", "tcp", 9090) == API
     await pair.node("a").detach(API)
-    await pair.node("a").want({}, frozenset())
+    await pair.node("a").want(NetworkPicture({}, frozenset()))
     assert pair.traces("a") == []
 
 
@@ -111,7 +111,7 @@ async def test_a_port_is_closed_when_its_task_goes_and_others_stay(pair: Any) ->
 async def test_a_port_on_which_a_process_of_the_host_listens_is_refused(
     pair: Any, protocol: str
 ) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     with (
         pair.listener("a", protocol, 8080),
         pytest.raises(NetworkError, match=rf"port 8080/{protocol} of this node is in use"),
@@ -122,13 +122,13 @@ async def test_a_port_on_which_a_process_of_the_host_listens_is_refused(
 
 
 async def test_the_same_number_of_another_protocol_is_another_port(pair: Any) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     with pair.listener("a", "udp", 8080):
         await publish(pair, WEB, http(8080, "tcp"))
 
 
 async def test_a_port_that_another_task_holds_is_refused(pair: Any) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await publish(pair, WEB, http(8080))
     with pytest.raises(NetworkError, match="still held by task web-1"):
         await pair.node("a").attach(API, attachments(API), {}, [http(8080)])
@@ -136,11 +136,11 @@ async def test_a_port_that_another_task_holds_is_refused(pair: Any) -> None:
 
 
 async def test_ports_survive_a_restart_of_the_agent_and_strangers_close(pair: Any) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await publish(pair, WEB, http(8080))
     await publish(pair, API, http(9090))
     await pair.restart("a")
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     assert await pair.ask("a", "outside", "tcp", 8080) == WEB, "nothing is closed on suspicion"
     await pair.node("a").adopt_ports([task(WEB, http(8080)), task(API)])
     assert await pair.ask("a", "outside", "tcp", 8080) == WEB
@@ -151,10 +151,10 @@ async def test_ports_survive_a_restart_of_the_agent_and_strangers_close(pair: An
 
 
 async def test_a_port_that_was_not_adopted_opens_again_with_its_task(pair: Any) -> None:
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await publish(pair, WEB, http(8080))
     await pair.restart("a")
-    await pair.node("a").want(red(), frozenset())
+    await pair.node("a").want(NetworkPicture(red(), frozenset()))
     await pair.node("a").adopt_ports([])
     assert await pair.ask("a", "outside", "tcp", 8080) == ""
     await pair.node("a").attach(WEB, attachments(WEB), {}, [http(8080)])
@@ -166,7 +166,7 @@ class TestInTheKernel:
     """What only the kernel can show."""
 
     async def test_a_client_outside_keeps_its_address(self, real_pair: Any) -> None:
-        await real_pair.node("a").want(red(), frozenset())
+        await real_pair.node("a").want(NetworkPicture(red(), frozenset()))
         await publish(real_pair, WEB, http(8080))
         heard = await real_pair.answer("a", "outside", "tcp", 8080)
         assert heard == f"{WEB} {real_pair.lab.outside}"
@@ -174,7 +174,7 @@ class TestInTheKernel:
     async def test_a_task_reaches_itself_and_its_neighbours_by_the_node(
         self, real_pair: Any
     ) -> None:
-        await real_pair.node("a").want(red(), frozenset())
+        await real_pair.node("a").want(NetworkPicture(red(), frozenset()))
         await publish(real_pair, WEB, http(8080))
         await real_pair.node("a").attach(API, attachments(API), {})
         for client in (WEB, API):
@@ -189,7 +189,7 @@ class TestInTheKernel:
             path = f"/proc/sys/net/ipv4/conf/{bridge_name(RED)}/route_localnet"
             return real_pair.lab.in_host("a", "cat", path).strip()
 
-        await real_pair.node("a").want(red(), frozenset())
+        await real_pair.node("a").want(NetworkPicture(red(), frozenset()))
         assert switch() == "0"
         await publish(real_pair, WEB, http(8080))
         assert switch() == "1"
@@ -197,7 +197,7 @@ class TestInTheKernel:
         assert switch() == "0"
 
     async def test_a_table_that_somebody_deleted_is_repaired(self, real_pair: Any) -> None:
-        await real_pair.node("a").want(red(), frozenset())
+        await real_pair.node("a").want(NetworkPicture(red(), frozenset()))
         await publish(real_pair, WEB, http(8080))
         real_pair.lab.in_host("a", "nft", "delete", "table", "ip", "essaim-ports")
         await real_pair.node("a").check()
@@ -206,7 +206,7 @@ class TestInTheKernel:
     async def test_a_udp_client_that_never_pauses_comes_to_the_new_task(
         self, real_pair: Any
     ) -> None:
-        await real_pair.node("a").want(red(), frozenset())
+        await real_pair.node("a").want(NetworkPicture(red(), frozenset()))
         await publish(real_pair, WEB, http(8080, "udp"))
         bound = (
             "import socket; c = socket.socket(type=socket.SOCK_DGRAM); c.bind(('', 5555));"
@@ -223,7 +223,7 @@ class TestInTheKernel:
         self, real_pair: Any
     ) -> None:
         """CVE-2020-8558: without the guard the open loopback switch would let it."""
-        await real_pair.node("a").want(red(), frozenset())
+        await real_pair.node("a").want(NetworkPicture(red(), frozenset()))
         await publish(real_pair, WEB, http(8080))
         lab, path = real_pair.lab, await real_pair.node("a").attach(API, attachments(API), {})
         for command in (

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from essaim_agent.network import NetworkError
+from essaim_agent.network import NetworkError, NetworkPicture
 from essaim_agent.overlay.namespaces import is_namespace
 from essaim_agent.overlay.tables import bridge_name, namespace_name, port_name, vxlan_name
 from essaim_agent.overlay.task_networks import OverlayNetworks
@@ -70,8 +70,8 @@ class Site:
     async def set_up(self) -> None:
         await self.a.start()
         await self.b.start()
-        await self.a.want(red("a"), self.to_b)
-        await self.b.want(red("b"), self.to_a)
+        await self.a.want(NetworkPicture(red("a"), self.to_b))
+        await self.b.want(NetworkPicture(red("b"), self.to_a))
         self.path = await self.a.attach(ONE, on(ONE_RED), {})
         await self.b.attach(TWO, on(TWO_RED), {})
 
@@ -198,7 +198,7 @@ async def test_frames_are_flooded_only_to_nodes_with_an_address_on_the_network(
         return [row for row in rows if row.startswith("00:00:00:00:00:00")]
 
     assert [f"dst {site.lab.underlay['b']}" in row for row in floods()] == [True]
-    await site.a.want(red("a"), frozenset())
+    await site.a.want(NetworkPicture(red("a"), frozenset()))
     assert floods() == []
 
 
@@ -306,7 +306,7 @@ async def test_a_restart_changes_nothing_and_loses_no_packet(site: Site) -> None
     await site.a.close()
     site.a = site.lab.networks("a", site.clock)
     await site.a.start()
-    await site.a.want(red("a"), site.to_b)
+    await site.a.want(NetworkPicture(red("a"), site.to_b))
     assert (await site.a.present(), site.on_a("ip", "-o", "link")) == before
     output, _ = await pinging.communicate()
     assert b"20 packets received" in output
@@ -314,7 +314,7 @@ async def test_a_restart_changes_nothing_and_loses_no_packet(site: Site) -> None
 
 async def test_a_changed_mtu_is_set_without_making_the_devices_anew(site: Site) -> None:
     before = site.on_a("ip", "-o", "link", "show", BRIDGE)
-    await site.a.want(red("a", mtu=1300), site.to_b)
+    await site.a.want(NetworkPicture(red("a", mtu=1300), site.to_b))
     after = site.on_a("ip", "-o", "link", "show", BRIDGE)
     assert before.split(":")[0] == after.split(":")[0], "same index: the same device"
     assert "mtu 1300" in after
@@ -329,9 +329,9 @@ async def test_a_vni_that_somebody_else_uses_is_named_in_the_error(lab: Any) -> 
     await networks.start()
     try:
         with pytest.raises(NetworkError, match=rf"VNI 70001.*{os.strerror(errno.EEXIST)}"):
-            await networks.want(red("a"), frozenset())
+            await networks.want(NetworkPicture(red("a"), frozenset()))
         lab.in_host("a", "ip", "link", "del", "theirs")
-        await networks.want(red("a"), frozenset())
+        await networks.want(NetworkPicture(red("a"), frozenset()))
         await networks.attach(ONE, on(ONE_RED), {})
     finally:
         await networks.close()
@@ -379,7 +379,7 @@ async def test_a_port_left_without_its_namespace_is_replaced(site: Site) -> None
     await site.a.close()
     site.a = site.lab.networks("a", site.clock)
     await site.a.start()
-    await site.a.want(red("a"), site.to_b)
+    await site.a.want(NetworkPicture(red("a"), site.to_b))
     await site.a.attach(ONE, on(ONE_RED), {})
     assert await site.a.attached() == {ONE}
     assert await site.reaches(TWO_RED)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from essaim_agent.network import NetworkPicture
 from essaim_agent.overlay.netlink import Channel, settle
 from essaim_agent.overlay.rtnetlink import link_up
 from essaim_agent.overlay.tables import namespace_name
@@ -51,7 +52,7 @@ async def test_the_first_packet_of_a_task_arrives(lab: Any) -> None:
     networks = lab.networks("a", SystemClock())
     await networks.start()
     try:
-        await networks.want(red(), frozenset())
+        await networks.want(NetworkPicture(red(), frozenset()))
         for i in range(FIRST_PACKETS):
             task = TaskId(f"first-{i}")
             attachment = Attachment(network_id=RED, address=f"10.244.3.{i + 1}")
@@ -107,7 +108,7 @@ async def main(directory, udp_port):
     await networks.start()
     red = NodeNetwork(network_id="red", name="red", vni=70001, subnet="10.244.0.0/20", mtu=1350,
                       gateway="10.244.0.1")
-    await networks.want({"red": red}, frozenset())
+    await networks.want(NetworkPicture({"red": red}, frozenset()))
     for i in range(200):
         task, address = f"crash-{i}", f"10.244.2.{i + 1}"
         await networks.attach(task, [Attachment(network_id="red", address=address)], {})
@@ -139,7 +140,7 @@ async def test_an_agent_that_is_killed_leaves_whole_namespaces_or_none(
     networks = lab.networks("a", SystemClock())
     await networks.start()
     try:
-        await networks.want(red(), frozenset())
+        await networks.want(NetworkPicture(red(), frozenset()))
         attached = await networks.attached()
         assert len(attached) >= delay_lines * 2 // 3
         for task in attached:
@@ -154,7 +155,7 @@ async def test_an_agent_that_is_killed_leaves_whole_namespaces_or_none(
         assert await until(ports_fit)
         for task in attached:
             await networks.detach(task)
-        await networks.want({}, frozenset())
+        await networks.want(NetworkPicture({}, frozenset()))
         left = [trace for trace in lab.traces("a") if not is_leftover_mount_point(trace)]
         assert left == []
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from essaim_agent import shim
+from essaim_agent.network import NetworkPicture
 from essaim_agent.overlay.task_networks import OverlayNetworks
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.ids import NetworkId, TaskId
@@ -139,8 +140,8 @@ async def path(lab: Any) -> AsyncIterator[str]:
     try:
         to_b = Endpoint(network_id=RED, address=TWO_RED, node_address=lab.underlay["b"])
         to_a = Endpoint(network_id=RED, address=ONE_RED, node_address=lab.underlay["a"])
-        await a.want(red("10.244.0.1"), frozenset({to_b}))
-        await b.want(red("10.244.0.2"), frozenset({to_a}))
+        await a.want(NetworkPicture(red("10.244.0.1"), frozenset({to_b})))
+        await b.want(NetworkPicture(red("10.244.0.2"), frozenset({to_a})))
         await b.attach(TWO, [Attachment(network_id=RED, address=TWO_RED)], {})
         yield await a.attach(ONE, [Attachment(network_id=RED, address=ONE_RED)], {})
     finally:

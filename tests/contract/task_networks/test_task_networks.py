@@ -4,7 +4,7 @@ from typing import Protocol
 
 import pytest
 
-from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.network import NetworkError, NetworkPicture, TaskNetworks
 from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import Attachment
@@ -59,8 +59,12 @@ def at(pair: Pair, host: str, *addresses: str, network_id: NetworkId = RED) -> f
 
 
 async def one_on_a_and_two_on_b(pair: Pair) -> None:
-    await pair.node("a").want(networks("a", RED), at(pair, "b", TWO_RED, GATEWAY[RED, "b"]))
-    await pair.node("b").want(networks("b", RED), at(pair, "a", ONE_RED, GATEWAY[RED, "a"]))
+    await pair.node("a").want(
+        NetworkPicture(networks("a", RED), at(pair, "b", TWO_RED, GATEWAY[RED, "b"]))
+    )
+    await pair.node("b").want(
+        NetworkPicture(networks("b", RED), at(pair, "a", ONE_RED, GATEWAY[RED, "a"]))
+    )
     await pair.node("a").attach(ONE, on(ONE_RED), {})
     await pair.node("b").attach(TWO, on(TWO_RED), {})
 
@@ -74,7 +78,7 @@ async def test_tasks_of_two_nodes_reach_each_other_and_both_gateways(pair: Pair)
 
 
 async def test_tasks_of_one_node_reach_each_other(pair: Pair) -> None:
-    await pair.node("a").want(networks("a", RED), frozenset())
+    await pair.node("a").want(NetworkPicture(networks("a", RED), frozenset()))
     await pair.node("a").attach(ONE, on(ONE_RED), {})
     await pair.node("a").attach(TWO, on(TWO_RED), {})
     assert await pair.reaches("a", ONE, TWO_RED)
@@ -82,39 +86,39 @@ async def test_tasks_of_one_node_reach_each_other(pair: Pair) -> None:
 
 async def test_an_address_that_no_node_was_told_of_is_not_found(pair: Pair) -> None:
     await one_on_a_and_two_on_b(pair)
-    await pair.node("a").want(networks("a", RED), frozenset())
+    await pair.node("a").want(NetworkPicture(networks("a", RED), frozenset()))
     assert not await pair.reaches("a", ONE, TWO_RED)
 
 
 async def test_entries_follow_an_address_that_moves_here_and_back(pair: Pair) -> None:
     await one_on_a_and_two_on_b(pair)
     await pair.node("b").attach(THREE, on(THREE_RED), {})
-    await pair.node("a").want(networks("a", RED), at(pair, "b", TWO_RED, THREE_RED))
+    await pair.node("a").want(NetworkPicture(networks("a", RED), at(pair, "b", TWO_RED, THREE_RED)))
     assert await pair.reaches("a", ONE, THREE_RED)
 
     await pair.node("b").detach(THREE)
-    await pair.node("a").want(networks("a", RED), at(pair, "b", TWO_RED))
-    await pair.node("b").want(networks("b", RED), at(pair, "a", ONE_RED, THREE_RED))
+    await pair.node("a").want(NetworkPicture(networks("a", RED), at(pair, "b", TWO_RED)))
+    await pair.node("b").want(NetworkPicture(networks("b", RED), at(pair, "a", ONE_RED, THREE_RED)))
     await pair.node("a").attach(THREE, on(THREE_RED), {})
     assert await pair.reaches("a", ONE, THREE_RED)
     assert await pair.reaches("b", TWO, THREE_RED)
 
     await pair.node("a").detach(THREE)
-    await pair.node("a").want(networks("a", RED), at(pair, "b", TWO_RED, THREE_RED))
-    await pair.node("b").want(networks("b", RED), at(pair, "a", ONE_RED))
+    await pair.node("a").want(NetworkPicture(networks("a", RED), at(pair, "b", TWO_RED, THREE_RED)))
+    await pair.node("b").want(NetworkPicture(networks("b", RED), at(pair, "a", ONE_RED)))
     await pair.node("b").attach(THREE, on(THREE_RED), {})
     assert await pair.reaches("a", ONE, THREE_RED)
 
 
 async def test_attaching_again_is_free_and_gives_the_same_path(pair: Pair) -> None:
-    await pair.node("a").want(networks("a", RED), frozenset())
+    await pair.node("a").want(NetworkPicture(networks("a", RED), frozenset()))
     path = await pair.node("a").attach(ONE, on(ONE_RED), {})
     assert await pair.node("a").attach(ONE, on(ONE_RED), {}) == path
     assert await pair.node("a").attached() == {ONE}
 
 
 async def test_a_detached_task_is_gone_and_detaching_again_is_no_error(pair: Pair) -> None:
-    await pair.node("a").want(networks("a", RED), frozenset())
+    await pair.node("a").want(NetworkPicture(networks("a", RED), frozenset()))
     await pair.node("a").attach(ONE, on(ONE_RED), {})
     await pair.node("a").detach(ONE)
     await pair.node("a").detach(ONE)
@@ -129,14 +133,14 @@ async def test_when_tasks_and_networks_are_gone_nothing_is_left(pair: Pair) -> N
     await one_on_a_and_two_on_b(pair)
     assert pair.traces("a") != before
     await pair.node("a").detach(ONE)
-    await pair.node("a").want({}, frozenset())
+    await pair.node("a").want(NetworkPicture({}, frozenset()))
     assert pair.traces("a") == before
 
 
 async def test_a_network_that_nobody_wants_serves_its_last_task_to_the_end(pair: Pair) -> None:
     before = pair.traces("a")
     await one_on_a_and_two_on_b(pair)
-    await pair.node("a").want({}, frozenset())
+    await pair.node("a").want(NetworkPicture({}, frozenset()))
     assert await pair.reaches("a", ONE, TWO_RED)
     await pair.node("a").detach(ONE)
     assert pair.traces("a") == before
@@ -149,7 +153,7 @@ async def test_a_restarted_agent_finds_its_tasks_and_they_stay_connected(pair: P
     assert await pair.node("a").attached() == {ONE}
     assert await pair.node("b").attached() == {TWO}
     assert await pair.reaches("a", ONE, TWO_RED), "before the masters said anything"
-    await pair.node("a").want(networks("a", RED), at(pair, "b", TWO_RED))
+    await pair.node("a").want(NetworkPicture(networks("a", RED), at(pair, "b", TWO_RED)))
     assert await pair.node("a").attach(ONE, on(ONE_RED), {}) == path
     assert await pair.reaches("a", ONE, TWO_RED)
 
@@ -161,12 +165,12 @@ async def test_what_was_dropped_while_the_agent_was_down_goes_after_its_restart(
     await one_on_a_and_two_on_b(pair)
     await pair.restart("a")
     await pair.node("a").detach(ONE)
-    await pair.node("a").want({}, frozenset())
+    await pair.node("a").want(NetworkPicture({}, frozenset()))
     assert pair.traces("a") == before
 
 
 async def test_a_task_on_two_networks_is_reached_on_both(pair: Pair) -> None:
-    await pair.node("a").want(networks("a", RED, BLUE), frozenset())
+    await pair.node("a").want(NetworkPicture(networks("a", RED, BLUE), frozenset()))
     await pair.node("a").attach(ONE, on(ONE_RED) + on(ONE_BLUE, BLUE), {})
     await pair.node("a").attach(TWO, on(TWO_RED), {})
     await pair.node("a").attach(THREE, on("10.245.0.13", BLUE), {})
@@ -202,7 +206,7 @@ async def test_counters_grow_with_the_traffic_and_there_are_none_without_a_names
 async def test_a_task_that_cannot_be_attached_is_refused_and_leaves_nothing(
     pair: Pair, attachments: tuple[Attachment, ...], sysctls: dict[str, str], reason: str
 ) -> None:
-    await pair.node("a").want(networks("a", RED), frozenset())
+    await pair.node("a").want(NetworkPicture(networks("a", RED), frozenset()))
     before = pair.traces("a")
     with pytest.raises(NetworkError, match=reason):
         await pair.node("a").attach(ONE, attachments, sysctls)
@@ -214,4 +218,4 @@ async def test_a_closed_overlay_says_so(pair: Pair) -> None:
     node = pair.node("a")
     await node.close()
     with pytest.raises(NetworkError, match="not started"):
-        await node.want({}, frozenset())
+        await node.want(NetworkPicture({}, frozenset()))

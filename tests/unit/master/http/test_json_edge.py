@@ -78,8 +78,8 @@ def test_an_unknown_field_that_says_something_is_refused_by_its_full_name(someth
     ("body", "name"),
     [
         (
-            b'{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Networks":[{"Target":"n"}]}}',
-            "TaskTemplate.Networks",
+            b'{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Nets":[{"Target":"n"}]}}',
+            "TaskTemplate.Nets",
         ),
         (
             b'{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"UpdateConfig":{"Colour":1}}',
