@@ -1,23 +1,33 @@
 """The root command and its lazily imported subcommands."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import click
 
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand's module only when that subcommand is used or asked for
-    by name; the one-line helps stand here, so that `--help` imports nothing."""
+    by name; the one-line helps stand here, so that `--help` imports nothing. `aliases` are other
+    names of subcommands, which work without being listed."""
 
-    def __init__(self, *args: object, lazy: dict[str, tuple[str, str]], **kwargs: object) -> None:
+    def __init__(
+        self,
+        *args: object,
+        lazy: dict[str, tuple[str, str]],
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        **kwargs: object,
+    ) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._lazy = lazy
+        self._aliases = aliases
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted(self._lazy)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        name = self._aliases.get(name, name)
         if name not in self._lazy:
             return None
         module, _, attribute = self._lazy[name][0].partition(":")
@@ -41,6 +51,7 @@ class LazyGroup(click.Group):
         "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
         "kv": ("essaim_cli.kv:kv", "Keep keys and values of your own"),
         "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
+        "network": ("essaim_cli.network:network", "Manage networks"),
         "node": ("essaim_cli.node:node", "Manage nodes"),
         "raft": ("essaim_cli.raft:raft", "Look into the consensus of the masters"),
         "service": ("essaim_cli.service:service", "Manage services"),

@@ -23,6 +23,7 @@ _LISTS = "essaim_cli.service_lists"
         "scale": (f"{_CHANGES}:scale", "Set the number of tasks of one or more services"),
         "update": (f"{_CHANGES}:update", "Change a service"),
     },
+    aliases={"list": "ls", "remove": "rm"},
 )
 def service() -> None:
     """Manage services."""

@@ -17,6 +17,7 @@ from essaim_cli.listing import (
 )
 from essaim_cli.registry_auth import registry_headers
 from essaim_cli.service_flags.table import FLAGS
+from essaim_cli.service_networks import with_network_ids
 from essaim_cli.service_requests import (
     create_service,
     post_versioned,
@@ -143,6 +144,8 @@ def promote(context: click.Context, /, name: str, **given: Any) -> None:
 
 
 def _update(client: Client, name: str, given: dict[str, Any]) -> str:
+    given = with_network_ids(client, given)
+
     def change(present: Spec, first_seen: Spec | None) -> Spec:
         return updated_spec(present, given, os.environ, first_seen)
 

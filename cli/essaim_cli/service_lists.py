@@ -20,6 +20,7 @@ from essaim_cli.listing import (
     task_list_options,
 )
 from essaim_cli.pace import utc_now
+from essaim_cli.service_networks import network_names
 from essaim_cli.service_pretty import pretty_service
 from essaim_cli.service_view import (
     HISTORY_COLUMNS,
@@ -69,8 +70,11 @@ def inspect(
     if pretty and template:
         raise usage("--format is incompatible with human friendly format")
     found, failures = each(services, lambda name: _service(client, name))
-    now = utc_now()
-    show_objects(found, template, (lambda item: pretty_service(item, now)) if pretty else None)
+    if pretty:
+        now, names = utc_now(), network_names(client, found)
+        show_objects(found, None, lambda item: pretty_service(item, now, names))
+    else:
+        show_objects(found, template, None)
     raise_failures(failures)
 
 

@@ -4,6 +4,7 @@ Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from essaim_cli.service_view import shown_mode
@@ -24,7 +25,10 @@ _MODE_WORDS = {
 }
 
 
-def pretty_service(item: Json, now: datetime) -> str:
+def pretty_service(
+    item: Json, now: datetime, networks: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """`networks`: id → name; those that are not in it show their id."""
     spec = item["Spec"]
     template = spec["TaskTemplate"]
     container = template["ContainerSpec"]
@@ -50,8 +54,8 @@ def pretty_service(item: Json, now: datetime) -> str:
             *_references("Secrets", "Secret", container.get("Secrets") or ()),
             *_log_driver(template.get("LogDriver") or {}),
             *_resources(template.get("Resources") or {}),
-            *_line("Networks", " ".join(one["Target"] for one in template.get("Networks") or ())),
-            *_line("Endpoint Mode", (spec.get("EndpointSpec") or {}).get("Mode") or "vip"),
+            *_line("Networks", _words(_networks(template.get("Networks") or (), networks))),
+            *_endpoint(spec.get("EndpointSpec") or {}, item.get("Endpoint") or {}, networks),
             *_ports((item.get("Endpoint") or {}).get("Ports") or ()),
             *_health(container.get("Healthcheck") or {}),
             *_probes(container.get("Probes") or {}),
@@ -299,6 +303,26 @@ def _amounts(amounts: Json) -> list[str]:
     return [
         *_line("CPU", f"{nano_cpus / 1e9:g}" if nano_cpus else "", 2),
         *_line("Memory", human_size(memory_bytes) if memory_bytes else "", 2),
+    ]
+
+
+def _networks(attachments: Sequence[Json], names: Mapping[str, str]) -> list[str]:
+    return [names.get(one["Target"], one["Target"]) for one in attachments]
+
+
+def _endpoint(asked: Json, endpoint: Json, names: Mapping[str, str]) -> list[str]:
+    addresses = {
+        names.get(one["NetworkID"], one["NetworkID"]): one["Addr"]
+        for one in endpoint.get("VirtualIPs") or ()
+        if one.get("Addr")
+    }
+    return [
+        *_line("Endpoint Mode", asked.get("Mode") or "vip"),
+        *_line("Session Affinity", asked.get("Affinity")),
+        *_line("Publish Force", "true" if asked.get("ForcePorts") else ""),
+        *_section(
+            "Virtual IPs", [line for name in addresses for line in _line(name, addresses[name], 1)]
+        ),
     ]
 
 

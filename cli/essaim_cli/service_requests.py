@@ -15,6 +15,7 @@ from essaim_cli.client import Client
 from essaim_cli.converge import get_patiently
 from essaim_cli.errors import ApiError, BrokenOff, CommandFailed
 from essaim_cli.grammar.ports import host_mode_flag, ingress_ports
+from essaim_cli.service_networks import with_ids_in
 from essaim_cli.service_spec import Spec, is_stored
 from essaim_shared.random_name import random_name
 
@@ -64,7 +65,9 @@ def _create_named(
 def _found_created(client: Client, spec: Spec, conflict: ApiError) -> Any:
     """The service that an earlier attempt made, though its answer was lost."""
     found = get_patiently(client, f"/services/{spec['Name']}")
-    if found["Spec"]["Name"] != spec["Name"] or not is_stored(found["Spec"], spec):
+    if found["Spec"]["Name"] != spec["Name"]:
+        raise conflict
+    if not is_stored(found["Spec"], with_ids_in(client, spec)):
         raise conflict
     return {"ID": found["ID"]}
 
@@ -135,9 +138,9 @@ def show_warnings(answer: Any) -> None:
 
 
 def with_hint(error: ApiError, spec: Spec) -> CommandFailed:
-    """A refused ingress port, which the short form of --publish asks for unsaid, with what to
-    write instead."""
+    """An ingress port, which the short form of --publish asks for unsaid, refused because the
+    service has no address to balance: with what to write instead."""
     ports = ingress_ports((spec.get("EndpointSpec") or {}).get("Ports") or [])
-    if not ports or "ingress" not in error.message.lower():
+    if not ports or "dnsrr" not in error.message.lower():
         return error
     return ApiError(error.status, f"{error.message}; write {host_mode_flag(ports[0])}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from essaim_cli.flag_kinds import CREATE, Flag, Items, Refused, Switch, Value
+from essaim_cli.flag_kinds import CLEARED, CREATE, Flag, Items, Refused, Switch, Value
 from essaim_cli.grammar import containers, environment, ports, references
 from essaim_cli.grammar.fields import pair, pair_key, whole_number
 from essaim_cli.grammar.mounts import parse_mount
@@ -29,6 +29,10 @@ def _isolation(text: str) -> str:
     if text not in ("", "default"):
         raise ValueError("isolation technologies exist on Windows only; nodes run Linux")
     return text
+
+
+def _affinity(text: str) -> Any:
+    return CLEARED if text == "none" else text
 
 
 def _published_range(items: list[Any], removal: Any) -> list[Any]:
@@ -150,7 +154,7 @@ NETWORKING: tuple[Flag, ...] = (
         parse=ports.parse_publish,
         identity=ports.port_identity,
         path="EndpointSpec.Ports",
-        metavar="target=…,published=…,mode=host",
+        metavar="[PUBLISHED:]TARGET[/PROTOCOL]|target=…,published=…,protocol=…,mode=ingress|host",
         removal_metavar="TARGET",
         parse_removal=ports.parse_published,
         remove=_published_range,
@@ -161,13 +165,26 @@ NETWORKING: tuple[Flag, ...] = (
         choices=("vip", "dnsrr"),
         help="How the name resolves (default vip).",
     ),
+    Value(
+        name="session-affinity",
+        parse=_affinity,
+        path="EndpointSpec.Affinity",
+        choices=("client-ip", "none"),
+        help="Essaim: connections of one client address go to the same task.",
+        can_clear=True,
+    ),
+    Switch(
+        name="publish-force",
+        path="EndpointSpec.ForcePorts",
+        help="Essaim: publish also ports that nodes listen on, and Essaim's own.",
+    ),
     Items(
         name="network",
         noun="network",
         parse=references.parse_network,
         identity=references.network_identity,
         path=f"{TEMPLATE}.Networks",
-        metavar="NAME",
+        metavar="NAME|name=…,alias=…,driver-opt=…",
         removal_metavar="NAME",
     ),
     Items(

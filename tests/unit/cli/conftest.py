@@ -7,6 +7,7 @@ import sys
 
 import msgspec
 import pytest
+from support.scripted_master import ScriptedMaster
 
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
@@ -213,3 +214,18 @@ async def master(tmp_path):
     await master.start()
     yield master
     await master.stop()
+
+
+@pytest.fixture
+def masters(tmp_path):
+    """Starts masters, each from its script; gives the client's --host and the masters."""
+    started = []
+
+    def start(*scripts):
+        for number, script in enumerate(scripts):
+            started.append(ScriptedMaster(tmp_path / f"m{number}", script))
+        return ",".join(master.url for master in started), *started
+
+    yield start
+    for master in started:
+        master.stop()

@@ -86,6 +86,8 @@ BAD_VALUES = [
     ("--publish", "target=80,mode=lan", "must be either 'ingress' or 'host'"),
     ("--publish", "target=80,colour=red", "invalid field key: colour"),
     ("--endpoint-mode", "dns", "use vip or dnsrr"),
+    ("--session-affinity", "cookie", "use client-ip or none"),
+    ("--network", "name=a,weight=3", "invalid field key weight"),
     ("--network", "alias=a", "network name is missing"),
     ("--dns", "here", "IP address is not correctly formatted"),
     ("--host", "db", 'bad format for add-host: "db"'),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from essaim_cli.formatting import natural_key, render_list
+from essaim_cli.network_view import NETWORK_COLUMNS, network_row
 from essaim_cli.progress import measure
 from essaim_cli.service_changes import create
 from essaim_cli.service_pretty import pretty_service
@@ -43,6 +44,8 @@ EVERYTHING = (
     *("--container-label", "a=b", "--stop-grace-period", "1m30s", "--stop-signal", "SIGINT"),
     *("--pre-stop", "nginx -s quit", "--pull", "always"),
     *("--mount", "type=bind,src=/a,dst=/b,ro", "--mount", "src=data,dst=/data"),
+    *("--network", "front", "--network", "name=back,alias=db"),
+    *("--session-affinity", "client-ip", "--publish-force"),
     *("-p", "8080:80", "-p", "target=53,published=53,protocol=udp,mode=host"),
     *(
         "--dns",
@@ -190,15 +193,36 @@ UPDATING = {
     "Message": "update in progress",
 }
 
+
+def everything():
+    item = shown(*EVERYTHING, UpdateStatus=UPDATING)
+    item["Endpoint"]["VirtualIPs"] = [
+        {"NetworkID": "f" * 25, "Addr": "10.201.0.2/20"},
+        {"NetworkID": "b" * 25, "Addr": "10.201.16.2/20"},
+    ]
+    for attachment, letter in zip(item["Spec"]["TaskTemplate"]["Networks"], "fb", strict=True):
+        attachment["Target"] = letter * 25
+    return pretty_service(item, NOW, {"f" * 25: "front", "b" * 25: "back"})
+
+
+def networks():
+    found = [
+        {"Id": "n" * 25, "Name": "back", "Driver": "overlay", "Scope": "swarm"},
+        {"Id": "h" * 25, "Name": "host", "Driver": "host", "Scope": "local"},
+    ]
+    return render_list(
+        [network_row(item, no_trunc=False) for item in found], NETWORK_COLUMNS, None, quiet=False
+    )
+
+
 TEXTS = {
+    "network-ls": networks,
     "service-ls": lambda: render_list(services(), SERVICE_COLUMNS, None, quiet=False),
     "service-ls-json": lambda: render_list(services(), SERVICE_COLUMNS, "json", quiet=False),
     "service-ps": task_table,
     "service-history": history,
     "service-runs": runs,
-    "service-inspect-pretty": lambda: pretty_service(
-        shown(*EVERYTHING, UpdateStatus=UPDATING), NOW
-    ),
+    "service-inspect-pretty": everything,
     "service-inspect-pretty-plain": lambda: pretty_service(shown("--name", "web"), NOW),
     "service-inspect-pretty-cron": lambda: pretty_service(shown(*JOB), NOW),
     "converge": progress,

@@ -1,7 +1,7 @@
 """Waiting, and masters that die in the middle: each command ends in the asked state, once."""
 
 import pytest
-from support.scripted_master import BREAK, Refusal, ScriptedMaster
+from support.scripted_master import BREAK, Refusal
 
 from essaim_cli.__main__ import run
 from essaim_cli.converge import MASTERS_AWAY_S_MAX
@@ -48,21 +48,6 @@ def waiting(*services, tasks=None):
         "GET /nodes": [[]],
         "GET /essaim/wait": [{"Revision": 1}],
     }
-
-
-@pytest.fixture
-def masters(tmp_path):
-    """Starts masters, each from its script; gives the client's --host and the masters."""
-    started = []
-
-    def start(*scripts):
-        for number, script in enumerate(scripts):
-            started.append(ScriptedMaster(tmp_path / f"m{number}", script))
-        return ",".join(master.url for master in started), *started
-
-    yield start
-    for master in started:
-        master.stop()
 
 
 def essaim(host, *words):
@@ -254,7 +239,8 @@ def test_a_job_with_a_schedule_is_not_waited_for(masters, capsys):
 
 
 def test_a_refused_ingress_port_comes_with_what_to_write_instead(masters, capsys):
-    refused = Refusal(400, "ports published in ingress mode: Essaim has no routing mesh yet")
+    said = "EndpointSpec: port published with ingress mode can't be used with dnsrr mode"
+    refused = Refusal(400, said)
     host, _ = masters({CREATE: [refused]})
     assert essaim(host, "create", "-d", "-p", "8080:80", "img") == 1
     assert "--publish target=80,published=8080,mode=host" in capsys.readouterr().err

@@ -151,6 +151,17 @@ MADE = [
         [{"Protocol": "tcp", "PublishMode": "ingress", "TargetPort": 80}],
     ),
     (("--endpoint-mode", "dnsrr"), "EndpointSpec.Mode", "dnsrr"),
+    (("--session-affinity", "client-ip"), "EndpointSpec", {"Affinity": "client-ip"}),
+    (("--publish-force", "-p", "22"), "EndpointSpec.ForcePorts", True),
+    (("--network", "host"), "TaskTemplate.Networks", [{"Target": "host"}]),
+    (
+        ("--network", "front", "--network", "name=back,alias=db,alias=sql,driver-opt=a=b"),
+        "TaskTemplate.Networks",
+        [
+            {"Target": "front"},
+            {"Target": "back", "Aliases": ["db", "sql"], "DriverOpts": {"a": "b"}},
+        ],
+    ),
     (("--network", "name=a,alias=b"), "TaskTemplate.Networks", [{"Target": "a", "Aliases": ["b"]}]),
     (("--dns", "8.8.8.8"), f"{CONTAINER}.DNSConfig.Nameservers", ["8.8.8.8"]),
     (("--dns-option", "ndots:1"), f"{CONTAINER}.DNSConfig.Options", ["ndots:1"]),
