@@ -7,6 +7,8 @@ there are hundreds, are batches of our own (`rtnetlink`) on one socket that stay
 
 import contextlib
 import errno
+import ipaddress
+import itertools
 import os
 import socket
 import struct
@@ -24,6 +26,7 @@ from essaim_agent.overlay.plan import (
     CorrectBridge,
     CorrectVxlan,
     DeleteDevice,
+    DescribePort,
     JoinPort,
     MakeBridge,
     MakeVxlan,
@@ -31,7 +34,9 @@ from essaim_agent.overlay.plan import (
     PutEntry,
     RemoveAddress,
     RemoveEntry,
+    RouteSubnet,
 )
+from essaim_agent.overlay.rows import RowReader
 from essaim_agent.overlay.tables import (
     BRIDGE_PREFIX,
     PORT_PREFIX,
@@ -197,6 +202,9 @@ class Kernel:
         self.channel = Channel()
         self._devices: Any = IPRoute()  # type: ignore[no-untyped-call]
         self._index: dict[str, int] = {}
+        self._rows = RowReader()
+        self.aliases: dict[str, str] = {}
+        """Of the ports that were seen or made: what to give one that lost its own."""
         self.names: dict[int, str] = {}
         """The overlay's bridges and VXLAN devices by index, as of the last reading; replaced,
         never changed, so that another thread may look things up in it."""
@@ -235,16 +243,40 @@ class Kernel:
             master = names.get(link.master_index, "")
             if link.kind == "bridge" and link.name.startswith(BRIDGE_PREFIX):
                 own = frozenset(addresses.get(link.index, ()))
-                bridges[link.name] = Bridge(link.name, link.mac, link.mtu, own, link.up)
+                is_settled = link.up and len(own) == 1  # else the address brings the route
+                routed = not is_settled or self._is_routed(link.index, *own)
+                bridges[link.name] = Bridge(link.name, link.mac, link.mtu, own, link.up, routed)
             elif link.kind == "vxlan" and link.name.startswith(VXLAN_PREFIX):
                 vxlans[link.name] = _vxlan(link, master)
             elif link.kind == "veth" and link.name.startswith(PORT_PREFIX):
-                owner = read_port_alias(link.alias)
-                if owner is not None:
-                    bridge = bridge_name(owner[1])
-                    joined = link.up and master == bridge
-                    ports[link.name] = Port(link.name, bridge, owner[0], joined)
+                port = self._port(link, master)
+                if port is not None:
+                    ports[link.name] = port
+        self.aliases = {name: self.aliases[name] for name in ports}
         return Tables(bridges, vxlans, ports, self._read_entries(bridges, vxlans))
+
+    def _port(self, link: rt.Link, master: str) -> Port | None:
+        """A device with a name of ours is a port by its alias, or by the one that it had."""
+        alias = link.alias if read_port_alias(link.alias) else self.aliases.get(link.name, "")
+        owner = read_port_alias(alias)
+        if owner is None:
+            return None
+        self.aliases[link.name] = alias
+        bridge = bridge_name(owner[1])
+        joined = link.up and master == bridge
+        return Port(link.name, bridge, owner[0], joined, link.alias == alias)
+
+    def _is_routed(self, index: int, interface: str) -> bool:
+        """Whether the subnet of a bridge's address is reached by that bridge."""
+        own = ipaddress.IPv4Interface(interface)
+        somebody = own.network.network_address + own.network.num_addresses // 2
+        if somebody == own.ip:
+            somebody += 1
+        try:
+            found = self.channel.get(rt.get_route(str(somebody)))
+        except NetworkError:
+            return False
+        return rt.route_device(found) == index
 
     def learn_names(self, tables: Tables) -> None:
         """Renew `names` after devices came or went."""
@@ -253,17 +285,10 @@ class Kernel:
 
     def _read_entries(self, bridges: Iterable[str], vxlans: Iterable[str]) -> frozenset[Entry]:
         self.names = {self._index[name]: name for name in (*bridges, *vxlans)}
-        entries: set[Entry] = set()
         if not self.names:
             return frozenset()
-        for family in (socket.AF_INET, rt.AF_BRIDGE):
-            for payload in self.channel.dump(rt.dump_neighbours(family)):
-                row = rt.neighbour(payload)
-                if row.index in self.names and is_static(row):
-                    entry = entry_of(row, self.names[row.index])
-                    if entry is not None:
-                        entries.add(entry)
-        return frozenset(entries)
+        dumps = (self.channel.dump(rt.dump_neighbours(f)) for f in (rt.AF_INET, rt.AF_BRIDGE))
+        return self._rows.read(itertools.chain.from_iterable(dumps), self.names)
 
     def carry_out(self, operations: Sequence[Operation]) -> None:
         """In order, neighbouring operations on entries in one batch. Raises NetworkError; what
@@ -281,6 +306,12 @@ class Kernel:
                     batch.append(rt.add_address(self.index(bridge), interface))
                 case RemoveAddress(bridge, interface):
                     batch.append(rt.remove_address(self.index(bridge), interface))
+                case RouteSubnet(bridge, interface):
+                    own = ipaddress.IPv4Interface(interface)
+                    index = self.index(bridge)
+                    batch.append(rt.subnet_route(index, str(own.network), str(own.ip)))
+                case DescribePort(name):
+                    batch.append(rt.describe_port(name, self.aliases[name]))
                 case _:
                     self._flush(batch)
                     self._device(operation)
@@ -298,7 +329,7 @@ class Kernel:
         match entry:
             case Forward(vxlan, mac, vtep):
                 return rt.put_forward(self.index(vxlan), mac, vtep)
-            case PortMac(vxlan, mac):
+            case PortMac(vxlan, mac, _):
                 return rt.put_port_mac(self.index(vxlan), mac)
             case Neighbour(bridge, address, mac):
                 return rt.put_neighbour(self.index(bridge), address, mac)
@@ -307,7 +338,7 @@ class Kernel:
         match entry:
             case Forward(vxlan, mac, vtep):
                 return rt.delete_forward(self.index(vxlan), mac, vtep)
-            case PortMac(vxlan, mac):
+            case PortMac(vxlan, mac, _):
                 return rt.delete_port_mac(self.index(vxlan), mac)
             case Neighbour(bridge, address, _):
                 return rt.delete_neighbour(self.index(bridge), address)
@@ -386,23 +417,6 @@ class Kernel:
         settle([(self.channel, vxlan.bridge)])
 
 
-def entry_of(row: rt.NeighbourRow, device: str) -> Entry | None:
-    """The overlay's view of a row of one of its devices; None for a row of no concern."""
-    if row.family == socket.AF_INET:
-        return Neighbour(device, row.destination, row.mac)
-    if not row.flags & rt.NTF_SELF:
-        return PortMac(device, row.mac) if device.startswith(VXLAN_PREFIX) else None
-    return Forward(device, row.mac, row.destination) if row.destination else None
-
-
-def is_static(row: rt.NeighbourRow) -> bool:
-    """Entered by somebody, not learned; on a port of a bridge NUD_PERMANENT means the port's own
-    address (br_fdb.c), which leads nowhere."""
-    if row.family == socket.AF_INET:
-        return row.state == rt.NUD_PERMANENT
-    return bool(row.flags & rt.NTF_SELF) or row.state == rt.NUD_NOARP
-
-
 def _vxlan(link: rt.Link, master: str) -> Vxlan:
     return Vxlan(
         name=link.name,
@@ -439,6 +453,17 @@ DEVICE_SYSCTLS = (
 def settle_device(name: str) -> None:
     for family, key, value in DEVICE_SYSCTLS:
         write_sysctl(f"net/{family}/conf/{name}/{key}", value)
+
+
+def read_sysctl(path: str) -> str | None:
+    """None where this kernel has no such setting. Raises NetworkError."""
+    try:
+        return Path("/proc/sys", path).read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise NetworkError(f"sysctl {path.replace('/', '.')}: {reason}") from error
 
 
 def write_sysctl(path: str, value: str) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 
 from essaim_agent.network import NetworkError, NetworkPicture
+from essaim_agent.network_health.checked import Checked
+from essaim_agent.overlay.differences import Difference, differences
 from essaim_agent.overlay.host_ports import PublishedTask, holder_of
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY, Namespaces, is_namespace
-from essaim_agent.overlay.netlink import Kernel, write_sysctl
+from essaim_agent.overlay.netlink import DEVICE_SYSCTLS, Kernel, read_sysctl, write_sysctl
 from essaim_agent.overlay.packet_filter import PacketFilter, PortFilter, forget_flows, let_reflect
-from essaim_agent.overlay.plan import Operation, carried_out, plan
+from essaim_agent.overlay.plan import Operation, carried_out, operation_device, plan
 from essaim_agent.overlay.port_check import check_ports_free
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import (
@@ -23,6 +25,7 @@ from essaim_agent.overlay.tables import (
     Port,
     Tables,
     bridge_name,
+    port_alias,
     port_name,
     wanted_tables,
 )
@@ -31,7 +34,11 @@ from essaim_shared.objects import Attachment
 from essaim_shared.spec import PortConfig
 
 ATTEMPTS_MAX = 3
-"""Somebody else may change the tables while a plan is carried out; then it is made anew."""
+"""Somebody else may change the tables while a plan is carried out; then it is made anew. In the
+last attempt each operation is on its own: what is wrong with one network is no other's trouble."""
+
+CONNECTIONS_FILLED_PERCENT = 90
+"""Of the kernel's table of connections: then new ones will soon be dropped."""
 
 NODE_SYSCTLS = (
     ("net/ipv4/ip_forward", "1"),
@@ -59,8 +66,9 @@ class OverlayNode:
         self._are_ports_known = False
         """False until it is told which ports of an earlier run still count: until then they stay
         as they are."""
-        self._picture = NetworkPicture()
+        self.picture = NetworkPicture()
         self._is_told = False
+        self._is_applied = False
         self.wanted = Tables()
         self._present = Tables()
         self._ports: dict[TaskId, list[str]] = {}
@@ -82,52 +90,110 @@ class OverlayNode:
     def names(self) -> dict[int, str]:
         return self._kernel.names
 
-    def want(self, picture: NetworkPicture) -> list[Operation]:
-        """Returns what had to be done. Raises NetworkError."""
-        if self._is_told and picture == self._picture:
-            return []
+    def want(self, picture: NetworkPicture) -> int:
+        """Returns how much had to be done. Raises NetworkError, but not before all that can be
+        done is done."""
+        if self._is_applied and picture == self.picture:
+            return 0
         self.wanted = wanted_tables(
             picture.networks.values(), picture.endpoints, self._address, self._udp_port
         )
-        self._picture = picture
-        self._is_told = True
-        try:
-            return self._apply(is_check=False)
-        except NetworkError:
-            self._is_told = False
-            raise
+        self.picture = picture
+        self._is_told, self._is_applied = True, False
+        count, failures = self._reconcile()
+        self._apply_filters(is_check=False)
+        if failures:
+            raise failures[0][1]
+        self._is_applied = True
+        return count
 
     def read(self) -> Tables:
         return self._kernel.read()
 
-    def check(self) -> list[Operation]:
-        """Compare the kernel with what is wanted; returns the repairs. Raises NetworkError."""
+    def check(self) -> Checked:
+        """Compare the kernel with what is wanted, and mend it. Raises NetworkError when it cannot
+        even be read."""
         if not self._is_told:
-            return []
-        for path, value in NODE_SYSCTLS:
-            write_sysctl(path, value)
+            return Checked()
+        mended, problems = settle_sysctls(NODE_SYSCTLS)
         self._present = self._kernel.read()
-        return self._apply(is_check=True)
+        found = differences(plan(self.wanted, self._present), self._present, self.picture)
+        _, failures = self._reconcile()
+        failed = {difference.found for difference, _ in failures}
+        mended += [str(difference) for difference in found if difference.found not in failed]
+        problems += [f"{what.found}, and it cannot be mended: {why}" for what, why in failures]
+        for bridge in self._present.bridges:
+            set_right, refused = settle_sysctls(self._bridge_sysctls(bridge))
+            mended += set_right
+            problems += refused
+        try:
+            if self._apply_filters(is_check=True):
+                mended.append("the packet filter was not as wanted: loaded again")
+        except NetworkError as error:
+            problems.append(f"the packet filter is not as wanted: {error}")
+        connections, complaint = count_connections()
+        return Checked(
+            mended=tuple(mended),
+            problems=(*problems, *self._lost_ports(), *complaint),
+            networks=len(self.picture.networks),
+            endpoints=len(self.picture.endpoints),
+            services=len(self.picture.services),
+            connections=connections,
+        )
 
-    def _apply(self, is_check: bool) -> list[Operation]:
-        done: list[Operation] = []
-        for attempt in range(1, ATTEMPTS_MAX + 1):
+    def _reconcile(self) -> tuple[int, list[tuple[Difference, NetworkError]]]:
+        """The tables of the overlay; how many operations it took, and those that failed."""
+        for _ in range(ATTEMPTS_MAX - 1):
             operations = plan(self.wanted, self._present)
             try:
                 self._kernel.carry_out(operations)
             except NetworkError:
-                if attempt == ATTEMPTS_MAX:
-                    raise
                 self._present = self._kernel.read()
                 continue
             self._present = carried_out(operations, self._present)
-            done.extend(operations)
-            break
-        self._kernel.learn_names(self._present)
-        self._packet_filter.apply(_subnets(self._present), is_check)
+            self._kernel.learn_names(self._present)
+            return len(operations), []
+        operations = plan(self.wanted, self._present)
+        failures = self._carry_out_singly(operations)
+        self._present = self._kernel.read()
+        return len(operations) - len(failures), failures
+
+    def _carry_out_singly(
+        self, operations: Sequence[Operation]
+    ) -> list[tuple[Difference, NetworkError]]:
+        failures: list[tuple[Difference, NetworkError]] = []
+        broken: set[str] = set()
+        described = differences(operations, self._present, self.picture)
+        for operation, difference in zip(operations, described, strict=True):
+            if operation_device(operation) in broken:
+                continue  # it would fail for the same reason
+            try:
+                self._kernel.carry_out([operation])
+            except NetworkError as error:
+                failures.append((difference, error))
+                broken.add(operation_device(operation))
+        return failures
+
+    def _apply_filters(self, is_check: bool) -> bool:
+        """True when something had to be changed."""
+        is_changed = self._packet_filter.apply(_subnets(self._present), is_check)
         if self._are_ports_known:
-            self._apply_ports(is_check)
-        return done
+            is_changed = self._apply_ports(is_check) or is_changed
+        return is_changed
+
+    def _bridge_sysctls(self, bridge: str) -> list[tuple[str, str]]:
+        settings = [(f"net/{kind}/conf/{bridge}/{key}", to) for kind, key, to in DEVICE_SYSCTLS]
+        loopback = "1" if self._published else "0"
+        return [*settings, (f"net/ipv4/conf/{bridge}/route_localnet", loopback)]
+
+    def _lost_ports(self) -> list[str]:
+        return [
+            f"the interface {name} of task {task_id} was deleted, so the task has no network: "
+            "stop the task, and another one is made in its place"
+            for task_id, names in self._ports.items()
+            for name in names
+            if name not in self._present.ports
+        ]
 
     def adopt_ports(self, published: Mapping[TaskId, PublishedTask]) -> None:
         self._published.update(published)
@@ -156,14 +222,15 @@ class OverlayNode:
             self._apply_ports(is_check=False)
             forget_flows(_udp_ports(gone))
 
-    def _apply_ports(self, is_check: bool) -> None:
+    def _apply_ports(self, is_check: bool) -> bool:
         """The loopback is open to the bridges only while the table with its guard stands."""
         if not self._published:
             self._open_loopback("0")
         subnets = _subnets(self._present)
-        self._port_filter.apply(self._published.values(), subnets, is_check)
+        is_changed = self._port_filter.apply(self._published.values(), subnets, is_check)
         if self._published:
             self._open_loopback("1")
+        return is_changed
 
     def _open_loopback(self, value: str) -> None:
         for bridge in self._present.bridges:
@@ -186,7 +253,7 @@ class OverlayNode:
         if not attachments:
             raise NetworkError(f"task {task_id} has no network to be attached to")
         for attachment in attachments:
-            if attachment.network_id not in self._picture.networks:
+            if attachment.network_id not in self.picture.networks:
                 raise NetworkError(
                     f"network {attachment.network_id} of task {task_id} is not on this node"
                 )
@@ -197,8 +264,10 @@ class OverlayNode:
         leftover = [name for name in devices if name in self._present.ports]
         if leftover:
             self._namespaces.delete_ports(leftover)
-        names = self._namespaces.make(task_id, attachments, self._picture.networks, sysctls)
+        names = self._namespaces.make(task_id, attachments, self.picture.networks, sysctls)
         self._ports[task_id] = names
+        for name, attachment in zip(names, attachments, strict=True):
+            self._kernel.aliases[name] = port_alias(task_id, attachment.network_id)
         if ports:
             let_reflect(names)
         added = {
@@ -222,7 +291,8 @@ class OverlayNode:
         gone = frozenset(names)
         self._set_ports({n: port for n, port in self._present.ports.items() if n not in gone})
         if self._is_told and self._present.bridges.keys() != self.wanted.bridges.keys():
-            self._apply(is_check=False)
+            self._reconcile()
+            self._apply_filters(is_check=False)
 
     def _set_ports(self, ports: dict[str, Port]) -> None:
         self._present = msgspec.structs.replace(self._present, ports=ports)
@@ -241,6 +311,36 @@ def _subnets(tables: Tables) -> list[str]:
         str(IPv4Interface(interface).network)
         for bridge in tables.bridges.values()
         for interface in bridge.addresses
+    ]
+
+
+def settle_sysctls(settings: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Set those that are not as wanted. A sentence for each that was, and for each that cannot
+    be set."""
+    mended: list[str] = []
+    problems: list[str] = []
+    for path, value in settings:
+        try:
+            found = read_sysctl(path)
+            if found is not None and found != value:
+                write_sysctl(path, value)
+                mended.append(f"sysctl {path.replace('/', '.')} was {found}: set to {value}")
+        except NetworkError as error:
+            problems.append(str(error))
+    return mended, problems
+
+
+def count_connections() -> tuple[int, list[str]]:
+    """Flows that the kernel tracks in this namespace, and what is wrong with their number."""
+    count, most = (read_sysctl(f"net/netfilter/nf_conntrack_{name}") for name in ("count", "max"))
+    if count is None or most is None:
+        return 0, []
+    filled_percent = 100 * int(count) // max(1, int(most))
+    if filled_percent < CONNECTIONS_FILLED_PERCENT:
+        return int(count), []
+    return int(count), [
+        f"the kernel tracks {count} connections of at most {most} and drops new ones beyond: "
+        "raise the sysctl net.netfilter.nf_conntrack_max"
     ]
 
 

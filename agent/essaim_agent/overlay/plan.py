@@ -51,6 +51,13 @@ class RemoveAddress(msgspec.Struct, frozen=True):
     interface: str
 
 
+class RouteSubnet(msgspec.Struct, frozen=True):
+    """Put back the route that the kernel made with this address."""
+
+    bridge: str
+    interface: str
+
+
 class MakeVxlan(msgspec.Struct, frozen=True):
     vxlan: Vxlan
 
@@ -64,6 +71,12 @@ class CorrectVxlan(msgspec.Struct, frozen=True):
 class JoinPort(msgspec.Struct, frozen=True):
     name: str
     bridge: str
+
+
+class DescribePort(msgspec.Struct, frozen=True):
+    """Give it its alias again."""
+
+    name: str
 
 
 class PutEntry(msgspec.Struct, frozen=True):
@@ -83,8 +96,10 @@ Operation = (
     | CorrectBridge
     | AddAddress
     | RemoveAddress
+    | RouteSubnet
     | MakeVxlan
     | CorrectVxlan
+    | DescribePort
     | JoinPort
     | PutEntry
     | RemoveEntry
@@ -98,7 +113,7 @@ def entry_key(entry: Entry) -> _EntryKey:
     match entry:
         case Forward(vxlan, mac, vtep):
             return ("forward", vxlan, f"{mac} {vtep}" if mac == FLOOD_MAC else mac)
-        case PortMac(vxlan, mac):
+        case PortMac(vxlan, mac, _):
             return ("port", vxlan, mac)
         case Neighbour(bridge, address, _):
             return ("neighbour", bridge, address)
@@ -106,6 +121,21 @@ def entry_key(entry: Entry) -> _EntryKey:
 
 def entry_device(entry: Entry) -> str:
     return entry.bridge if isinstance(entry, Neighbour) else entry.vxlan
+
+
+def operation_device(operation: Operation) -> str:
+    """The device that it cannot do without."""
+    match operation:
+        case DeleteDevice(name) | DescribePort(name) | JoinPort(name, _):
+            return name
+        case MakeBridge(made) | CorrectBridge(made):
+            return made.name
+        case MakeVxlan(vxlan) | CorrectVxlan(vxlan):
+            return vxlan.name
+        case AddAddress(bridge, _) | RemoveAddress(bridge, _) | RouteSubnet(bridge, _):
+            return bridge
+        case PutEntry(entry, _) | RemoveEntry(entry):
+            return entry_device(entry)
 
 
 def plan(wanted: Tables, present: Tables) -> list[Operation]:
@@ -159,10 +189,15 @@ def _bridge(want: Bridge, found: Bridge | None) -> Iterable[Operation]:
         yield RemoveAddress(want.name, interface)
     for interface in sorted(want.addresses - addresses):
         yield AddAddress(want.name, interface)
+    if found is not None and not found.routed:
+        for interface in sorted(want.addresses & addresses):
+            yield RouteSubnet(want.name, interface)
 
 
 def _joins(wanted: Tables, present: Tables, kept: set[str]) -> Iterable[Operation]:
     for port in present.ports.values():
+        if not port.described:
+            yield DescribePort(port.name)
         missing = port.bridge in wanted.bridges and port.bridge not in present.bridges
         there = port.bridge in wanted.bridges or port.bridge in kept & present.bridges.keys()
         if missing or (there and not port.joined):
@@ -223,11 +258,17 @@ class _Model:
             case MakeBridge(bridge):
                 self.bridges[bridge.name] = replace(bridge, addresses=frozenset())
             case CorrectBridge(bridge):
-                addresses = self.bridges[bridge.name].addresses
-                self.bridges[bridge.name] = replace(bridge, addresses=addresses)
+                found = self.bridges[bridge.name]
+                self.bridges[bridge.name] = replace(
+                    bridge, addresses=found.addresses, routed=found.routed
+                )
             case AddAddress(name, interface):
                 addresses = self.bridges[name].addresses | {interface}
-                self.bridges[name] = replace(self.bridges[name], addresses=addresses)
+                self.bridges[name] = replace(self.bridges[name], addresses=addresses, routed=True)
+            case RouteSubnet(name, _):
+                self.bridges[name] = replace(self.bridges[name], routed=True)
+            case DescribePort(name):
+                self.ports[name] = replace(self.ports[name], described=True)
             case RemoveAddress(name, interface):
                 addresses = self.bridges[name].addresses - {interface}
                 self.bridges[name] = replace(self.bridges[name], addresses=addresses)

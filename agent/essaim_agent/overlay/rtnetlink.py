@@ -15,7 +15,7 @@ import msgspec
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE = 24
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 
@@ -26,7 +26,7 @@ AF_INET, AF_BRIDGE, AF_INET6 = 2, 7, 10
 IFF_UP = 0x1
 
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
-NTF_SELF, NTF_MASTER = 0x02, 0x04
+NTF_SELF, NTF_MASTER, NTF_STICKY = 0x02, 0x04, 0x40
 
 FLOOD_MAC = "00:00:00:00:00:00"
 """The VXLAN driver sends unknown and broadcast frames to every remote of this address."""
@@ -44,8 +44,10 @@ _IFLA_BRPORT_LEARNING, _IFLA_BRPORT_NEIGH_SUPPRESS = 8, 32
 _IFLA_VXLAN_ID, _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PORT = 1, 4, 7, 15
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_OIF, _RTA_GATEWAY = 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_RTPROT_KERNEL, _RT_SCOPE_LINK, _RTM_F_FIB_MATCH = 2, 253, 0x2000
 _NDA_DST, _NDA_LLADDR = 1, 2
+_NDA_PORT, _NDA_VNI, _NDA_IFINDEX = 6, 7, 8
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
 _NLA_TYPE_MASK = 0x3FFF
 """The two upper bits of an attribute's type are flags (nested, network byte order)."""
@@ -89,8 +91,11 @@ class NeighbourRow(msgspec.Struct, frozen=True, gc=False):
     state: int
     flags: int
     destination: str
-    """IPv4: the neighbour's address, or the remote VTEP; empty for a port of a bridge."""
+    """IPv4: the neighbour's address, or the remote VTEP; empty for a port of a bridge. A remote
+    with a UDP port, VNI or device of its own has them behind a blank: it is no entry of ours."""
     mac: str
+    is_plain: bool = True
+    """Nothing of that kind behind the destination."""
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -246,6 +251,35 @@ def default_route(index: int, gateway: str) -> bytes:
     )
 
 
+def subnet_route(index: int, subnet: str, source: str) -> bytes:
+    """The route that the kernel makes with an address, for when somebody removed it alone."""
+    network, prefix = subnet.split("/")
+    head = (_RT_TABLE_MAIN, _RTPROT_KERNEL, _RT_SCOPE_LINK, _RTN_UNICAST)
+    return message(
+        RTM_NEWROUTE,
+        NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+        _RTMSG.pack(AF_INET, int(prefix), 0, 0, *head, 0)
+        + attribute(_RTA_DST, address_bytes(network))
+        + attribute(_RTA_PREFSRC, address_bytes(source))
+        + _number(_RTA_OIF, index),
+    )
+
+
+def get_route(address: str) -> bytes:
+    """Which route leads to an address."""
+    return message(
+        RTM_GETROUTE,
+        0,
+        _RTMSG.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
+        + attribute(_RTA_DST, address_bytes(address)),
+    )
+
+
+def route_device(payload: bytes) -> int:
+    """The index of the device that a route leads out of; 0 when of none or several."""
+    return int.from_bytes(attributes(payload, 12).get(_RTA_OIF, b"\0"), sys.byteorder)
+
+
 def _entry(
     kind: int, flags: int, family: int, index: int, state: int, ntf: int, mac: str, destination: str
 ) -> bytes:
@@ -268,12 +302,17 @@ def put_forward(index: int, mac: str, vtep: str) -> bytes:
 
 
 def delete_forward(index: int, mac: str, vtep: str) -> bytes:
+    """A remote with a port or VNI of its own is only found without naming it, and then all of
+    that MAC go: the ones we want are put back."""
+    vtep = "" if " " in vtep else vtep
     return _entry(RTM_DELNEIGH, 0, AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF, mac, vtep)
 
 
 def put_port_mac(index: int, mac: str) -> bytes:
-    """`bridge fdb replace MAC dev VXLAN master static`."""
-    return _entry(RTM_NEWNEIGH, _PUT, AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, mac, "")
+    """`bridge fdb replace MAC dev VXLAN master static sticky`. Without `sticky` the bridge moves
+    even a static entry to the port where a container sends frames with that MAC (br_fdb_update)."""
+    flags = NTF_MASTER | NTF_STICKY
+    return _entry(RTM_NEWNEIGH, _PUT, AF_BRIDGE, index, NUD_NOARP, flags, mac, "")
 
 
 def delete_port_mac(index: int, mac: str) -> bytes:
@@ -396,12 +435,17 @@ def neighbour(payload: bytes) -> NeighbourRow:
     """An RTM_NEWNEIGH or RTM_DELNEIGH payload."""
     family, index, state, flags, _ = _NDMSG.unpack_from(payload)
     own = attributes(payload, 12)
-    destination = own.get(_NDA_DST, b"")
+    packed = own.get(_NDA_DST, b"")
+    destination = address_text(packed) if len(packed) == 4 else ""
+    beside = [own[kind].hex() for kind in (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX) if kind in own]
+    if beside and destination:
+        destination = f"{destination} {' '.join(beside)}"
     return NeighbourRow(
         family=family,
         index=index,
         state=state,
         flags=flags,
-        destination=address_text(destination) if len(destination) == 4 else "",
+        destination=destination,
         mac=own.get(_NDA_LLADDR, b"").hex(":"),
+        is_plain=not beside,
     )

@@ -4,7 +4,8 @@ Per network: a bridge with the node's gateway address, and a VXLAN device as one
 Per remote address, three entries (RFC 7348, 4; bridge(8)):
 
     forward     on the VXLAN device   MAC → VTEP       where the frame goes on the underlay
-    port MAC    on the bridge         MAC → VXLAN port that it goes there at all
+    port MAC    on the bridge         MAC → VXLAN port that it goes there at all, whoever sends
+                                                       frames with that MAC (sticky)
     neighbour   on the bridge         address → MAC    with which the bridge answers ARP itself
                                                        (neigh_suppress), so that it is not flooded
 
@@ -40,6 +41,8 @@ class Bridge(msgspec.Struct, frozen=True):
     addresses: frozenset[str]
     """`address/prefix`; exactly the gateway's when wanted."""
     up: bool = True
+    routed: bool = True
+    """The route to the subnet leads to it. The kernel makes it with the address."""
 
 
 class Vxlan(msgspec.Struct, frozen=True):
@@ -64,6 +67,8 @@ class Port(msgspec.Struct, frozen=True):
     task_id: TaskId
     joined: bool
     """It is up and a port of that bridge."""
+    described: bool = True
+    """It has its alias."""
 
 
 class Forward(msgspec.Struct, frozen=True):
@@ -77,6 +82,8 @@ class Forward(msgspec.Struct, frozen=True):
 class PortMac(msgspec.Struct, frozen=True):
     vxlan: str
     mac: str
+    sticky: bool = True
+    """Frames from elsewhere with this MAC do not move it."""
 
 
 class Neighbour(msgspec.Struct, frozen=True):

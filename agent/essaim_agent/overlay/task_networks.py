@@ -1,8 +1,8 @@
 """The overlay as the agent sees it: asynchronous calls, a watch on the kernel, a timer.
 
 All work runs on one thread of its own, in the order of the calls. The event loop only hears the
-kernel's notifications and asks for a check when one contradicts what is wanted; in any case a
-full check runs every 30 seconds.
+kernel's notifications and asks for a check when one contradicts what is wanted; in any case
+everything is compared every two seconds.
 """
 
 import asyncio
@@ -17,13 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
+from essaim_agent.network_health.checked import Checked
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.host_ports import published_tasks
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
-from essaim_agent.overlay.netlink import RECEIVE_BYTES, entry_of, open_notifications
+from essaim_agent.overlay.netlink import RECEIVE_BYTES, open_notifications
 from essaim_agent.overlay.node import OverlayNode
-from essaim_agent.overlay.plan import Operation, contradicts, link_contradicts
+from essaim_agent.overlay.plan import contradicts, link_contradicts
+from essaim_agent.overlay.rows import entry_of
 from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
@@ -31,12 +35,15 @@ from essaim_shared.log import fields
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import PortConfig
 
-CHECK_PERIOD_S = 30.0
+CHECK_PERIOD_S = 2.0
+"""So that whatever is done to the tables is mended within five, also what nobody announces."""
 NOTIFIED_CHECK_DELAY_S = 0.05
 """Changes come in groups: a bridge that goes takes all its entries along."""
 NOTIFIED_CHECK_SPACING_S = 1.0
 """Somebody who fights for a table with us must not cost a core."""
 NOTIFICATIONS_PER_TURN_MAX = 64
+SENTENCES_LOGGED_MAX = 5
+"""Of one comparison: a bridge that goes takes thousands of entries along."""
 COUNTERS_AGE_MAX_S = 0.25
 """One reading of /proc/net/dev serves all tasks of a round of measurements."""
 
@@ -71,6 +78,22 @@ class OverlayNetworks:
         self._counters: dict[str, InterfaceCounters] = {}
         self._counters_read_s = float("-inf")
         self._counters_path = "/proc/net/dev"
+        self._problems: tuple[str, ...] = ()
+        self._on_checked: list[Callable[[Checked], None]] = []
+
+    def on_checked(self, listener: Callable[[Checked], None]) -> None:
+        """Have it told what each comparison found."""
+        self._on_checked.append(listener)
+
+    @property
+    def picture(self) -> NetworkPicture:
+        """What was wanted last."""
+        return NetworkPicture() if self._node is None else self._node.picture
+
+    async def inside(self, work: Callable[[], R]) -> R:
+        """Do something, such as making a socket, in the node's network namespace. Raises
+        NetworkError before the start."""
+        return await self._run(lambda _: work())
 
     async def _run(self, work: Callable[[OverlayNode], R]) -> R:
         node = self._node
@@ -115,9 +138,9 @@ class OverlayNetworks:
         await self._run(lambda node: node.adopt_ports(adopted))
 
     async def want(self, picture: NetworkPicture) -> None:
-        done = await self._run(lambda node: node.want(picture))
-        if done:
-            _log.debug("overlay changed %s", fields(operations=len(done)))
+        count = await self._run(lambda node: node.want(picture))
+        if count:
+            _log.debug("overlay changed %s", fields(operations=count))
 
     async def attach(
         self,
@@ -212,16 +235,27 @@ class OverlayNetworks:
                 await self.check()
             except NetworkError as error:
                 _log.warning("overlay check failed %s", fields(reason=error, next_s=CHECK_PERIOD_S))
+                self._tell(Checked(problems=(f"the tables cannot be compared: {error}",)))
             if is_notified:
                 await self._clock.sleep(NOTIFIED_CHECK_SPACING_S)
 
-    async def check(self) -> list[Operation]:
-        """Compare the kernel with what is wanted, now, and return the repairs that were made.
-        Raises NetworkError."""
-        repairs: list[Operation] = await self._run(OverlayNode.check)
-        if repairs:
-            _log.warning("overlay repaired %s", fields(operations=len(repairs), first=repairs[0]))
-        return repairs
+    async def check(self) -> Checked:
+        """Compare the kernel with what is wanted, now, and mend what is not so. Raises
+        NetworkError when the kernel cannot be read."""
+        checked = await self._run(OverlayNode.check)
+        for sentence in checked.mended[:SENTENCES_LOGGED_MAX]:
+            _log.warning("overlay mended %s", fields(what=sentence, of=len(checked.mended)))
+        if checked.problems != self._problems:
+            self._problems = checked.problems
+            for sentence in checked.problems[:SENTENCES_LOGGED_MAX]:
+                _log.error("overlay not as wanted %s", fields(reason=sentence))
+        checked = msgspec.structs.replace(checked, at_ns=self._clock.wall_ns())
+        self._tell(checked)
+        return checked
+
+    def _tell(self, checked: Checked) -> None:
+        for listener in self._on_checked:
+            listener(checked)
 
     async def present(self) -> Tables:
         """The tables as the kernel has them now. Raises NetworkError."""

@@ -98,6 +98,7 @@ async def meet_the_late_carrier(
 CRASHING = """
 import asyncio, ctypes, os, sys
 from pathlib import Path
+from essaim_agent.network import NetworkPicture
 from essaim_agent.overlay.task_networks import OverlayNetworks
 from essaim_shared.clock import SystemClock
 from essaim_shared.messages import NodeNetwork

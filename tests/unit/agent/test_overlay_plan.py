@@ -5,11 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from essaim_agent.network import NetworkPicture
+from essaim_agent.overlay.differences import differences
 from essaim_agent.overlay.plan import (
     AddAddress,
     CorrectBridge,
     CorrectVxlan,
     DeleteDevice,
+    DescribePort,
     JoinPort,
     MakeBridge,
     MakeVxlan,
@@ -17,6 +20,7 @@ from essaim_agent.overlay.plan import (
     PutEntry,
     RemoveAddress,
     RemoveEntry,
+    RouteSubnet,
     carried_out,
     contradicts,
     link_contradicts,
@@ -213,6 +217,26 @@ PLANS: dict[str, tuple[Tables, Tables, list[Operation]]] = {
         with_bridge(addresses=frozenset({"10.244.0.9/20"})),
         [RemoveAddress(B, "10.244.0.9/20"), AddAddress(B, "10.244.0.1/20")],
     ),
+    "the route to the subnet is gone": (
+        FULL,
+        with_bridge(routed=False),
+        [RouteSubnet(B, "10.244.0.1/20")],
+    ),
+    "an address brings its route": (
+        FULL,
+        with_bridge(addresses=frozenset(), routed=False),
+        [AddAddress(B, "10.244.0.1/20")],
+    ),
+    "frames could move an entry": (
+        FULL,
+        with_entries(replace(PORT_MAC, sticky=False), tables=without(PORT_MAC)),
+        [PutEntry(PORT_MAC, replaces=replace(PORT_MAC, sticky=False))],
+    ),
+    "a port lost its alias": (
+        FULL,
+        replace(FULL, ports={"es-v1": replace(port(), described=False)}),
+        [DescribePort("es-v1")],
+    ),
     "a task's port left the bridge": (
         FULL,
         replace(FULL, ports={"es-v1": port(joined=False)}),
@@ -285,6 +309,7 @@ def damaged(draw: st.DrawFn) -> Tables:
             bridge,
             mac=draw(st.sampled_from([bridge.mac, "02:00:00:00:00:01"])),
             up=draw(st.booleans()),
+            routed=draw(st.booleans()),
             addresses=draw(st.sampled_from([bridge.addresses, frozenset(), {"10.9.9.9/24"}])),
         )
         for name, bridge in tables.bridges.items()
@@ -308,8 +333,8 @@ def damaged(draw: st.DrawFn) -> Tables:
         match entry:
             case Neighbour(bridge, address, _) if bridge in bridges and draw(st.booleans()):
                 kept[bridge, address] = entry
-            case PortMac(vxlan, mac) if vxlan in vxlans and vxlans[vxlan].bridge:
-                kept["port " + vxlan, mac] = entry
+            case PortMac(vxlan, mac, _) if vxlan in vxlans and vxlans[vxlan].bridge:
+                kept["port " + vxlan, mac] = replace(entry, sticky=draw(st.booleans()))
             case Forward(vxlan, mac, vtep) if vxlan in vxlans and draw(st.booleans()):
                 kept[vxlan, mac + vtep if mac == FLOOD_MAC else mac] = entry
     return Tables(bridges, vxlans, {}, frozenset(kept.values()))
@@ -322,6 +347,19 @@ def test_a_plan_that_is_carried_out_leaves_what_is_wanted_and_nothing_to_do(
     after = carried_out(plan(want, found), found)
     assert after == want
     assert plan(want, after) == []
+
+
+@given(want=some_wanted, found=damaged(), described=st.booleans())
+def test_whatever_was_done_is_said_in_one_sentence_for_each_repair(
+    want: Tables, found: Tables, described: bool
+) -> None:
+    found = replace(found, ports={"es-v1": replace(port(joined=False), described=described)})
+    operations = plan(want, found)
+    said = [str(one) for one in differences(operations, found, NetworkPicture())]
+    assert len(said) == len(operations)
+    for sentence in said:
+        assert sentence.count(": ") == 1
+        assert "\n" not in sentence
 
 
 @given(want=some_wanted, found=damaged(), joined=st.booleans())

@@ -24,10 +24,11 @@ def test_a_forwarding_entry_is_read_back_as_it_was_written() -> None:
     assert row.flags == rt.NTF_SELF
 
 
-def test_a_ports_mac_is_static_and_not_local() -> None:
+def test_a_ports_mac_is_static_and_not_local_and_does_not_move() -> None:
     _, payload = payload_of(rt.put_port_mac(7, "02:e5:0a:f4:00:0c"))
     row = rt.neighbour(payload)
-    assert (row.state, row.flags, row.destination) == (rt.NUD_NOARP, rt.NTF_MASTER, "")
+    assert (row.state, row.destination) == (rt.NUD_NOARP, "")
+    assert row.flags == rt.NTF_MASTER | rt.NTF_STICKY
 
 
 def test_a_neighbour_never_ages() -> None:
