@@ -1,12 +1,11 @@
-"""What each node has to know: its own tasks, its networks, and the others' endpoints there. Pure.
+"""What each node has to know: its own tasks, and what `network_book` says of networks. Pure.
 
 Theory
 ------
-A node needs every task assigned to it that has not ended, every network on which it has an
-address, and of those networks every address that is on another node: tasks that have not ended,
-and gateways. A task that ended by itself stays assigned, wanted stopped, for as long as it is
-part of its slot's history, since a node keeps the containers of its tasks and nothing else: what
-the container wrote is what tells why it failed. All of it follows from the state.
+A node needs every task assigned to it that has not ended. A task that ended by itself stays
+assigned, wanted stopped, for as long as it is part of its slot's history, since a node keeps the
+containers of its tasks and nothing else: what the container wrote is what tells why it failed.
+All of it follows from the state.
 
 A change is only noted (`note`); `flush` then compares what each noted object contributes now with
 what it contributed at the last flush. One task's change thus costs one entry for its own node and
@@ -14,55 +13,53 @@ one endpoint for each node of its network, however large the cluster is. Between
 number of changes collapse into one difference.
 
 A task's endpoint and the task itself are in the same flush, so by the time an agent has prepared
-a container the other nodes know where it is.
+a container the other nodes know where it is. The order to stop a task that serves is the one
+exception: its endpoint is told as draining, and its own node is told of the task what it was told
+before, until `release` (docs/adr/0035). Who has to know of it first, `take_held` says.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 
-from essaim_master.state.cluster_state import AppliedChanges, ClusterState
+from essaim_master.control.difference import Difference
+from essaim_master.control.network_book import Differences, NetworkBook, difference_of
+from essaim_master.control.network_records import (
+    Endpoints,
+    Entries,
+    NodeOnNetwork,
+    endpoints_of,
+    entries_of,
+    facets,
+    node_on_network,
+)
+from essaim_master.control.placer import DEFAULT_NETWORK_NAME
+from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
-from essaim_shared.ids import NetworkId, NodeId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork, SealedCredentials
-from essaim_shared.objects import NodeStatus, Stored, Task
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.objects import NodeStatus, ServiceAddresses, Stored, Task
 from essaim_shared.task_state import TaskState
-
-Owner = str
-"""Who has an address: a task's id, or `NETWORK/NODE` of a gateway."""
-
 
 ENDED_BY_ITSELF = frozenset({TaskState.COMPLETE, TaskState.FAILED})
 """Ends that leave a container worth looking at (docs/adr/0012)."""
-
-
-class _Place(msgspec.Struct, frozen=True):
-    """An endpoint and the node it is on."""
-
-    endpoint: Endpoint
-    node_id: NodeId
 
 
 class _Contribution(msgspec.Struct, frozen=True):
     """What one task put into the tables."""
 
     task: Task
-    places: tuple[_Place, ...]
+    """As its node was told of it."""
+    endpoints: Endpoints
+
+    def has_endpoint(self, state: str) -> bool:
+        return any(record.value.state == state for record in self.endpoints)
 
 
-@dataclass(slots=True)
-class Difference:
-    """What one node is to be told. Removals come before additions."""
+class Held(msgspec.Struct, frozen=True):
+    """Tasks whose order to stop is withheld, and the nodes which are told that they drain."""
 
-    removed_tasks: list[TaskId] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
-    removed_networks: list[NetworkId] = field(default_factory=list)
-    networks: list[NodeNetwork] = field(default_factory=list)
-    removed_endpoints: list[Endpoint] = field(default_factory=list)
-    endpoints: list[Endpoint] = field(default_factory=list)
-    credentials: list[SealedCredentials] = field(default_factory=list)
-    """Added by the dispatcher, which alone may seal."""
+    tasks: tuple[TaskId, ...]
+    audience: frozenset[NodeId]
 
 
 class AssignmentBook:
@@ -70,17 +67,29 @@ class AssignmentBook:
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
+        self._networks = NetworkBook()
         self._tasks: dict[TaskId, _Contribution] = {}
-        self._gateways: dict[str, tuple[NodeNetwork, _Place]] = {}
-        """By `NETWORK/NODE`: what the node is told of the network, and the others of the node."""
-        self._endpoints: dict[NetworkId, dict[Owner, _Place]] = {}
+        self._members: dict[str, NodeOnNetwork] = {}
+        """By `NETWORK/NODE`, as the gateways."""
+        self._entries: dict[ServiceId, Entries] = {}
+        self._held: set[TaskId] = set()
+        self._newly_held: list[TaskId] = []
+        self._default: NetworkId | None = None
         self._noted_tasks: dict[TaskId, None] = dict.fromkeys(state.tasks)
         self._noted_gateways: dict[str, None] = dict.fromkeys(state.gateways)
-        self._absorb({}, {})  # nobody has been told anything: there is nothing to compare with
+        self._noted_services: dict[ServiceId, None] = dict.fromkeys(state.services)
+        self._noted_nodes: dict[NodeId, None] = dict.fromkeys(state.node_status)
+        self._find_default_network()
+        self._is_new = True
+        """What was told by an earlier leader is not known."""
+        self.flush()  # nobody has been told anything: there is nothing to compare with
+        self._is_new = False
 
     def __bool__(self) -> bool:
         """Whether anything is to be flushed."""
-        return bool(self._noted_tasks or self._noted_gateways)
+        return bool(
+            self._noted_tasks or self._noted_gateways or self._noted_services or self._noted_nodes
+        )
 
     def note(self, applied: AppliedChanges) -> None:
         for change in applied.changes:
@@ -88,31 +97,37 @@ class AssignmentBook:
                 case Kind.TASK:
                     self._noted_tasks[TaskId(change.id)] = None
                 case Kind.TASK_STATUS:
-                    task_id = TaskId(change.id)
-                    if task_id in self._tasks and self._state.observed(task_id).is_terminal:
-                        self._noted_tasks[task_id] = None
+                    if facets(change.before) != facets(change.after):
+                        self._noted_tasks[TaskId(change.id)] = None
                 case Kind.GATEWAY:
                     self._noted_gateways[change.id] = None
                 case Kind.NODE_STATUS:
-                    if _address(change.before) != _address(change.after):
-                        self._note_node(NodeId(change.id))
+                    self._note_node(change)
                 case Kind.NETWORK:
                     self._note_network(NetworkId(change.id))
+                case Kind.SERVICE:
+                    self._noted_services[ServiceId(change.id)] = None
+                case Kind.SERVICE_ADDRESSES:
+                    self._note_addresses(change)
                 case _:
                     pass
 
-    def flush(self) -> dict[NodeId, Difference]:
+    def flush(self) -> Differences:
         """The differences since the last flush, for the nodes that have any."""
-        differences: dict[NodeId, Difference] = {}
-        before: dict[NetworkId, dict[Owner, _Place | None]] = {}
-        members_before = {
-            network_id: self._members(network_id) for network_id in self._networks_noted()
-        }
-        self._absorb(differences, before)
-        for network_id in before.keys() | members_before.keys():
-            changed = before.get(network_id, {})
-            members = members_before.get(network_id)
-            self._tell_members(network_id, changed, members, differences)
+        differences: Differences = {}
+        for node_id in self._noted_nodes:
+            self._networks.set_node(node_id, _address(self._state.node_status.get(node_id)))
+        for key in self._noted_gateways:
+            self._absorb_gateway(key, differences)
+        for service_id in self._noted_services:
+            self._absorb_service(service_id)
+        for task_id in self._noted_tasks:
+            self._absorb_task(task_id, differences)
+        self._noted_nodes.clear()
+        self._noted_gateways.clear()
+        self._noted_services.clear()
+        self._noted_tasks.clear()
+        self._networks.flush(differences)
         return differences
 
     def full_set(self, node_id: NodeId) -> Difference:
@@ -122,26 +137,68 @@ class AssignmentBook:
             contribution = self._tasks.get(task_id)
             if contribution is not None:
                 full.tasks.append(contribution.task)
-        for network, place in self._gateways.values():
-            if place.node_id == node_id:
-                full.networks.append(network)
-                places = self._endpoints.get(network.network_id, {}).values()
-                full.endpoints.extend(_of_others(places, node_id))
+        self._networks.add_full(node_id, full)
         return full
 
-    def _networks_noted(self) -> set[NetworkId]:
-        return {NetworkId(key.split("/", 1)[0]) for key in self._noted_gateways}
+    # Orders to stop.
 
-    def _members(self, network_id: NetworkId) -> set[NodeId]:
-        return {
-            place.node_id
-            for network, place in self._gateways.values()
-            if network.network_id == network_id
-        }
+    def take_held(self) -> list[Held]:
+        """The tasks that are held since the last flush, by those who are told; each once."""
+        by_audience: dict[frozenset[NodeId], list[TaskId]] = {}
+        audiences: dict[tuple[object, ...], frozenset[NodeId]] = {}
+        for task_id in self._newly_held:
+            if task_id not in self._held:
+                continue  # it has ended since
+            endpoints = self._tasks[task_id].endpoints
+            key = tuple((record.value.network_id, record.is_for_all) for record in endpoints)
+            audience = audiences.get(key)
+            if audience is None:
+                audience = audiences[key] = self._networks.audience(endpoints)
+            by_audience.setdefault(audience, []).append(task_id)
+        self._newly_held.clear()
+        return [Held(tuple(tasks), audience) for audience, tasks in by_audience.items()]
 
-    def _note_node(self, node_id: NodeId) -> None:
-        """Its address changed, and with it every endpoint on it."""
+    def release(self, task_ids: Iterable[TaskId]) -> None:
+        """Let the next flush tell these tasks' nodes what is wanted of them now."""
+        for task_id in task_ids:
+            if task_id in self._held:
+                self._held.discard(task_id)
+                self._noted_tasks[task_id] = None
+
+    def _hold(self, task_id: TaskId, old: _Contribution | None, new: _Contribution) -> Task:
+        """The task as its node is to be told of it for now."""
+        if task_id not in self._held:
+            was_serving = self._may_serve(task_id) if old is None else old.has_endpoint("serving")
+            if not was_serving or not new.has_endpoint("draining"):
+                return new.task
+            self._held.add(task_id)
+            self._newly_held.append(task_id)
+        elif not new.has_endpoint("draining"):
+            self._held.discard(task_id)
+            return new.task
+        if old is not None:
+            return old.task
+        # As another leader's word; a node that has the order to stop does not take it back.
+        is_job = new.task.iteration is not None
+        before = TaskState.COMPLETE if is_job else TaskState.RUNNING
+        return msgspec.structs.replace(new.task, desired_state=before)
+
+    def _may_serve(self, task_id: TaskId) -> bool:
+        """Whether an earlier leader may have told the nodes that a task serves."""
+        status = self._state.task_status.get(task_id)
+        return self._is_new and status is not None and status.is_ready
+
+    # What changes touch.
+
+    def _note_node(self, change: Change) -> None:
+        """A node's address stands in every endpoint on it, and whether it is down counts too."""
+        node_id = NodeId(change.id)
+        if _node_facets(change.before) == _node_facets(change.after):
+            return
         self._noted_tasks.update(dict.fromkeys(self._state.tasks_on_node(node_id)))
+        if _address(change.before) == _address(change.after):
+            return
+        self._noted_nodes[node_id] = None
         for key, gateway in self._state.gateways.items():
             if gateway.node_id == node_id:
                 self._noted_gateways[key] = None
@@ -150,28 +207,34 @@ class AssignmentBook:
         for key, gateway in self._state.gateways.items():
             if gateway.network_id == network_id:
                 self._noted_gateways[key] = None
+        default_before = self._default
+        self._find_default_network()
+        touched = {network_id, default_before, self._default}
+        for service in self._state.services.values():
+            asked = service.spec.task.networks
+            if any(item.target in touched for item in asked) or not asked:
+                self._noted_services[service.id] = None
 
-    def _absorb(
-        self,
-        differences: dict[NodeId, Difference],
-        before: dict[NetworkId, dict[Owner, _Place | None]],
-    ) -> None:
-        """Take everything noted over into the tables; `before` gets what stood there."""
-        for task_id in self._noted_tasks:
-            self._absorb_task(task_id, differences, before)
-        for key in self._noted_gateways:
-            self._absorb_gateway(key, differences, before)
-        self._noted_tasks.clear()
-        self._noted_gateways.clear()
+    def _note_addresses(self, change: Change) -> None:
+        service_id = ServiceId(change.id)
+        self._noted_services[service_id] = None
+        if _has_ports(change.before) != _has_ports(change.after):
+            tasks = self._state.tasks_of_service(service_id)
+            self._noted_tasks.update(dict.fromkeys(tasks))
 
-    def _absorb_task(
-        self,
-        task_id: TaskId,
-        differences: dict[NodeId, Difference],
-        before: dict[NetworkId, dict[Owner, _Place | None]],
-    ) -> None:
+    def _find_default_network(self) -> None:
+        found = self._state.network_named(DEFAULT_NETWORK_NAME)
+        self._default = None if found is None else found.id
+
+    def _absorb_task(self, task_id: TaskId, differences: Differences) -> None:
         old = self._tasks.get(task_id)
         new = self._contribution(task_id)
+        if new is None:
+            self._held.discard(task_id)
+        else:
+            told = self._hold(task_id, old, new)
+            if told is not new.task:
+                new = _Contribution(told, new.endpoints)
         if old == new:
             return
         if new is None:
@@ -179,84 +242,29 @@ class AssignmentBook:
         else:
             self._tasks[task_id] = new
             if new.task.node_id is not None and (old is None or old.task != new.task):
-                _difference(differences, new.task.node_id).tasks.append(new.task)
+                difference_of(differences, new.task.node_id).tasks.append(new.task)
         left = None if old is None else old.task.node_id
         if left is not None and (new is None or new.task.node_id != left):
-            _difference(differences, left).removed_tasks.append(task_id)
-        self._replace(task_id, old.places if old else (), new.places if new else (), before)
+            difference_of(differences, left).removed_tasks.append(task_id)
+        before, after = (old.endpoints if old else ()), (new.endpoints if new else ())
+        if before != after:
+            self._networks.replace_endpoints(task_id, before, after)
 
-    def _absorb_gateway(
-        self,
-        key: str,
-        differences: dict[NodeId, Difference],
-        before: dict[NetworkId, dict[Owner, _Place | None]],
-    ) -> None:
-        old = self._gateways.get(key)
-        new = self._gateway(key)
-        if old == new:
-            return
-        if new is None:
-            del self._gateways[key]
-        else:
-            self._gateways[key] = new
-            if old is None or old[0] != new[0]:
-                _difference(differences, new[1].node_id).networks.append(new[0])
-        if old is not None and new is None:
-            left = _difference(differences, old[1].node_id)
-            left.removed_networks.append(old[0].network_id)
-        self._replace(key, (old[1],) if old else (), (new[1],) if new else (), before)
+    def _absorb_gateway(self, key: str, differences: Differences) -> None:
+        old = self._members.pop(key, None)
+        new = node_on_network(self._state, self._state.gateways.get(key))
+        if new is not None:
+            self._members[key] = new
+        if old != new:
+            self._networks.replace_member(key, old, new, differences)
 
-    def _replace(
-        self,
-        owner: Owner,
-        old: tuple[_Place, ...],
-        new: tuple[_Place, ...],
-        before: dict[NetworkId, dict[Owner, _Place | None]],
-    ) -> None:
-        """Change the endpoint tables, and remember what stood there at the last flush."""
-        for place in old:
-            network_id = place.endpoint.network_id
-            table = self._endpoints[network_id]
-            before.setdefault(network_id, {}).setdefault(owner, table.pop(owner, None))
-        for place in new:
-            network_id = place.endpoint.network_id
-            table = self._endpoints.setdefault(network_id, {})
-            before.setdefault(network_id, {}).setdefault(owner, table.get(owner))
-            table[owner] = place
-
-    def _tell_members(
-        self,
-        network_id: NetworkId,
-        changed: dict[Owner, _Place | None],
-        members_before: set[NodeId] | None,
-        differences: dict[NodeId, Difference],
-    ) -> None:
-        """Tell those who stay on a network what changed there, those who come everything, and
-        let those who leave forget everything."""
-        table = self._endpoints.get(network_id, {})
-        members = self._members(network_id)
-        staying = members if members_before is None else members & members_before
-        removed, added = [], []
-        for owner, old in changed.items():
-            new = table.get(owner)
-            if old == new:
-                continue
-            if old is not None:
-                removed.append(old)
-            if new is not None:
-                added.append(new)
-        if removed or added:
-            _tell_changes(staying, removed, added, differences)
-        if members_before is None:
-            return
-        for node_id in members - members_before:
-            come = list(_of_others(table.values(), node_id))
-            _difference(differences, node_id).endpoints.extend(come)
-        former: dict[Owner, _Place | None] = {**table, **changed}
-        for node_id in members_before - members:
-            places = (place for place in former.values() if place is not None)
-            gone = list(_of_others(places, node_id))
-            _difference(differences, node_id).removed_endpoints.extend(gone)
+    def _absorb_service(self, service_id: ServiceId) -> None:
+        old = self._entries.pop(service_id, ())
+        new = entries_of(self._state, service_id, self._default)
+        if new:
+            self._entries[service_id] = new
+        if old != new:
+            self._networks.replace_entries(service_id, old, new)
 
     def _contribution(self, task_id: TaskId) -> _Contribution | None:
         task = self._state.tasks.get(task_id)
@@ -264,21 +272,7 @@ class AssignmentBook:
             return None
         if self._state.observed(task_id).is_terminal:
             return self._remains(task)
-        status = self._state.node_status.get(task.node_id)
-        if status is None:
-            return _Contribution(task, ())
-        places = tuple(
-            _Place(
-                Endpoint(
-                    network_id=attachment.network_id,
-                    address=attachment.address,
-                    node_address=status.description.address,
-                ),
-                task.node_id,
-            )
-            for attachment in task.attachments
-        )
-        return _Contribution(task, places)
+        return _Contribution(task, endpoints_of(self._state, task))
 
     def _remains(self, task: Task) -> _Contribution | None:
         """Of an ended task: what keeps its container. It is never asked to run, also by those who
@@ -290,61 +284,18 @@ class AssignmentBook:
             task = msgspec.structs.replace(task, desired_state=TaskState.SHUTDOWN)
         return _Contribution(task, ())
 
-    def _gateway(self, key: str) -> tuple[NodeNetwork, _Place] | None:
-        gateway = self._state.gateways.get(key)
-        if gateway is None:
-            return None
-        network = self._state.networks.get(gateway.network_id)
-        status = self._state.node_status.get(gateway.node_id)
-        if network is None or status is None:
-            return None
-        known = NodeNetwork(
-            network_id=network.id,
-            name=network.name,
-            vni=network.vni,
-            subnet=network.subnet,
-            mtu=network.mtu,
-            gateway=gateway.address,
-        )
-        endpoint = Endpoint(
-            network_id=network.id,
-            address=gateway.address,
-            node_address=status.description.address,
-        )
-        return known, _Place(endpoint, gateway.node_id)
-
-
-def _tell_changes(
-    members: set[NodeId],
-    removed: list[_Place],
-    added: list[_Place],
-    differences: dict[NodeId, Difference],
-) -> None:
-    """Each member gets the changed endpoints of the others. Most have none of their own among
-    them, and copying one list is much cheaper than filtering it a thousand times."""
-    owners = {place.node_id for place in (*removed, *added)}
-    all_gone = [place.endpoint for place in removed]
-    all_come = [place.endpoint for place in added]
-    for node_id in members:
-        gone, come = all_gone, all_come
-        if node_id in owners:
-            gone, come = list(_of_others(removed, node_id)), list(_of_others(added, node_id))
-        if gone or come:
-            difference = _difference(differences, node_id)
-            difference.removed_endpoints.extend(gone)
-            difference.endpoints.extend(come)
-
-
-def _difference(differences: dict[NodeId, Difference], node_id: NodeId) -> Difference:
-    found = differences.get(node_id)
-    if found is None:
-        found = differences[node_id] = Difference()
-    return found
-
-
-def _of_others(places: Iterable[_Place], node_id: NodeId) -> Iterable[Endpoint]:
-    return (place.endpoint for place in places if place.node_id != node_id)
-
 
 def _address(status: Stored | None) -> str | None:
     return status.description.address if isinstance(status, NodeStatus) else None
+
+
+def _node_facets(status: Stored | None) -> tuple[object, ...] | None:
+    """What of a node stands in its tasks' endpoints: templates can name all but the state."""
+    if not isinstance(status, NodeStatus):
+        return None
+    about = status.description
+    return about.address, about.hostname, about.architecture, about.os, status.state == "down"
+
+
+def _has_ports(addresses: Stored | None) -> bool:
+    return isinstance(addresses, ServiceAddresses) and bool(addresses.ports)

@@ -1,18 +1,24 @@
-"""From what a node is to be told to messages that fit the bus. Pure."""
+"""From what a node is to be told to messages that fit the bus. Pure.
+
+The lists of a message are put together from packed pieces, most of which many nodes share: a full
+set of ten thousand endpoints is packed once for all nodes of a network.
+"""
+
+from typing import Any, Final
 
 import msgspec
 
-from essaim_master.control.assignments import Difference
+from essaim_master.control.difference import OWN_LISTS, SHARED_LISTS, Difference, Piece
 from essaim_shared.limits import BUS_CHUNK_BYTES_MAX
 from essaim_shared.messages import Assignments, encode
 
-ENVELOPE_BYTES = 1024
+ENVELOPE_BYTES: Final = 1024
 """Room for the fields around a chunk's lists."""
 
-LISTS = tuple(Difference.__slots__)
-"""The lists of a difference; those of an assignment message have the same names."""
+LISTS: Final = (*OWN_LISTS, *SHARED_LISTS)
 
-_encoder = msgspec.msgpack.Encoder()
+Part = dict[str, list[Piece]]
+"""The lists of one chunk."""
 
 
 def assignment_payloads(
@@ -20,61 +26,51 @@ def assignment_payloads(
     term: int,
     sequence: int,
     full: bool,
+    wants_applied: bool = False,
     chunk_bytes_max: int = BUS_CHUNK_BYTES_MAX,
 ) -> list[bytes]:
     """One message if it fits, else several chunks of the same sequence. A single task that is
     larger than a chunk gets a message of its own; the API bounds its size."""
     parts = _cut(difference, chunk_bytes_max)
-    return [
-        encode(
-            Assignments(
-                term=term,
-                sequence=sequence,
-                full=full,
-                chunk=number,
-                chunks=len(parts),
-                removed_tasks=tuple(part.removed_tasks),
-                tasks=tuple(part.tasks),
-                removed_networks=tuple(part.removed_networks),
-                networks=tuple(part.networks),
-                removed_endpoints=tuple(part.removed_endpoints),
-                endpoints=tuple(part.endpoints),
-                credentials=tuple(part.credentials),
-            )
+    payloads = []
+    for number, part in enumerate(parts):
+        # A list that is packed already goes into the message as it is.
+        lists: dict[str, Any] = {name: _array(pieces) for name, pieces in part.items()}
+        message = Assignments(
+            term=term,
+            sequence=sequence,
+            full=full,
+            chunk=number,
+            chunks=len(parts),
+            wants_applied=wants_applied,
+            **lists,
         )
-        for number, part in enumerate(parts)
-    ]
+        payloads.append(encode(message))
+    return payloads
 
 
-def _cut(difference: Difference, chunk_bytes_max: int) -> list[Difference]:
-    """Fill one part after the other. Small differences, nearly all, are not measured."""
-    if _is_small(difference, chunk_bytes_max):
-        return [difference]
-    parts = [Difference()]
+def _cut(difference: Difference, chunk_bytes_max: int) -> list[Part]:
+    """Fill one part after the other."""
+    parts: list[Part] = [{}]
     size_bytes = ENVELOPE_BYTES
     for name in LISTS:
-        for item in getattr(difference, name):
-            item_bytes = len(_encoder.encode(item))
-            if size_bytes + item_bytes > chunk_bytes_max and size_bytes > ENVELOPE_BYTES:
-                parts.append(Difference())
+        for piece in difference.pieces(name):
+            piece_bytes = len(piece[1])
+            if size_bytes + piece_bytes > chunk_bytes_max and size_bytes > ENVELOPE_BYTES:
+                parts.append({})
                 size_bytes = ENVELOPE_BYTES
-            getattr(parts[-1], name).append(item)
-            size_bytes += item_bytes
+            parts[-1].setdefault(name, []).append(piece)
+            size_bytes += piece_bytes
     return parts
 
 
-LARGE = ("tasks", "credentials")
-"""Lists whose items have no common bound, and are measured."""
-
-ENDPOINT_BYTES_MAX = 256
-"""Generous for one encoded endpoint, network, or id."""
-
-
-def _is_small(difference: Difference, chunk_bytes_max: int) -> bool:
-    others = sum(len(getattr(difference, name)) for name in LISTS if name not in LARGE)
-    room_bytes = chunk_bytes_max - ENVELOPE_BYTES - others * ENDPOINT_BYTES_MAX
-    for item in (*difference.tasks, *difference.credentials):
-        room_bytes -= len(_encoder.encode(item))
-        if room_bytes < 0:
-            return False
-    return room_bytes >= 0
+def _array(pieces: list[Piece]) -> msgspec.Raw:
+    """One msgpack array of all the items (the format's `array` family: 15, 2^16-1, 2^32-1)."""
+    count = sum(items for items, _ in pieces)
+    if count < 16:
+        head = bytes((0x90 | count,))
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return msgspec.Raw(b"".join((head, *(items for _, items in pieces))))

@@ -2,18 +2,21 @@
 
 Runs while this master leads; only then are the request subjects subscribed, so an agent that
 finds no leader learns it at once. Three loops: registrations and statuses are committed in
-batches, and everything sent to agents leaves through one loop, which alone numbers it.
+batches, and everything sent to agents leaves through one loop, which alone numbers it. A fourth
+keeps the time of orders to stop that wait for other nodes (`drain_barrier`).
 """
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
-from essaim_master.control.assignments import AssignmentBook, Difference
+from essaim_master.control.assignments import AssignmentBook
 from essaim_master.control.chunks import assignment_payloads
+from essaim_master.control.difference import Difference
+from essaim_master.control.drain_barrier import DrainBarrier
 from essaim_master.control.guarded import GuardedWriter
 from essaim_master.control.inbox import Inbox
-from essaim_master.control.liveness import FailureDetector
+from essaim_master.control.liveness import SUSPECT_AFTER_S, FailureDetector
 from essaim_master.control.monitor import NodeMonitor
 from essaim_master.control.node_logins import NodeLogins
 from essaim_master.control.registration import check_registration, write_registration
@@ -37,9 +40,11 @@ from essaim_shared.messages import (
     StatusReport,
     SyncAck,
     SyncRequest,
+    TablesApplied,
     decode,
     encode,
 )
+from essaim_shared.objects import NodeStatus
 from essaim_shared.transport import BusDisconnected, Delivery
 
 REGISTRATIONS_WAITING_MAX: Final = 5_000
@@ -80,6 +85,9 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._registrations: Inbox[tuple[Delivery, Register]] = Inbox(REGISTRATIONS_WAITING_MAX)
         self._reports: Inbox[tuple[Delivery, StatusReport]] = Inbox(REPORTS_WAITING_MAX)
+        self._barrier = DrainBarrier()
+        self._holding = asyncio.Event()
+        self._hold_back()  # what an earlier leader was about to order
 
     async def run(self) -> None:
         """Serve until cancelled. Raises Deposed, NoLeader or OutcomeUnknown when a write tells
@@ -90,6 +98,7 @@ class Dispatcher:
                 (self._subjects.heartbeat, self._receive_heartbeat),
                 (self._subjects.status, self._receive_status),
                 (self._subjects.sync, self._receive_sync),
+                (self._subjects.applied, self._receive_applied),
             ):
                 subscription = await self._transport.subscribe(subject, handler)
                 cleanup.push_async_callback(subscription.unsubscribe)
@@ -97,6 +106,7 @@ class Dispatcher:
                 loops.create_task(self._register_loop())
                 loops.create_task(self._status_loop())
                 loops.create_task(self._send_loop())
+                loops.create_task(self._release_loop())
 
     def note(self, applied: AppliedChanges) -> None:
         """Take a transaction's changes over, from within its apply. To be called for each one
@@ -108,6 +118,10 @@ class Dispatcher:
             if change.kind is Kind.NODE and change.after is None:
                 self._sessions.close(NodeId(change.id))
                 self._detector.forget(NodeId(change.id))
+                self._barrier.node_gone(NodeId(change.id))
+            elif isinstance(change.after, NodeStatus) and change.after.state != "ready":
+                self._barrier.node_gone(NodeId(change.id))
+        self._release_due()
 
     # Requests.
 
@@ -135,6 +149,23 @@ class Dispatcher:
             return
         await _answer(delivery, SyncAck(term=self._term))
         self._send_full(request.node_id)
+
+    async def _receive_applied(self, delivery: Delivery) -> None:
+        try:
+            applied = decode(delivery.payload, TablesApplied)
+        except MalformedMessage as error:
+            self._rejects.note(delivery.subject, error)
+            return
+        session = self._sessions.find(applied.node_id, applied.session)
+        if session is None or applied.term != self._term:
+            return  # of an earlier session, whose sequences mean nothing now
+        if applied.sequence > session.sequence:
+            reason = f"sequence {applied.sequence} applied, {session.sequence} sent"
+            self._rejects.note(delivery.subject, reason)
+            return
+        self._detector.signal(applied.node_id)
+        self._barrier.applied(applied.node_id, applied.sequence)
+        self._release_due()
 
     async def _receive_register(self, delivery: Delivery) -> None:
         try:
@@ -240,6 +271,7 @@ class Dispatcher:
     # Assignments.
 
     def _send_full(self, node_id: NodeId) -> None:
+        self._barrier.again(node_id)
         self._wants_full[node_id] = None
         self._wake.set()
 
@@ -248,6 +280,7 @@ class Dispatcher:
             await self._wake.wait()
             self._wake.clear()
             differences = self._book.flush()
+            self._hold_back()
             wants_full, self._wants_full = self._wants_full, {}
             for number, node_id in enumerate(wants_full.keys() | differences.keys()):
                 session = self._sessions.of(node_id)
@@ -265,9 +298,44 @@ class Dispatcher:
         session.sequence += 1
         difference.credentials = self._logins.for_tasks(session.node_id, difference.tasks)
         subject = self._subjects.assignments(session.node_id)
+        wants_applied = self._barrier.wants_answer(session.node_id)
+        if wants_applied:
+            self._barrier.sent(session.node_id, session.sequence)
+        payloads = assignment_payloads(
+            difference, self._term, session.sequence, full, wants_applied
+        )
         with suppress(BusDisconnected):
-            for payload in assignment_payloads(difference, self._term, session.sequence, full):
+            for payload in payloads:
                 await self._transport.publish(subject, payload)
+
+    # Orders to stop.
+
+    def _hold_back(self) -> None:
+        """Withhold what the last flush left out, until the nodes that listen know of it. At the
+        start of a term no node has a session yet, and all that were not down have full grace."""
+        now_s = self._clock.monotonic_s()
+        for held in self._book.take_held():
+            live = [n for n in held.audience if self._detector.silence_s(n) < SUSPECT_AFTER_S]
+            self._barrier.hold(held.tasks, live, now_s)
+            self._holding.set()
+        self._release_due()
+
+    def _release_due(self) -> None:
+        released = self._barrier.due(self._clock.monotonic_s())
+        if released:
+            self._book.release(released)
+            self._wake.set()
+
+    async def _release_loop(self) -> None:
+        """All waits are equally long, so the oldest ends first."""
+        while True:
+            due_s = self._barrier.next_due_s()
+            if due_s is None:
+                self._holding.clear()
+                await self._holding.wait()
+                continue
+            await self._clock.sleep(max(due_s - self._clock.monotonic_s(), 0.0))
+            self._release_due()
 
 
 async def _answer(delivery: Delivery, message: BusMessage) -> None:

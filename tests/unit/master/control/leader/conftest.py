@@ -28,6 +28,7 @@ from essaim_shared.messages import (
     StatusReport,
     SyncAck,
     SyncRequest,
+    TablesApplied,
     decode,
     encode,
 )
@@ -69,6 +70,11 @@ class SmallAgent:
         self.unreported = {}
         self.runs = True
         """False: it accepts tasks and gets no further."""
+        self.answers_after_s = 0.0
+        """Until its tables are as it was told; None: it never says so."""
+        self.serving = {}
+        """By address, the state of each endpoint."""
+        self.services, self.nodes = set(), set()
         self.has_news = asyncio.Event()
 
     async def run(self):
@@ -127,16 +133,35 @@ class SmallAgent:
         if message.full:
             kept = {task.id for task in message.tasks}
             self.tasks = {t: entry for t, entry in self.tasks.items() if t in kept}
-            self.networks, self.endpoints = {}, {}
+            self.networks, self.endpoints, self.serving = {}, {}, {}
+            self.services, self.nodes = set(), set()
         for task_id in message.removed_tasks:
             self.tasks.pop(task_id, None)
         for endpoint in message.removed_endpoints:
             self.endpoints.pop(endpoint.address, None)
+            self.serving.pop(endpoint.address, None)
+        self.serving.update((e.address, e.state) for e in message.endpoints)
+        self.services = self.services.difference(message.removed_services).union(message.services)
+        self.nodes = self.nodes.difference(message.removed_nodes).union(message.nodes)
         self.endpoints.update((e.address, e.node_address) for e in message.endpoints)
         self.networks.update((n.network_id, n) for n in message.networks)
         for task in message.tasks:
             self.move(task)
         self.has_news.set()
+        if message.wants_applied and self.answers_after_s is not None:
+            self.bench.running.append(asyncio.create_task(self.answer(message)))
+
+    async def answer(self, message):
+        await self.bench.clock.sleep(self.answers_after_s)
+        if self.session is None:
+            return
+        applied = TablesApplied(
+            node_id=self.node_id,
+            session=self.session,
+            term=message.term,
+            sequence=message.sequence,
+        )
+        await self.transport.publish(SUBJECTS.applied, encode(applied))
 
     def move(self, task):
         old = self.tasks.get(task.id)

@@ -38,15 +38,16 @@ async def test_service_runs_on_the_agents_without_any_time_passing(bench):
     assert [len(agent.running()) for agent in bench.agents] == [2, 2, 2]
 
 
-async def test_agents_know_each_others_endpoints_and_not_their_own(bench):
+async def test_agents_know_everything_on_their_networks(bench):
     await bench.start_agents()
     web = await bench.create(6)
     await bench.until(lambda: bench.is_in_order(web))
     everything = set(bench.state.addresses(next(iter(bench.state.networks))))
     for agent in bench.agents:
-        own = {a.address for task, _ in agent.tasks.values() for a in task.attachments}
-        own |= {network.gateway for network in agent.networks.values()}
-        assert set(agent.endpoints) == everything - own
+        assert set(agent.endpoints) == everything
+        assert list(agent.serving.values()).count("serving") == 6
+        assert [service.name for service in agent.services] == ["web"]
+        assert agent.nodes == {"192.168.0.1", "192.168.0.2", "192.168.0.3"}
 
 
 async def test_scaling_down_and_up(bench):
@@ -283,11 +284,17 @@ async def test_without_quorum_nothing_is_acknowledged_and_later_all_is_well(benc
 async def test_malformed_frames_are_counted_and_harm_nobody(bench, payload, caplog):
     await bench.start_agents()
     stranger = bench.bus.client("stranger")
-    for subject in (SUBJECTS.register, SUBJECTS.heartbeat, SUBJECTS.status, SUBJECTS.sync):
+    for subject in (
+        SUBJECTS.register,
+        SUBJECTS.heartbeat,
+        SUBJECTS.status,
+        SUBJECTS.sync,
+        SUBJECTS.applied,
+    ):
         await stranger.publish(subject, payload)
     await stranger.publish(SUBJECTS.echo(MemberId("m1")), payload)
     await bench.run(0.1)
-    assert bench.leader.rejects.count == 4
+    assert bench.leader.rejects.count == 5
     assert len([r for r in caplog.records if "malformed" in r.message]) == 1
     web = await bench.create(3)
     await bench.until(lambda: bench.is_in_order(web))
