@@ -10,7 +10,6 @@ from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_master.standby.names import check_base_name
 from essaim_master.state.cluster import Member
 from essaim_shared import config
-from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
 
@@ -37,8 +36,8 @@ class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vni: int = 70_001
     """Not from Swarm's range (4096 and up), so that both can live on one host."""
     udp_port: int = 7472
-    mtu: int = 1500 - VXLAN_OVERHEAD_BYTES
-    """Of the containers' interfaces."""
+    mtu: int = 0
+    """Of the containers' interfaces; 0: the least that the nodes' own carry."""
 
 
 class ImagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,5 +166,5 @@ def _check_overlay(overlay: OverlayConfig) -> None:
         raise ConfigError(f"overlay.vni: {overlay.vni} is not in 1..{VNI_MAX}")
     if not 0 < overlay.udp_port <= PORT_MAX:
         raise ConfigError(f"overlay.udp_port: {overlay.udp_port} is not in 1..{PORT_MAX}")
-    if overlay.mtu < MTU_MIN:
-        raise ConfigError(f"overlay.mtu: {overlay.mtu} is less than {MTU_MIN}")
+    if overlay.mtu and overlay.mtu < MTU_MIN:
+        raise ConfigError(f"overlay.mtu: {overlay.mtu} is neither 0 nor {MTU_MIN} or more")

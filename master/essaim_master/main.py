@@ -17,7 +17,8 @@ from pathlib import Path
 from essaim_master.config import MasterConfig, split_address
 from essaim_master.consensus import Consensus
 from essaim_master.control.figures_cache import FiguresCache
-from essaim_master.control.leader import ControlSettings, Leader
+from essaim_master.control.founding import ControlSettings
+from essaim_master.control.leader import Leader
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts

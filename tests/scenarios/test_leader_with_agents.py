@@ -18,7 +18,8 @@ from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
 from essaim_agent.reporter import Reporter
 from essaim_agent.session import Session
 from essaim_agent.worker import Worker
-from essaim_master.control.leader import ControlSettings, Leader
+from essaim_master.control.founding import ControlSettings
+from essaim_master.control.leader import Leader
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.service_changes import changed_service, service_writes
 from essaim_master.state.writes import Writes

@@ -73,6 +73,10 @@ class Claims:
         tasks = self._holders.get(node_id, {}).values()
         return {key for task in tasks for key in keys_of(task.ports)}
 
+    def ports_anywhere(self) -> set[PortKey]:
+        """Ports that are taken on any node."""
+        return {key for node_id in self._holders for key in self.ports_on(node_id)}
+
     def units_on(self, node_id: NodeId) -> Iterable[GenericResource]:
         """Units of a node that are taken."""
         tasks = self._holders.get(node_id, {}).values()

@@ -4,7 +4,7 @@ A term of office
 ----------------
 1. Read everything that was acknowledged before (`read_barrier`), then write the LeaderEpoch. From
    here on no write of an earlier leader can succeed.
-2. Write what every cluster has: its ClusterInfo and the default network.
+2. Write what every cluster has: its ClusterInfo and the predefined networks.
 3. Build worklist, assignment book and detector from the state; serve the agents; one full pass,
    then changes as they come.
 
@@ -17,14 +17,12 @@ import logging
 import random
 from typing import Final
 
-import msgspec
-
 from essaim_master.control.allocator import Cursors
 from essaim_master.control.dispatcher import Dispatcher
+from essaim_master.control.founding import ControlSettings, founding_writes
 from essaim_master.control.guarded import GuardedWriter, begin_epoch
 from essaim_master.control.liveness import FailureDetector
 from essaim_master.control.monitor import NodeMonitor
-from essaim_master.control.placer import DEFAULT_NETWORK_NAME
 from essaim_master.control.planner import plan_slice
 from essaim_master.control.rejects import Rejects
 from essaim_master.control.sessions import SessionTable
@@ -33,12 +31,9 @@ from essaim_master.control.worklist import Worklist
 from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.cluster_state import AppliedChanges
-from essaim_master.state.writes import Writes
 from essaim_shared.clock import Clock
 from essaim_shared.errors import Unavailable
-from essaim_shared.ids import NetworkId, new_id
 from essaim_shared.log import fields
-from essaim_shared.objects import ClusterInfo, Network
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
 
@@ -53,15 +48,8 @@ TICK_S: Final = 0.1
 RETRY_S: Final = 0.2
 """Before an office that failed is taken anew."""
 
-
-class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new cluster is made with."""
-
-    cluster_id: str
-    subnet: str
-    """Of the default network, in CIDR form."""
-    vni: int
-    mtu: int
+FOUNDING_ATTEMPTS_MAX: Final = 10
+"""The predefined networks are worked out again when another one came at the same time."""
 
 
 class Leader:
@@ -127,31 +115,23 @@ class Leader:
     async def _serve(self, term: int) -> None:
         try:
             writer = await begin_epoch(self._cluster, term)
-            await writer.write(self._founding_writes())
+            await self._found(writer)
             _log.info("leading %s", fields(term=term, member=self._cluster.member_id))
             await _Office(self._surroundings, writer, term).run()
         except* Unavailable as failures:
             for failure in _flattened(failures):
                 _log.warning("leadership interrupted %s", fields(term=term, reason=failure))
 
-    def _founding_writes(self) -> Writes:
+    async def _found(self, writer: GuardedWriter) -> None:
+        """Write what every cluster has and this one lacks."""
         state = self._cluster.state
-        now_ns = self._clock.wall_ns()
-        writes = Writes()
-        if state.cluster is None:
-            writes.put(ClusterInfo(id=self._settings.cluster_id, created_ns=now_ns))
-        if all(network.name != DEFAULT_NETWORK_NAME for network in state.networks.values()):
-            writes.put(
-                Network(
-                    id=NetworkId(new_id(self._rng)),
-                    name=DEFAULT_NETWORK_NAME,
-                    vni=self._settings.vni,
-                    subnet=self._settings.subnet,
-                    mtu=self._settings.mtu,
-                    created_ns=now_ns,
-                )
-            )
-        return writes
+        for _ in range(FOUNDING_ATTEMPTS_MAX):
+            now_ns = self._clock.wall_ns()
+            if await writer.write(founding_writes(state, self._settings, self._rng, now_ns)):
+                return
+        raise Unavailable(
+            f"other networks came {FOUNDING_ATTEMPTS_MAX} times while the predefined ones were made"
+        )
 
 
 class _Office:

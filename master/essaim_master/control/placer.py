@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from essaim_master.control.allocator import AddressPool, Cursors, Grant
+from essaim_master.control.allocator import AddressPool, Cursors, Grant, pool_name
 from essaim_master.control.effects import Effects
 from essaim_master.control.index import GroupKey
 from essaim_master.control.scheduler.filters import Candidate, Demand, demand_of
 from essaim_master.control.scheduler.ranking import Ranking
 from essaim_master.control.scheduler.scheduler import Place, candidates_of, place, place_on
+from essaim_master.control.service_addresses import ServiceAllocator
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes
@@ -25,8 +26,6 @@ TASK_BYTES_MAX = BUS_MESSAGE_BYTES_MAX // 2
 PENDING_MESSAGE = "pending task scheduling"
 ASSIGNED_MESSAGE = "scheduler assigned task to node"
 
-DEFAULT_NETWORK_NAME = "default"
-
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -34,12 +33,18 @@ class Placer:
     """Gives nodes and addresses to the tasks of one slice."""
 
     def __init__(
-        self, state: ClusterState, worklist: Worklist, cursors: Cursors, effects: Effects
+        self,
+        state: ClusterState,
+        worklist: Worklist,
+        cursors: Cursors,
+        effects: Effects,
+        addresses: ServiceAllocator,
     ) -> None:
         self._state = state
         self._worklist = worklist
         self._cursors = cursors
         self._effects = effects
+        self._addresses = addresses
         self._tasks: dict[TaskId, Task] = {**effects.created, **effects.updated}
         self._statuses: dict[TaskId, TaskStatus] = dict(effects.statuses)
         self._gateways: dict[tuple[NetworkId, NodeId], Gateway] = {}
@@ -48,9 +53,6 @@ class Placer:
         self._placed = 0
         self._candidates: dict[NodeId, Candidate] | None = None
         self._ranking: Ranking | None = None
-        self._network = next(
-            (n for n in state.networks.values() if n.name == DEFAULT_NETWORK_NAME), None
-        )
 
     def place_groups(self) -> None:
         """Place this slice's new tasks, and those waiting ones which may now get a node."""
@@ -60,9 +62,10 @@ class Placer:
         self._worklist.groups.clear()
         for task in self._effects.created.values():
             groups.setdefault((task.service_id, task.spec_version), []).append(task)
+        groups = {key: tasks for key, tasks in groups.items() if tasks}
+        for service_id, _ in groups:
+            self._addresses.look(service_id)
         for key, tasks in groups.items():
-            if not tasks:
-                continue
             room = max(self._effects.limit - self._placed, 0)
             is_new = tasks[-1].id in self._effects.created
             if (room == 0 and not is_new) or not self._place_group(key, tasks, room):
@@ -82,6 +85,12 @@ class Placer:
     def _place_group(self, key: GroupKey, tasks: list[Task], room: int) -> bool:
         """Place the group's tasks, at most `room` of those that wait; False when some of them
         were not looked at."""
+        lacks = self._addresses.look(key[0])
+        if lacks is None:
+            return False
+        networks, missing = self._addresses.networks.of(tasks[0].spec)
+        if lacks or missing:
+            return self._leave_pending(tasks, lacks or missing)
         size_bytes = len(_encoder.encode(tasks[0]))
         if size_bytes > TASK_BYTES_MAX:
             return self._leave_pending(
@@ -93,17 +102,18 @@ class Placer:
                 tasks[0].spec,
                 tasks[0].ports,
                 self._worklist.index.claims.failures(*key, self._effects.now_ns),
+                self._addresses.reserved_ports() if tasks[0].ports else frozenset(),
             )
         except InvalidRequest as refusal:
             return self._leave_pending(tasks, str(refusal))
         new_count = sum(1 for task in tasks if task.id in self._effects.created)
         count = min(len(tasks), max(room, new_count))
         if tasks[0].target_node is not None:
-            return self._place_targeted(demand, tasks, count)
+            return self._place_targeted(demand, networks, tasks, count)
         nodes = self._nodes()
         placement = place(demand, count, nodes, self._ranking)
         for done, (task, chosen) in enumerate(zip(tasks, placement.places, strict=False)):
-            reason = self._assign(task, chosen)
+            reason = self._assign(task, networks, chosen)
             if reason:
                 return self._leave_pending(tasks[done:], reason)
         if placement.reason:
@@ -112,13 +122,15 @@ class Placer:
             self._tasks.setdefault(task.id, task)
         return count == len(tasks)
 
-    def _place_targeted(self, demand: Demand, tasks: list[Task], count: int) -> bool:
+    def _place_targeted(
+        self, demand: Demand, networks: tuple[Network, ...], tasks: list[Task], count: int
+    ) -> bool:
         """Tasks of a global service: each has its node, which is asked like any other."""
         are_all_looked_at = True
         for task in tasks[:count]:
             assert task.target_node is not None
             placement = place_on(demand, self._nodes().get(task.target_node))
-            reason = placement.reason or self._assign(task, placement.places[0])
+            reason = placement.reason or self._assign(task, networks, placement.places[0])
             if reason and not self._leave_pending([task], reason):
                 are_all_looked_at = False
         for task in tasks[count:]:
@@ -132,15 +144,11 @@ class Placer:
             self._ranking = Ranking(self._candidates)
         return self._candidates
 
-    def _assign(self, task: Task, chosen: Place) -> str:
-        """Give a task its node and address; the reason why it got none, else nothing."""
-        attachments: tuple[Attachment, ...] = ()
-        network = self._network
-        if network is not None:
-            address = self._attach(network, chosen.node_id)
-            if address is None:
-                return f"no free address on network {network.name} ({network.subnet})"
-            attachments = (Attachment(network_id=network.id, address=address),)
+    def _assign(self, task: Task, networks: tuple[Network, ...], chosen: Place) -> str:
+        """Give a task its node and addresses; the reason why it got none, else nothing."""
+        attachments = self._attach(networks, chosen.node_id)
+        if isinstance(attachments, str):
+            return attachments
         self._placed += 1
         self._tasks[task.id] = msgspec.structs.replace(
             task,
@@ -158,23 +166,45 @@ class Placer:
             )
         return ""
 
-    def _attach(self, network: Network, node_id: NodeId) -> str | None:
-        """An address for a task and, if it is the node's first on the network, one for the node."""
+    def _attach(
+        self, networks: tuple[Network, ...], node_id: NodeId
+    ) -> tuple[Attachment, ...] | str:
+        """An address on each network for a task and, where it is the node's first task, one for
+        the node. All of them or none: then the reason."""
+        grants: list[tuple[Network, Grant]] = []
+        gateways: list[Gateway] = []
+        attachments = []
+        for network in networks:
+            grant = self._take(network, grants)
+            if grant is None:
+                return self._give_back(grants, network)
+            attachments.append(Attachment(network_id=network.id, address=grant.address))
+            key = (network.id, node_id)
+            if key in self._gateways or self._state.gateway(*key) is not None:
+                continue
+            grant = self._take(network, grants)
+            if grant is None:
+                return self._give_back(grants, network)
+            gateways.append(Gateway(network_id=network.id, node_id=node_id, address=grant.address))
+        for network, grant in grants:
+            if grant.taken_from is not None:
+                self._strip(network.id, grant.taken_from)
+        for gateway in gateways:
+            self._gateways[gateway.network_id, node_id] = gateway
+        return tuple(attachments)
+
+    def _take(self, network: Network, grants: list[tuple[Network, Grant]]) -> Grant | None:
+        """The next address of a network, noted among the grants."""
         grant = self._pool(network).take()
-        if grant is None:
-            return None
-        key = (network.id, node_id)
-        if key not in self._gateways and self._state.gateway(*key) is None:
-            gateway_grant = self._pool(network).take()
-            if gateway_grant is None:
-                self._pool(network).give_back(grant)
-                return None
-            self._strip(gateway_grant)
-            self._gateways[key] = Gateway(
-                network_id=network.id, node_id=node_id, address=gateway_grant.address
-            )
-        self._strip(grant)
-        return grant.address
+        if grant is not None:
+            grants.append((network, grant))
+        return grant
+
+    def _give_back(self, grants: list[tuple[Network, Grant]], full: Network) -> str:
+        """Undo what a task got while another of its networks was full; the reason."""
+        for network, grant in grants:
+            self._pool(network).give_back(grant)
+        return f"no free address on network {pool_name(full)}"
 
     def _pool(self, network: Network) -> AddressPool:
         pool = self._pools.get(network.id)
@@ -182,13 +212,13 @@ class Placer:
             pool = self._pools[network.id] = AddressPool(self._state, network, self._cursors)
         return pool
 
-    def _strip(self, grant: Grant) -> None:
-        """Take the address from the ended task that still shows it."""
-        owner = grant.taken_from
-        if owner is None or owner in self._effects.deleted:
+    def _strip(self, network_id: NetworkId, owner: TaskId) -> None:
+        """Take the address on a network from the ended task that still shows it."""
+        if owner in self._effects.deleted:
             return
         task = self._tasks.get(owner) or self._state.tasks[owner]
-        self._tasks[owner] = msgspec.structs.replace(task, attachments=())
+        kept = tuple(each for each in task.attachments if each.network_id != network_id)
+        self._tasks[owner] = msgspec.structs.replace(task, attachments=kept)
 
     def _leave_pending(self, tasks: Iterable[Task], reason: str) -> bool:
         """Write why tasks have no node, unless exactly that is written already. False when the

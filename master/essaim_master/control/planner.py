@@ -10,6 +10,7 @@ import random
 from essaim_master.control.allocator import Cursors
 from essaim_master.control.effects import Effects
 from essaim_master.control.eligibility import Eligibility
+from essaim_master.control.network_mtu import outdated_networks
 from essaim_master.control.orchestrator import (
     fill_service,
     is_job,
@@ -17,8 +18,10 @@ from essaim_master.control.orchestrator import (
     reconcile_slot,
 )
 from essaim_master.control.placer import Placer
+from essaim_master.control.service_addresses import ServiceAllocator
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.keys import ingress_port_key, network_key
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import ServiceId
 
@@ -40,7 +43,9 @@ def plan_slice(
     _orchestrate(state, worklist, effects)
     worklist.nodes.work_off(effects)
     worklist.rollbacks.extend(effects.rollbacks.values())
-    placer = Placer(state, worklist, cursors, effects)
+    addresses = ServiceAllocator(state, worklist, cursors, limit)
+    addresses.work_off(task.service_id for task in effects.created.values())
+    placer = Placer(state, worklist, cursors, effects, addresses)
     placer.place_groups()
     placer.release_gateways()
     writes = Writes()
@@ -48,23 +53,45 @@ def plan_slice(
         writes.put(cron_status)
     for update_status in effects.update_status.values():
         writes.put(update_status)
+    _fit_mtu(state, worklist, writes)
+    addresses.add_writes(writes)
     placer.add_writes(writes)
     _sweep(state, worklist, writes)
     return writes
 
 
+def _fit_mtu(state: ClusterState, worklist: Worklist, writes: Writes) -> None:
+    """Let the networks follow the nodes' interfaces. The API may delete a network at the same
+    moment: it must not come back by this."""
+    if not worklist.is_mtu_due:
+        return
+    worklist.is_mtu_due = False
+    attached = {network_id for network_id, _ in worklist.index.attached}
+    for network in outdated_networks(state, attached):
+        key = network_key(network.id)
+        writes.guard(key, state.modified(key))
+        writes.put(network)
+
+
 def _sweep(state: ClusterState, worklist: Worklist, writes: Writes) -> None:
     """Delete what a service that is gone has left behind."""
     for service_id in worklist.leftovers:
+        if service_id in state.services:
+            continue
         revisions = state.revisions_of(service_id)
         is_left = (
             revisions
+            or service_id in state.service_addresses
             or service_id in state.update_status
             or service_id in state.cron_status
             or service_id in state.registry_credentials
         )
-        if is_left and service_id not in state.services:
+        if is_left:
             writes.delete_belongings(service_id, revisions)
+        for claim in worklist.addresses.index.claims.get(service_id, {}).values():
+            key = ingress_port_key(claim.protocol, claim.number)
+            writes.guard(key, state.modified(key))
+            writes.delete_ingress_port(claim.protocol, claim.number)
     worklist.leftovers.clear()
 
 

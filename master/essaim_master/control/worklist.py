@@ -7,6 +7,7 @@ starting tasks must cost nothing here.
 import heapq
 from collections.abc import Iterator
 
+from essaim_master.control.address_upkeep import AddressUpkeep
 from essaim_master.control.conditions import LOST, condition_of
 from essaim_master.control.index import ControlIndex, GatewayKey, GroupKey, SlotKey
 from essaim_master.control.node_upkeep import NodeUpkeep
@@ -15,7 +16,14 @@ from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterSta
 from essaim_master.state.keys import Kind
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import NodeId, ServiceId, TaskId
-from essaim_shared.objects import NodeObject, NodeStatus, Service, Task, TaskStatus
+from essaim_shared.objects import (
+    IngressPort,
+    NodeObject,
+    NodeStatus,
+    Service,
+    Task,
+    TaskStatus,
+)
 from essaim_shared.task_state import TaskState
 
 CLOCK_SLEW_NS_MAX = 1_000_000_000
@@ -35,6 +43,7 @@ class Worklist:
         self._state = state
         self.index = ControlIndex(state)
         self.nodes = NodeUpkeep(state)
+        self.addresses = AddressUpkeep(state)
         self.services: dict[ServiceId, None] = {}
         self.filling: dict[ServiceId, None] = {}
         """Services that were looked at and only lack further tasks."""
@@ -45,6 +54,8 @@ class Worklist:
         """Groups with tasks that wait for a node and may now get one."""
         self.gateways: dict[GatewayKey, None] = {}
         """That may have lost their last user."""
+        self.is_mtu_due = False
+        """Whether the MTU of some network may have to change."""
         self.orphaned_statuses: dict[TaskId, None] = {}
         """A report that was committed just after its task was deleted."""
         self.leftovers: dict[ServiceId, None] = {}
@@ -71,6 +82,8 @@ class Worklist:
             or self.orphaned_statuses
             or self.leftovers
             or self.nodes
+            or self.addresses
+            or self.is_mtu_due
         )
 
     def add_everything(self) -> None:
@@ -83,6 +96,8 @@ class Worklist:
         self.services.update(dict.fromkeys(self.index.slots))
         self.retry_pending()
         self.nodes.add_everything()
+        self.addresses.add_everything()
+        self.is_mtu_due = True
         for gateway in state.gateways.values():
             self.gateways[gateway.network_id, gateway.node_id] = None
         for task_id in state.task_status:
@@ -98,6 +113,13 @@ class Worklist:
 
     def retry_pending(self) -> None:
         self.groups.update(dict.fromkeys(self.index.pending))
+        self.addresses.note_room()
+
+    def retry_service(self, service_id: ServiceId) -> None:
+        """Look at the pending tasks of one service."""
+        for key in self.index.pending:
+            if key[0] == service_id:
+                self.groups[key] = None
 
     def note(self, applied: AppliedChanges) -> None:
         """Take a transaction's changes over, from within its apply."""
@@ -112,7 +134,15 @@ class Worklist:
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._note_node(change)
                 case Kind.NETWORK:
-                    self.retry_pending()
+                    self._note_network(change)
+                case Kind.GATEWAY:
+                    if change.after is None:
+                        self.retry_pending()  # its address is free
+                case Kind.SERVICE_ADDRESSES:
+                    self.addresses.note_addresses(change)
+                    self._note_belonging(ServiceId(change.id))
+                case Kind.INGRESS_PORT:
+                    self._note_claim(change)
                 case Kind.MEMBER:
                     self.retry_pending()
                     self.nodes.add_everything()  # roles follow from where masters are
@@ -193,9 +223,22 @@ class Worklist:
         if service_id not in self._state.services:
             self.leftovers[service_id] = None
 
+    def _note_network(self, change: Change) -> None:
+        self.addresses.note_network(change)
+        self.retry_pending()
+        self.is_mtu_due = True
+
+    def _note_claim(self, change: Change) -> None:
+        self.addresses.note_claim(change)
+        if isinstance(change.after, IngressPort):
+            self._note_belonging(change.after.service_id)
+        else:
+            self.retry_pending()  # the port is free for a task, too
+
     def _note_service(self, change: Change) -> None:
         service_id = ServiceId(change.id)
         self.services[service_id] = None
+        self.addresses.note_service(service_id)
         if isinstance(change.after, Service) and change.after.spec.mode.is_global:
             self._global[service_id] = None
         else:
@@ -206,6 +249,8 @@ class Worklist:
     def _note_task(self, change: Change) -> None:
         task_id = TaskId(change.id)
         self._refresh(task_id)
+        if change.after is None and isinstance(change.before, Task):
+            self.addresses.note_task(change.before.service_id)
         if isinstance(change.after, Task) and _is_delayed(change.after):
             heapq.heappush(self._timers, (change.after.not_before_ns, task_id))
         if change.after is None and task_id in self._state.task_status:
@@ -223,6 +268,7 @@ class Worklist:
         state = change.after.state
         if state.is_terminal:
             self._refresh(task_id)
+            self.addresses.note_task(task.service_id)
             self.slots[task.service_id, task.slot_key] = None
         if state >= TaskState.RUNNING and task.service_id in self.updating:
             self.services[task.service_id] = None
@@ -232,6 +278,7 @@ class Worklist:
             return
         node_id = NodeId(change.id)
         self.nodes.note(node_id)
+        self.is_mtu_due = True
         for service_id in self._global:
             self.slots[service_id, node_id] = None
         if condition_of(self._state, node_id) in LOST:
@@ -245,7 +292,10 @@ class Worklist:
 
     def _refresh(self, task_id: TaskId) -> None:
         held = self.index.is_holding(task_id)
-        self.gateways.update(dict.fromkeys(self.index.refresh(task_id)))
+        left = self.index.refresh(task_id)
+        if left:
+            self.gateways.update(dict.fromkeys(left))
+            self.is_mtu_due = True
         if held and not self.index.is_holding(task_id):
             self.retry_pending()
 
@@ -260,6 +310,9 @@ def _owners(state: ClusterState) -> Iterator[ServiceId]:
     yield from state.cron_status
     yield from state.registry_credentials
     yield from state.services_with_revisions
+    yield from state.service_addresses
+    for claim in state.ingress_ports.values():
+        yield claim.service_id
 
 
 def _matters(change: Change) -> bool:

@@ -172,6 +172,12 @@ def host_ports(spec: ServiceSpec) -> tuple[PortConfig, ...]:
     return tuple(port for port in ports if port.publish_mode == "host")
 
 
+def ingress_ports(spec: ServiceSpec) -> tuple[PortConfig, ...]:
+    """The ports that are published on every node."""
+    ports = () if spec.endpoint is None else spec.endpoint.ports
+    return tuple(port for port in ports if port.publish_mode != "host")
+
+
 def _without_scale(spec: ServiceSpec) -> ServiceSpec:
     mode = spec.mode
     if mode.replicated is not None or mode.replicated_job is not None:

@@ -119,6 +119,7 @@ class Writes:
     def __init__(self) -> None:
         self._operations: dict[bytes, Put | Delete] = {}
         self._compares: list[Compare] = []
+        self._guards: dict[bytes, Compare] = {}
 
     def __len__(self) -> int:
         return len(self._operations)
@@ -155,6 +156,7 @@ class Writes:
         self._delete(keys.update_status_key(service_id))
         self._delete(keys.cron_status_key(service_id))
         self._delete(keys.registry_credentials_key(service_id))
+        self._delete(keys.service_addresses_key(service_id))
         for number in revisions:
             self.delete_service_revision(service_id, number)
 
@@ -185,8 +187,17 @@ class Writes:
         """
         self._compares.append(CompareRevision(key, modified))
 
+    def guard(self, key: bytes, modified: int) -> None:
+        """The one transaction that changes the key holds only if its revision is this one.
+
+        For a key that others write too, among many that only these writes change: the parts
+        without it do not depend on it.
+        """
+        self._guards[key] = CompareRevision(key, modified)
+
     def transactions(self) -> list[Transaction]:
-        """The writes in order, cut at the limits; each part carries all compares."""
+        """The writes in order, cut at the limits; each part carries all compares, and the guards
+        of its own keys."""
         parts: list[Transaction] = []
         part: list[Put | Delete] = []
         part_bytes = 0
@@ -194,13 +205,19 @@ class Writes:
             size = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
             full = len(part) == TRANSACTION_OPERATIONS_MAX
             if part and (full or part_bytes + size > TRANSACTION_PAYLOAD_BYTES_MAX):
-                parts.append(Transaction(tuple(self._compares), tuple(part)))
+                parts.append(self._transaction(part))
                 part, part_bytes = [], 0
             part.append(operation)
             part_bytes += size
         if part:
-            parts.append(Transaction(tuple(self._compares), tuple(part)))
+            parts.append(self._transaction(part))
         return parts
+
+    def _transaction(self, part: list[Put | Delete]) -> Transaction:
+        compares = list(self._compares)
+        if self._guards:
+            compares.extend(self._guards[each.key] for each in part if each.key in self._guards)
+        return Transaction(tuple(compares), tuple(part))
 
     def _put(self, key: bytes, value: object) -> None:
         self._operations[key] = Put(key, _encoder.encode(value))

@@ -70,6 +70,8 @@ class Demand(msgspec.Struct, frozen=True):
     max_replicas: int = 0
     spread_over: tuple[str, ...] = ()
     """Keys of the preferences, the outermost first."""
+    reserved: frozenset[PortKey] = frozenset()
+    """Ports of the whole cluster, which no node has to give."""
     failures: dict[NodeId, int] = {}
     """How often the group's tasks failed lately, by node."""
 
@@ -79,6 +81,7 @@ def demand_of(
     spec: TaskSpec,
     ports: tuple[PortConfig, ...] = (),
     failures: dict[NodeId, int] | None = None,
+    reserved: frozenset[PortKey] = frozenset(),
 ) -> Demand:
     """Raises InvalidRequest for constraints that cannot be read."""
     reservations = None if spec.resources is None else spec.resources.reservations
@@ -96,6 +99,7 @@ def demand_of(
         max_replicas=0 if placement is None else placement.max_replicas,
         spread_over=tuple(fold_key(each.spread.spread_descriptor) for each in preferences),
         failures=failures or {},
+        reserved=reserved,
     )
 
 
@@ -210,7 +214,9 @@ PIPELINE: tuple[Filter, ...] = (
     Filter(
         name="host ports",
         is_asked=lambda demand: bool(demand.ports),
-        accepts=lambda demand, candidate: has_ports(candidate.used_ports, demand.ports),
+        accepts=lambda demand, candidate: has_ports(
+            candidate.used_ports, demand.ports, demand.reserved
+        ),
         explain=lambda count: f"host-mode port already in use on {_nodes(count)}",
         changes_with_placements=True,
     ),

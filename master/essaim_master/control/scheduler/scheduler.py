@@ -161,6 +161,8 @@ def _occupy(demand: Demand, candidate: Candidate) -> Place:
     units = claim_units(candidate.free_units, demand.units) if demand.units else ()
     ports: tuple[PortConfig, ...] = ()
     if demand.ports:
-        ports = claim_ports(candidate.used_ports, demand.ports, candidate.newest_port)
+        ports = claim_ports(
+            candidate.used_ports, demand.ports, candidate.newest_port, demand.reserved
+        )
         candidate.newest_port = newest_dynamic(ports) or candidate.newest_port
     return Place(candidate.node_id, units, ports)

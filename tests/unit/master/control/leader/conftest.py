@@ -6,7 +6,8 @@ import random
 import msgspec
 import pytest
 
-from essaim_master.control.leader import ControlSettings, Leader
+from essaim_master.control.founding import ControlSettings
+from essaim_master.control.leader import Leader
 from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from essaim_master.control.founding import DEFAULT_VIP_SUBNET
 from essaim_master.kv.commands import Transaction, TransactionResult
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.keys import LEADER_KEY
@@ -23,8 +24,10 @@ SUBJECTS = Subjects(CLUSTER)
 async def test_first_leader_founds_the_cluster(bench):
     assert bench.state.leader_epoch == LeaderEpoch(member_id=MemberId("m1"), term=1)
     assert bench.state.cluster.id == CLUSTER
-    (network,) = bench.state.networks.values()
-    assert (network.name, network.subnet, network.vni) == ("default", "10.1.0.0/24", 70_001)
+    default, host = bench.state.networks.values()
+    assert (default.name, default.subnet, default.vni) == ("default", "10.1.0.0/24", 70_001)
+    assert default.vip_subnet == DEFAULT_VIP_SUBNET
+    assert (host.name, host.driver, host.subnet) == ("host", "host", "")
 
 
 async def test_service_runs_on_the_agents_without_any_time_passing(bench):
@@ -245,7 +248,7 @@ class DoubtfulCluster(LocalCluster):
 
     async def commit(self, transaction: Transaction, timeout_s: float) -> TransactionResult:
         result = await super().commit(transaction, timeout_s)
-        if self.doubts > 0 and transaction.then[0].key.startswith(b"/gateways"):
+        if self.doubts > 0 and any(each.key.startswith(b"/tasks") for each in transaction.then):
             self.doubts -= 1
             raise OutcomeUnknown("the answer was lost")
         return result
