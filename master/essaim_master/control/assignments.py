@@ -33,7 +33,7 @@ from essaim_master.control.network_records import (
     facets,
     node_on_network,
 )
-from essaim_master.control.placer import DEFAULT_NETWORK_NAME
+from essaim_master.control.service_networks import DEFAULT_NETWORK_NAME
 from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId

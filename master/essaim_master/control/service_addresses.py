@@ -40,7 +40,6 @@ from essaim_shared.objects import (
 )
 from essaim_shared.spec import PortConfig
 
-
 LOOKS_MAX = 1_000
 """Services without new tasks that are looked at in one slice: about 5 ms."""
 
