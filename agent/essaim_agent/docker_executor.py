@@ -42,6 +42,7 @@ from essaim_agent.executor import (
     grace_period_s,
 )
 from essaim_agent.image_cleanup import PulledImages
+from essaim_agent.network import is_on_host_network
 from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.shim import link_namespace, unlink_namespace
 from essaim_agent.task_machine import one_line
@@ -278,21 +279,26 @@ class DockerExecutor:
             client.close()
 
     async def prepare(self, task: Task) -> None:
-        self._body(task, self.uses_namespaces, "")  # before an image is pulled for nothing
+        # Before an image is pulled for nothing.
+        self._body(task, self.uses_namespaces and not is_on_host_network(task), "")
         await self.images.prepare(task)
 
     # Containers.
 
-    def _body(self, task: Task, has_namespace: bool, image_stop_signal: str) -> dict[str, Any]:
+    def _body(
+        self, task: Task, has_namespace: bool, stop_signal: str, nameserver: str = ""
+    ) -> dict[str, Any]:
         """What the engine is asked for. Raises ExecutorError for what cannot be asked."""
         filled_in = expanded(task, self._node)
         return options.create_body(
-            filled_in, self._cluster_id, has_namespace, image_stop_signal, self._engine
+            filled_in, self._cluster_id, has_namespace, stop_signal, self._engine, nameserver
         )
 
-    async def start(self, task: Task, namespace: str | None) -> RunningContainer:
+    async def start(
+        self, task: Task, namespace: str | None, nameserver: str = ""
+    ) -> RunningContainer:
         image = await self.images.image_of(task)
-        body = self._body(task, namespace is not None, image.stop_signal)
+        body = self._body(task, namespace is not None, image.stop_signal, nameserver)
         name = options.container_name(task)
         self._stop_signals[task.id] = body["StopSignal"]
 

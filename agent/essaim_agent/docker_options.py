@@ -5,7 +5,8 @@ Its templates were filled in before (`task_templates`). What the engine's API do
 ExecutorError; all else is left to the engine to judge, whose words the user sees.
 
 Docker's own networking stands aside: the container is created with the host's network and the
-runtime `essaim`, which puts it into the namespace prepared for it (see `shim/`).
+runtime `essaim`, which puts it into the namespace prepared for it (see `shim/`). Only a task that
+asked for the host's network gets that, with the ordinary runtime.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from essaim_agent.docker_resources import generic_resource_env, log_config, reso
 from essaim_agent.docker_security import security_config
 from essaim_agent.engine_facts import EngineFacts
 from essaim_agent.executor import ExecutorError, Health, grace_period_s
+from essaim_agent.network import is_on_host_network
 from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import TaskId, short_id
 from essaim_shared.objects import Task
@@ -24,6 +26,9 @@ CLUSTER_LABEL = "io.essaim.cluster"
 TASK_LABEL = "io.essaim.task"
 RUNTIME = "essaim"
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+NDOTS: Final = "ndots:0"
+"""As Docker sets it on its own networks: a name without a dot, such as a service's, is asked for
+as it stands before any search domain is tried."""
 HEALTH_START_INTERVAL_SINCE: Final = (1, 44)
 
 
@@ -64,6 +69,19 @@ def engine_sysctls(container: ContainerSpec) -> dict[str, str]:
     return {name: value for name, value in container.sysctls.items() if not name.startswith("net.")}
 
 
+def name_server_options(dns: DnsConfig, nameserver: str) -> tuple[list[str], list[str]]:
+    """(servers, options) of the container's resolv.conf; both may be empty: the host's then.
+
+    With a name server of the node's the container has only that one, which knows of services and
+    asks the user's for the rest. Some C libraries ask all servers at once and take the first
+    answer, and somebody else's answer about a service is that there is none.
+    """
+    if not nameserver:
+        return list(dns.nameservers), list(dns.options)
+    has_ndots = any(option.startswith("ndots:") for option in dns.options)
+    return [nameserver], [*dns.options, *(() if has_ndots else (NDOTS,))]
+
+
 def health_check(health: HealthConfig, engine: EngineFacts) -> dict[str, Any]:
     """`Config.Healthcheck`; what is empty is as the image says. Raises ExecutorError."""
     asked: dict[str, Any] = {
@@ -85,11 +103,14 @@ def create_body(
     has_namespace: bool,
     image_stop_signal: str,
     engine: EngineFacts,
+    nameserver: str = "",
 ) -> dict[str, Any]:
-    """The container of a task. `image_stop_signal` is the image's own, or empty. Raises
-    ExecutorError."""
+    """The container of a task. `image_stop_signal` is the image's own, or empty; `nameserver`
+    that of the task's network, or empty. Raises ExecutorError."""
     container = task.spec.container
-    hostname = container.hostname or short_id(task.id)
+    # The engine gives its host's name to a container on its host's network.
+    own_name = "" if is_on_host_network(task) else short_id(task.id)
+    hostname = container.hostname or own_name
     body: dict[str, Any] = {
         "Image": container.image,
         "Hostname": hostname,
@@ -101,7 +122,7 @@ def create_body(
         "OpenStdin": container.open_stdin,
         "StopSignal": container.stop_signal or image_stop_signal or STOP_SIGNAL_DEFAULT,
         "StopTimeout": round(grace_period_s(container)),
-        "HostConfig": _host_config(task, hostname, has_namespace, engine),
+        "HostConfig": _host_config(task, hostname, has_namespace, engine, nameserver),
     }
     if container.command:
         body["Entrypoint"] = list(container.command)
@@ -113,19 +134,22 @@ def create_body(
 
 
 def _host_config(
-    task: Task, hostname: str, has_namespace: bool, engine: EngineFacts
+    task: Task, hostname: str, has_namespace: bool, engine: EngineFacts, nameserver: str
 ) -> dict[str, Any]:
     container = task.spec.container
+    is_on_host = is_on_host_network(task)
     dns = container.dns_config or DnsConfig()
+    nameservers, dns_options = name_server_options(dns, nameserver)
     address = task.attachments[0].address if task.attachments else ""
     config: dict[str, Any] = {
-        "NetworkMode": "host" if has_namespace else "none",
+        "NetworkMode": "host" if has_namespace or is_on_host else "none",
         "RestartPolicy": {"Name": "no"},
         "ExtraHosts": extra_hosts(container, hostname, address),
-        "Dns": list(dns.nameservers),
+        "Dns": nameservers,
         "DnsSearch": list(dns.search),
-        "DnsOptions": list(dns.options),
-        "Sysctls": engine_sysctls(container),
+        "DnsOptions": dns_options,
+        # The engine says why the host's network keeps its own.
+        "Sysctls": dict(container.sysctls) if is_on_host else engine_sysctls(container),
         "Mounts": engine_mounts(container.mounts, engine),
         "LogConfig": log_config(task.spec.log_driver, engine),
         **security_config(container),

@@ -115,7 +115,8 @@ def adjustable_limits(task: Task) -> AdjustableLimits:
 
 class Executor(Protocol):
     uses_namespaces: bool
-    """Whether `start` needs a prepared network namespace (the overlay) for the task."""
+    """Whether `start` needs a prepared network namespace (the overlay) for a task, unless the
+    task is on the host's network."""
 
     async def open(self) -> NodeResources:
         """Connect. Raises Temporary while the engine does not answer, ExecutorError when this
@@ -126,8 +127,11 @@ class Executor(Protocol):
         """Everything that can be done before the start: the image is there afterwards."""
         ...
 
-    async def start(self, task: Task, namespace: str | None) -> RunningContainer:
-        """Create and start the task's container in the namespace at this path.
+    async def start(
+        self, task: Task, namespace: str | None, nameserver: str = ""
+    ) -> RunningContainer:
+        """Create and start the task's container in the namespace at this path, with a name server
+        that answers there; empty: the host's.
 
         For a task whose container exists already this returns it, running, and starts no second
         one: a crash between the engine's answer and the agent's journal must not double a task.

@@ -79,6 +79,7 @@ class FakeContainer:
         self.namespace = namespace
         self.spec: TaskSpec | None = None
         """What was asked, its templates filled in: a test looks here for what it expects."""
+        self.nameserver = ""
         self.pid = 0
         self.running = False
         self.started = False
@@ -213,7 +214,9 @@ class FakeExecutor:
         if self.engine.images is not None and image not in self.engine.images:
             raise ExecutorError(f"No such image: {image}")
 
-    async def start(self, task: Task, namespace: str | None) -> RunningContainer:
+    async def start(
+        self, task: Task, namespace: str | None, nameserver: str = ""
+    ) -> RunningContainer:
         engine = self.engine
         engine.require()
         script = engine.script_of(task.id)
@@ -224,6 +227,7 @@ class FakeExecutor:
                 raise Refused(script.create_error)
             container = engine.create(task.id, namespace)
             container.spec = asked.spec
+            container.nameserver = nameserver
         if container.started and not container.running:
             raise ExecutorError(f"the container has ended already, exit {container.exit_code}")
         if container.running:

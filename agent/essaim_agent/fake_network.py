@@ -1,18 +1,22 @@
 """The overlay in memory: same contract as `overlay.task_networks`, for tests and simulations.
 
-Nodes share a `FakeFabric`, which can be asked whether a frame would arrive. What a node holds
-stays in the fabric when its `FakeNetworks` is closed, as the kernel keeps it when an agent ends.
+Nodes share a `FakeFabric`, which can be asked whether a frame would arrive, to which tasks a node
+leads those who connect, and what its name server answers. What a node holds stays in the fabric
+when its `FakeNetworks` is closed, as the kernel keeps it when an agent ends.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
 from essaim_agent.overlay.host_ports import PortKey, PublishedTask, holder_of, published_tasks
+from essaim_agent.overlay.routes import Route, routes_of
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import namespace_name
 from essaim_shared.ids import NetworkId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import PortConfig
 
@@ -21,6 +25,9 @@ from essaim_shared.spec import PortConfig
 class FakeNamespace:
     attachments: tuple[Attachment, ...]
     sysctls: dict[str, str]
+    routes: tuple[Route, ...] = ()
+    mtu: int = 0
+    """Of the first interface, as it was when the task was attached."""
     packets: int = 0
 
     def address_on(self, network_id: NetworkId) -> str | None:
@@ -37,6 +44,12 @@ class FakeKernel:
     published: dict[TaskId, PublishedTask] = field(default_factory=dict)
     listeners: set[PortKey] = field(default_factory=set)
     """Ports on which processes of the host listen."""
+    picture: NetworkPicture = field(default_factory=NetworkPicture)
+    """As wanted last."""
+    pictures: int = 0
+    """So many were wanted."""
+    connections: Counter[TaskId] = field(default_factory=Counter)
+    """Under way, that tasks of this node serve: for a test to set."""
 
     def holder(self, network_id: NetworkId, address: str) -> FakeNamespace | None:
         for namespace in self.namespaces.values():
@@ -53,6 +66,16 @@ class FakeKernel:
         ]
         return max(places, default=None)
 
+    def servers(self, service: ServiceEntry) -> list[Endpoint]:
+        """Where the node leads new connections to a service on a network."""
+        return [
+            endpoint
+            for endpoint in self.endpoints
+            if endpoint.state == "serving"
+            and (endpoint.network_id, endpoint.service_id)
+            == (service.network_id, service.service_id)
+        ]
+
 
 class FakeFabric:
     """All nodes, by underlay address."""
@@ -62,6 +85,43 @@ class FakeFabric:
 
     def kernel(self, node_address: str) -> FakeKernel:
         return self.kernels.setdefault(node_address, FakeKernel())
+
+    def state_at(self, node_address: str, task_id: TaskId) -> str:
+        """Of a task's endpoints in a node's tables; empty: they know none, or disagree."""
+        states = {e.state for e in self.kernel(node_address).endpoints if e.task_id == task_id}
+        return states.pop() if len(states) == 1 else ""
+
+    def led_to(self, node_address: str, vip: str) -> set[TaskId]:
+        """The tasks to which a node leads those who connect to a service's own address."""
+        kernel = self.kernel(node_address)
+        return {
+            endpoint.task_id
+            for service in kernel.picture.services
+            if vip and service.vip == vip and service.network_id in kernel.networks
+            for endpoint in kernel.servers(service)
+        }
+
+    def port_led_to(self, node_address: str, protocol: str, number: int) -> set[TaskId]:
+        """The same for a published port of the node."""
+        kernel = self.kernel(node_address)
+        return {
+            endpoint.task_id
+            for service in kernel.picture.services
+            for port in service.ports
+            if (port.protocol, port.published_port) == (protocol, number)
+            for endpoint in kernel.servers(service)
+        }
+
+    def lookup(self, node_address: str, task_id: TaskId, name: str) -> set[str]:
+        """What the node's name server tells a task that asks for a service."""
+        kernel = self.kernel(node_address)
+        asking = {a.network_id for a in kernel.picture.tasks.get(task_id, ())}
+        found: set[str] = set()
+        for service in kernel.picture.services:
+            if service.network_id not in asking or name not in (service.name, *service.aliases):
+                continue
+            found |= {service.vip} if service.vip else {e.address for e in kernel.servers(service)}
+        return found
 
     def reaches(self, node_address: str, task_id: TaskId, address: str) -> bool:
         """Whether a packet of that task arrives at an overlay address and is answered: both ends
@@ -113,7 +173,7 @@ class FakeNetworks:
     """Implements `essaim_agent.network.TaskNetworks`.
 
     `refusals` holds tasks whose namespace the kernel refuses, with the reason; `tables_refusal`
-    does the same for the wanted tables.
+    does the same for the wanted tables, and `tables_free`, once cleared, holds them up.
     """
 
     def __init__(self, fabric: FakeFabric, address: str) -> None:
@@ -123,6 +183,8 @@ class FakeNetworks:
         self._wanted: frozenset[NetworkId] = frozenset()
         self.refusals: dict[TaskId, str] = {}
         self.tables_refusal = ""
+        self.tables_free = asyncio.Event()
+        self.tables_free.set()
 
     def _started(self) -> FakeKernel:
         if self._kernel is None:
@@ -142,13 +204,16 @@ class FakeNetworks:
     async def want(self, picture: NetworkPicture) -> None:
         networks, endpoints = picture.networks, picture.endpoints
         kernel = self._started()
+        await self.tables_free.wait()
         if self.tables_refusal:
             raise NetworkError(self.tables_refusal)
         self._wanted = frozenset(networks)
         kept = {i: n for i, n in kernel.networks.items() if i in _used(kernel)}
+        kernel.picture = picture
+        kernel.pictures += 1
         kernel.networks = {**kept, **networks}
         lingering = {e for e in kernel.endpoints if e.network_id in kept.keys() - networks.keys()}
-        kernel.endpoints = frozenset(lingering | {e for e in endpoints if e.network_id in networks})
+        kernel.endpoints = frozenset(lingering | _useful(endpoints, picture))
 
     async def attach(
         self,
@@ -173,7 +238,12 @@ class FakeNetworks:
                 )
         if task_id in self.refusals:
             raise NetworkError(self.refusals[task_id])
-        kernel.namespaces[task_id] = FakeNamespace(tuple(attachments), dict(sysctls))
+        kernel.namespaces[task_id] = FakeNamespace(
+            tuple(attachments),
+            dict(sysctls),
+            tuple(routes_of(attachments, kernel.networks)),
+            kernel.networks[attachments[0].network_id].mtu,
+        )
         return path
 
     def _publish(self, kernel: FakeKernel, task_id: TaskId, wanted: PublishedTask) -> None:
@@ -197,7 +267,11 @@ class FakeNetworks:
         kernel.published.pop(task_id, None)
         used = _used(kernel) | self._wanted
         kernel.networks = {i: n for i, n in kernel.networks.items() if i in used}
-        kernel.endpoints = frozenset(e for e in kernel.endpoints if e.network_id in used)
+        kept = {e for e in kernel.endpoints if e.network_id in used}
+        kernel.endpoints = frozenset(kept | _useful(kernel.endpoints, kernel.picture))
+
+    async def connections(self, task_id: TaskId) -> int:
+        return self._started().connections[task_id]
 
     async def attached(self) -> frozenset[TaskId]:
         return frozenset(self._started().namespaces)
@@ -212,6 +286,17 @@ class FakeNetworks:
 
 _PACKET_BYTES = 98
 """An ICMP echo of `ping` in its Ethernet frame."""
+
+
+def _useful(endpoints: Iterable[Endpoint], picture: NetworkPicture) -> set[Endpoint]:
+    """Those on networks of the node, and those of services with published ports."""
+    published = {(s.network_id, s.service_id) for s in picture.services if s.ports}
+    return {
+        endpoint
+        for endpoint in endpoints
+        if endpoint.network_id in picture.networks
+        or (endpoint.network_id, endpoint.service_id) in published
+    }
 
 
 def _used(kernel: FakeKernel) -> set[NetworkId]:

@@ -3,7 +3,7 @@
     DATA_DIR/lock         held while an agent runs here
     DATA_DIR/node_id      drawn once, then for ever the node's name on the bus
     DATA_DIR/term         highest term obeyed; forced to disk before the term is acted on
-    DATA_DIR/assignments  tasks with their last status, networks, endpoints
+    DATA_DIR/assignments  tasks with their last status, networks, endpoints, services, nodes
     DATA_DIR/heard        its modification time: when a master was last heard
 
 Every file is replaced whole by an atomic rename, so a crash leaves the old one or the new one.
@@ -28,7 +28,7 @@ import msgspec
 from essaim_shared.clock import Clock
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import ID_LENGTH, NodeId, new_id
-from essaim_shared.messages import Endpoint, NodeNetwork, SealedCredentials
+from essaim_shared.messages import Endpoint, NodeNetwork, SealedCredentials, ServiceEntry
 from essaim_shared.objects import Task, TaskStatus
 from essaim_shared.undecodable import UNDECODABLE
 
@@ -58,6 +58,8 @@ class Journaled(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[JournaledTask, ...] = ()
     networks: tuple[NodeNetwork, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    services: tuple[ServiceEntry, ...] = ()
+    nodes: tuple[str, ...] = ()
     credentials: tuple[SealedCredentials, ...] = ()
     """As they came: sealed to this node, whose key is another file."""
 

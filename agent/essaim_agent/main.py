@@ -22,6 +22,7 @@ from essaim_agent.config import AgentConfig, split_address
 from essaim_agent.executor import Executor, NodeResources
 from essaim_agent.figures_publisher import FiguresPublisher
 from essaim_agent.generic_resources import parse_generic_resources
+from essaim_agent.host_network import look_at_host_network
 from essaim_agent.image_cleanup import ImageCleanup, PulledImages
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
 from essaim_agent.metrics.sampler import FiguresSampler
@@ -118,6 +119,7 @@ def describe(config: AgentConfig, resources: NodeResources, seal_key: str = "") 
     """What the node says of itself when it registers."""
     # A cloned disk takes the node id along, but neither the running kernel nor the address.
     boot_id = BOOT_ID.read_text().strip()
+    network = look_at_host_network(config.address)
     return NodeDescription(
         hostname=config.node_name,
         address=config.address,
@@ -129,6 +131,9 @@ def describe(config: AgentConfig, resources: NodeResources, seal_key: str = "") 
         plugins=resources.plugins,
         generic_resources=parse_generic_resources(config.generic_resources),
         seal_key=seal_key,
+        mtu=network.mtu,
+        routes=network.routes,
+        listening=network.listening,
         agent_version=__version__,
         instance=f"{boot_id}/{config.node_name}/{config.address}",
     )

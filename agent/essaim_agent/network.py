@@ -5,7 +5,7 @@ names answered, connections led to those who serve.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -29,6 +29,16 @@ class InterfaceCounters(msgspec.Struct, frozen=True, gc=False):
     transmit_packets: int
 
 
+EndpointState = Literal["starting", "serving", "draining"]
+"""Of `Endpoint.state`."""
+
+
+def is_on_host_network(task: Task) -> bool:
+    """Whether the task asked for its node's own network, the predefined one called `host`: nobody
+    gives it an address. One that asked for nothing has an address on the default network."""
+    return bool(task.spec.networks) and not task.attachments
+
+
 class NetworkPicture(msgspec.Struct, frozen=True):
     """All that is wanted of this node's networks at one moment; each change makes another one."""
 
@@ -41,6 +51,9 @@ class NetworkPicture(msgspec.Struct, frozen=True):
     """Underlay addresses of the cluster's nodes."""
     tasks: Mapping[TaskId, tuple[Attachment, ...]] = {}
     """Tasks of this node: which names a task may ask for follows from its networks."""
+    nameservers: Mapping[TaskId, tuple[str, ...]] = {}
+    """Of tasks whose users named some (`--dns`): asked instead of the node's own for what the
+    node's name server does not know itself."""
 
 
 class TaskNetworks(Protocol):
@@ -79,6 +92,11 @@ class TaskNetworks(Protocol):
     async def detach(self, task_id: TaskId) -> None:
         """Remove the namespace and its interfaces, and close its ports; no error when there is
         none."""
+        ...
+
+    async def connections(self, task_id: TaskId) -> int:
+        """TCP connections under way that the task serves; 0 for a task that is not known. Raises
+        NetworkError."""
         ...
 
     async def attached(self) -> frozenset[TaskId]:

@@ -32,6 +32,9 @@ class NoNetworks:
     async def detach(self, task_id: TaskId) -> None:
         return
 
+    async def connections(self, task_id: TaskId) -> int:
+        return 0
+
     async def attached(self) -> frozenset[TaskId]:
         return frozenset()
 

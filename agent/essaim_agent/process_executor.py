@@ -110,7 +110,9 @@ class ProcessExecutor:
                 "give target and published the same number"
             )
 
-    async def start(self, task: Task, namespace: str | None) -> RunningContainer:
+    async def start(
+        self, task: Task, namespace: str | None, nameserver: str = ""
+    ) -> RunningContainer:
         directory = self._directory / task.id
         if (directory / "exit").exists():
             raise ExecutorError("the process has ended already")

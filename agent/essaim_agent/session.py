@@ -13,6 +13,7 @@ from typing import Protocol
 
 from essaim_agent.assignment_stream import AssignmentStream, Verdict
 from essaim_agent.journal import HighestTerm, LastHeard
+from essaim_agent.network_set import check_networks
 from essaim_agent.reporter import Reporter
 from essaim_agent.session_machine import Action, Event, SessionState, State, step
 from essaim_shared.clock import Clock
@@ -30,6 +31,7 @@ from essaim_shared.messages import (
     Registered,
     SyncAck,
     SyncRequest,
+    TablesApplied,
     decode,
     encode,
 )
@@ -60,8 +62,8 @@ EARLY_ORDERS_MAX = 64
 
 
 def check_orders(message: Assignments) -> None:
-    """Raises MalformedMessage for tasks that no master sends: an id becomes a file name here, and
-    a desired state outside of the known ones has no meaning."""
+    """Raises MalformedMessage for what no master sends: a task's id becomes a file name here, a
+    desired state outside of the known ones has no meaning, and addresses go to the kernel."""
     for task in message.tasks:
         if not (task.id.isascii() and task.id.isalnum()):
             raise MalformedMessage(f"{task.id[:80]!r} is no task id")
@@ -69,6 +71,7 @@ def check_orders(message: Assignments) -> None:
             raise MalformedMessage(
                 f"task {task.id} is wanted {task.desired_state.name}, which nobody can make true"
             )
+    check_networks(message)
 
 
 class AssignmentSink(Protocol):
@@ -76,6 +79,10 @@ class AssignmentSink(Protocol):
 
     def apply(self, message: Assignments) -> None:
         """Obey: `message` is whole, and the next in order."""
+        ...
+
+    async def in_force(self) -> bool:
+        """Return once what was applied so far is in the node's tables; False: it cannot be."""
         ...
 
     def allow_starts(self, allowed: bool) -> None:
@@ -122,6 +129,9 @@ class Session:
         self._early: deque[Assignments] = deque(maxlen=EARLY_ORDERS_MAX)
         self._kick = asyncio.Event()
         self._sync_wanted = asyncio.Event()
+        self._awaited: TablesApplied | None = None
+        """What a leader waits to hear, once it is true."""
+        self._answer_wanted = asyncio.Event()
         self._last_refusal = ""
         self.malformed_count = 0
         self.deposed_count = 0
@@ -145,6 +155,7 @@ class Session:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat_for_ever())
                 group.create_task(self._sync_on_demand())
+                group.create_task(self._tell_what_is_in_force())
         finally:
             await subscription.unsubscribe()
 
@@ -349,6 +360,14 @@ class Session:
         offer = self._stream.offer(message)
         if offer.message is not None:
             self._sink.apply(offer.message)
+            if offer.message.wants_applied:
+                self._awaited = TablesApplied(
+                    node_id=self._node_id,
+                    session=self._session,
+                    term=offer.message.term,
+                    sequence=offer.message.sequence,
+                )
+                self._answer_wanted.set()
         elif offer.verdict is Verdict.GAP:
             if not self._stream.awaits_full:
                 self._sync_wanted.set()
@@ -356,6 +375,22 @@ class Session:
             self._malformed(
                 MalformedMessage(f"chunk {message.chunk} of {message.chunks} of assignments")
             )
+
+    async def _tell_what_is_in_force(self) -> None:
+        """One answer holds for all orders before it. Where the tables cannot be as ordered there
+        is none: the leader waits no longer than it is ready to."""
+        while True:
+            await self._answer_wanted.wait()
+            self._answer_wanted.clear()
+            answer = self._awaited
+            if answer is None or not await self._sink.in_force():
+                continue
+            if answer.session != self._session or self._machine.state is not State.IN_SESSION:
+                continue
+            try:
+                await self._transport.publish(self._subjects.applied, encode(answer))
+            except BusDisconnected as error:
+                _log.info("nobody was told that the tables are as ordered: %s", error)
 
     def _malformed(self, error: MalformedMessage) -> None:
         self.malformed_count += 1

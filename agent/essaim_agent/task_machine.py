@@ -24,6 +24,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from essaim_agent.network import EndpointState
 from essaim_shared.limits import STATUS_ERROR_CHARS_MAX
 from essaim_shared.task_state import TaskState
 
@@ -84,6 +85,8 @@ class Step(Enum):
     """Wait for the container's end or for another wish."""
     ADJUST = auto()
     """Give the running container the limits that the masters want of it now."""
+    DRAIN = auto()
+    """Before STOP: have nobody led to the task any more, and let its connections end."""
     STOP = auto()
     RELEASE = auto()
     """Give the network namespace back; before the end is reported, so that the address is free
@@ -170,6 +173,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineState = EngineState.ABSENT
     holds_network: bool = False
     """A namespace may exist for the task."""
+    may_serve: bool = False
+    """It has run on a network, and nobody has waited yet for the connections it may have."""
     has_other_limits: bool = False
     """The running container may not have the limits that are wanted of it."""
     failure: str | None = None
@@ -202,9 +207,13 @@ def phase_of(observed: TaskState) -> Phase:
 def wanted_of(view: TaskView) -> Wanted:
     """A live task that cannot go on is wanted stopped, whatever the masters think so far."""
     wanted = _WISH_OF[view.desired]
-    if (view.failure is not None or view.is_unhealthy) and wanted in _UP:
+    if _is_broken(view) and wanted in _UP:
         return Wanted.STOP
     return wanted
+
+
+def _is_broken(view: TaskView) -> bool:
+    return view.failure is not None or view.is_unhealthy
 
 
 def next_step(view: TaskView) -> Step:
@@ -212,9 +221,24 @@ def next_step(view: TaskView) -> Step:
     step = STEPS[wanted_of(view), phase_of(view.observed), view.engine]
     if view.holds_network and step in (Step.CONCLUDE, Step.REMOVE, Step.REST):
         return Step.RELEASE
+    if view.may_serve and step is Step.STOP and not _is_broken(view):
+        return Step.DRAIN
     if view.has_other_limits and step in (Step.AWAIT_STARTED, Step.WATCH):
         return Step.ADJUST
     return step
+
+
+def endpoint_state(view: TaskView, is_ready: bool) -> EndpointState:
+    """What the task's address is good for, by what its node knows. `is_ready`: by its readiness
+    probe, if it has one."""
+    has_run = phase_of(view.observed) is Phase.RUNNING
+    if wanted_of(view) in _DOWN or phase_of(view.observed) in _OVER:
+        return "draining"
+    if view.engine is EngineState.EXITED or (has_run and view.engine not in _ALIVE):
+        return "draining"
+    # One that was running before its engine was restarted is not put to the test again.
+    is_up = has_run or view.engine is EngineState.RUNNING
+    return "serving" if is_up and is_ready else "starting"
 
 
 def conclusion(view: TaskView) -> Conclusion:

@@ -23,7 +23,8 @@ from essaim_agent.executor import (
     adjustable_limits,
 )
 from essaim_agent.journal import JournaledTask
-from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.network import EndpointState, NetworkError
+from essaim_agent.network_set import LocalTask
 from essaim_agent.probes.driver import ProbeSite
 from essaim_agent.task_health import TaskHealth
 from essaim_agent.task_machine import (
@@ -32,11 +33,14 @@ from essaim_agent.task_machine import (
     TaskView,
     Wanted,
     conclusion,
+    endpoint_state,
     next_step,
     one_line,
     wanted_of,
 )
+from essaim_agent.task_network import NetworkSite, TaskNetwork
 from essaim_agent.task_stop import PreStop
+from essaim_agent.waits import unless
 from essaim_shared.backoff import backoff_s
 from essaim_shared.log import fields
 from essaim_shared.objects import Task, TaskStatus
@@ -46,18 +50,15 @@ _log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
-RELEASE_ATTEMPTS_MAX = 5
-"""A namespace that cannot be removed is left to the next restart's sweep."""
 REMOVE_ATTEMPTS_MAX = 20
 """A container that cannot be removed is left to the next full set's sweep."""
 
 T = TypeVar("T")
 
 
-class Site(ProbeSite, Protocol):
+class Site(ProbeSite, NetworkSite, Protocol):
     """What the manager of a task asks of the worker it belongs to."""
 
-    networks: TaskNetworks
     engine_calls: asyncio.Semaphore
 
     async def engine_present(self) -> None:
@@ -66,10 +67,6 @@ class Site(ProbeSite, Protocol):
 
     async def starts_allowed(self) -> None:
         """Return once a leader lets this node run new tasks."""
-        ...
-
-    async def networks_applied(self, revision: int) -> None:
-        """Return once the overlay has what was wanted at `revision`. Raises NetworkError."""
         ...
 
     def status_changed(self, manager: "TaskManager", urgent: bool) -> None: ...
@@ -86,8 +83,7 @@ class TaskManager:
         self._site = site
         self.task = task
         self.status = status
-        self.networks_revision = networks_revision
-        """The overlay must have got this far before the task starts."""
+        self._network = TaskNetwork(site, networks_revision)
         self.dropped = False
         """The masters know the task no more: stop it and end."""
         self._engine = EngineState.ABSENT
@@ -108,10 +104,11 @@ class TaskManager:
         self._exit_error = ""
         self._failure: str | None = None
         self._is_refused = False
-        self._holds_network = False
         self._changed = asyncio.Event()
         self._stop_wanted = asyncio.Event()
-        self._attempts = self._releases = 0
+        self._drain_over = asyncio.Event()
+        """It ended, or broke: nobody needs to be waited for any more."""
+        self._attempts = 0
         self.engine_calls_under_way = 0
         self.engine_seen = 0
         """The worker's latest look at the engine that began after this task's latest call; such a
@@ -126,6 +123,9 @@ class TaskManager:
         manager._health.is_unhealthy = entry.is_unhealthy
         if not entry.limits_pending:
             manager._limits = adjustable_limits(entry.task)
+        if entry.status.state is TaskState.RUNNING:
+            # Believed until the engine is looked at: those who are led to it are led on.
+            manager._engine = EngineState.RUNNING
         if entry.status.state is TaskState.RUNNING and manager._health.has_readiness_probe:
             # The masters may have heard more than the journal: say again what is held true here.
             manager.status = msgspec.structs.replace(
@@ -152,7 +152,8 @@ class TaskManager:
             desired=self.task.desired_state,
             observed=self.status.state,
             engine=engine,
-            holds_network=self._holds_network,
+            holds_network=self._network.is_held,
+            may_serve=self._may_serve,
             has_other_limits=self._limits != adjustable_limits(self.task),
             failure=self._failure,
             is_refused=self._is_refused,
@@ -173,6 +174,28 @@ class TaskManager:
     def is_running(self) -> bool:
         return self._engine is EngineState.RUNNING
 
+    @property
+    def _may_serve(self) -> bool:
+        return (
+            self.status.state is TaskState.RUNNING
+            and bool(self.task.attachments)
+            and self._network.needs_namespace(self.task)
+            and not self._network.has_drained
+        )
+
+    @property
+    def _endpoint_state(self) -> EndpointState:
+        has_run = self.status.state is TaskState.RUNNING
+        is_ready = self.status.is_ready if has_run else not self._health.has_readiness_probe
+        return endpoint_state(self.view, is_ready)
+
+    @property
+    def local(self) -> LocalTask | None:
+        """What the node's tables are to know of it; None: it needs its network no more."""
+        if not self.task.attachments or (self._is_over and not self._network.is_held):
+            return None
+        return self._network.local_task(self.task, self._endpoint_state)
+
     # What others tell.
 
     def assign(self, task: Task, networks_revision: int) -> None:
@@ -180,7 +203,7 @@ class TaskManager:
         order changes nothing."""
         if task.desired_state >= self.task.desired_state:
             self.task = task
-            self.networks_revision = networks_revision
+            self._network.revision = networks_revision
         if self.dropped:
             # Dropped and assigned again: it was being stopped, and one attempt is all it has.
             self.dropped = False
@@ -206,7 +229,7 @@ class TaskManager:
 
     def found(self, container: FoundContainer | None, had_namespace: bool) -> None:
         """What a look at the engine showed; None: no container."""
-        self._holds_network = self._holds_network or had_namespace
+        self._network.is_held |= had_namespace
         if container is None:
             self._engine = EngineState.ABSENT
         elif container.running:
@@ -232,7 +255,14 @@ class TaskManager:
     def _facts_changed(self) -> None:
         if wanted_of(self.view) in (Wanted.STOP, Wanted.GONE):
             self._stop_wanted.set()
+            if next_step(self.view) is not Step.DRAIN:
+                self._drain_over.set()
+        self._note_endpoint()
         self._changed.set()
+
+    def _note_endpoint(self) -> None:
+        if self.task.attachments:
+            self._network.note_state(self._endpoint_state)
 
     # The loop.
 
@@ -241,6 +271,7 @@ class TaskManager:
         while True:
             self._changed.clear()
             step = next_step(self.view)
+            self._note_endpoint()
             self._health.follow(step, self.status)
             if step is Step.REST and self.dropped:
                 return
@@ -258,28 +289,29 @@ class TaskManager:
     async def _carry_out(self, step: Step) -> None:
         match step:
             case Step.ACCEPT:
-                await self._unless_stopped(self._site.starts_allowed())
+                await unless(self._stop_wanted, self._site.starts_allowed())
                 if not self._stop_wanted.is_set():
                     self._report(TaskState.ACCEPTED, "accepted")
             case Step.PREPARE:
-                await self._unless_stopped(self._prepare())
+                # A pull may take longer than anybody waits.
+                await unless(self._stop_wanted, self._prepare())
             case Step.START:
-                await self._unless_stopped(self._site.starts_allowed())
+                await unless(self._stop_wanted, self._site.starts_allowed())
                 if not self._stop_wanted.is_set():
                     await self._start()
             case Step.AWAIT_STARTED:
                 self._report(TaskState.STARTING, "starting")
                 await self._changed.wait()
             case Step.CONFIRM:
-                if self.task.ports and self._site.executor.uses_namespaces:
-                    await self._attach()  # free, unless a journal that was lost had its ports
-                self._report(TaskState.RUNNING, "started", urgent=True)
+                await unless(self._stop_wanted, self._confirm())
             case Step.ADJUST:
                 await self._adjust()
+            case Step.DRAIN:
+                await unless(self._drain_over, self._network.drain(self.task))
             case Step.STOP:
                 await self._stop()
             case Step.RELEASE:
-                await self._release()
+                await self._network.release(self.task)
             case Step.CONCLUDE:
                 end = conclusion(self.view)
                 self._report(end.state, end.message, end.err, end.exit_code, urgent=True)
@@ -291,37 +323,34 @@ class TaskManager:
 
     async def _prepare(self) -> None:
         self._report(TaskState.PREPARING, "preparing")
-        site, task = self._site, self.task
-        if site.executor.uses_namespaces:
-            await site.networks_applied(self.networks_revision)
-            await self._attach()
+        await self._network.prepare(self.task)
         # Not under the bound on engine calls: a pull may take minutes.
-        await site.executor.prepare(task)
+        await self._site.executor.prepare(self.task)
         self._report(TaskState.READY, "prepared", urgent=self.task.desired_state is TaskState.READY)
-
-    async def _attach(self) -> str:
-        task = self.task
-        self._holds_network = True
-        sysctls = {
-            name: value
-            for name, value in task.spec.container.sysctls.items()
-            if name.startswith("net.")
-        }
-        return await self._site.networks.attach(task.id, task.attachments, sysctls, task.ports)
 
     async def _start(self) -> None:
         self._report(TaskState.STARTING, "starting")
         # Repeating it is free, and a namespace made before a restart of the host is gone.
-        namespace = await self._attach() if self._site.executor.uses_namespaces else None
+        namespace = await self._network.attach(self.task)
         # Another order may come while it starts.
-        task = self.task
-        container = await self._engine_call(lambda: self._site.executor.start(task, namespace))
+        task, nameserver = self.task, self._network.nameserver(self.task)
+        container = await self._engine_call(
+            lambda: self._site.executor.start(task, namespace, nameserver)
+        )
         self.container_id, self.pid = container.container_id, container.pid
         self._limits = adjustable_limits(task)
         self._health.container_started(container.health)
         if self._engine is not EngineState.EXITED:
             # Its end may have been told before its start: a short life on a busy machine.
             self._engine = EngineState.RUNNING
+
+    async def _confirm(self) -> None:
+        if self.task.ports:
+            # Free, unless a journal that was lost had its ports.
+            await self._network.attach(self.task)
+        if self._endpoint_state == "serving":
+            await self._network.serve(self.task)
+        self._report(TaskState.RUNNING, "started", urgent=True)
 
     async def _adjust(self) -> None:
         task = self.task
@@ -341,18 +370,6 @@ class TaskManager:
             self._engine = EngineState.ABSENT if exit_code is None else EngineState.EXITED
             self._exit_code = exit_code or 0
 
-    async def _release(self) -> None:
-        try:
-            await self._site.networks.detach(self.task.id)
-        except NetworkError as error:
-            self._releases += 1
-            if self._releases < RELEASE_ATTEMPTS_MAX:
-                raise Temporary(str(error)) from error
-            _log.error(
-                "namespace left behind %s", fields(task=self.task.id, reason=one_line(str(error)))
-            )
-        self._holds_network = False
-
     async def _engine_call(self, call: Callable[[], Awaitable[T]]) -> T:
         async with self._site.engine_calls:
             self._engine_call_begins()
@@ -364,21 +381,6 @@ class TaskManager:
     def _engine_call_begins(self) -> None:
         self.engine_calls_under_way += 1
         self.engine_seen = 0
-
-    async def _unless_stopped(self, work: Awaitable[None]) -> None:
-        """Do `work`, but leave it when the task is to be stopped meanwhile: a pull may take
-        longer than anybody waits."""
-        working = asyncio.ensure_future(work)
-        stop = asyncio.ensure_future(self._stop_wanted.wait())
-        try:
-            await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            stop.cancel()
-            if not working.done():
-                working.cancel()
-                await asyncio.wait({working})
 
     # Failures.
 
@@ -412,7 +414,7 @@ class TaskManager:
         pause_s = backoff_s(self._attempts, self._site.rng, RETRY_FIRST_S, RETRY_MOST_S)
         pause = self._pause(pause_s)
         if step in (Step.PREPARE, Step.START, Step.ADJUST):
-            await self._unless_stopped(pause)
+            await unless(self._stop_wanted, pause)
         else:
             await pause
         return True
@@ -435,6 +437,7 @@ class TaskManager:
             readiness_changes=self._next_readiness_change(),
             err=err,
         )
+        self._note_endpoint()
         # Not urgent: an answer that is a moment older says the same, and many tasks that become
         # ready together are one report.
         self._site.status_changed(self, urgent=False)

@@ -1,8 +1,8 @@
 """The tasks of this node: what the masters assigned, held against what is there.
 
-The assigned set, the networks and the endpoints change in one place, `apply`, without awaiting.
-Each task has a manager of its own that follows; the wanted tables of the overlay are set by one
-loop, once for any number of changes, and tasks that need them wait for it.
+The assigned set and what the masters say of networks change in one place, `apply`, without
+awaiting. Each task has a manager of its own that follows, and so have the node's tables
+(`network_tables`); tasks that need them wait for them.
 
 The engine is looked at once at the start and once after each of its absences; between two looks
 its events are followed.
@@ -26,7 +26,9 @@ from essaim_agent.executor import (
     Temporary,
 )
 from essaim_agent.journal import Journal, Journaled
-from essaim_agent.network import NetworkError, NetworkPicture, TaskNetworks
+from essaim_agent.network import NetworkError, TaskNetworks
+from essaim_agent.network_set import LocalTask
+from essaim_agent.network_tables import NetworkTables
 from essaim_agent.probes.driver import ProbeSlots
 from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.reporter import Reporter
@@ -34,9 +36,9 @@ from essaim_agent.task_machine import one_line
 from essaim_agent.task_manager import TaskManager
 from essaim_shared.backoff import backoff_s
 from essaim_shared.clock import Clock
-from essaim_shared.ids import NetworkId, NodeId, TaskId
+from essaim_shared.ids import NodeId, TaskId
 from essaim_shared.log import fields
-from essaim_shared.messages import Assignments, Endpoint, NodeNetwork
+from essaim_shared.messages import Assignments
 from essaim_shared.objects import Task, TaskStatus
 from essaim_shared.task_state import TaskState
 
@@ -49,8 +51,6 @@ ENGINE_CALLS_MAX = 16
 engine: more of them at a time than the CPUs can carry finish no sooner, but all later."""
 ENGINE_RETRY_FIRST_S = 0.1
 ENGINE_RETRY_MOST_S = 2.0
-NETWORKS_RETRY_FIRST_S = 0.5
-NETWORKS_RETRY_MOST_S = 10.0
 SWEEP_ATTEMPTS_MAX = 5
 
 
@@ -84,13 +84,7 @@ class Worker:
         self._logins = logins or RegistryLogins(NodeId(""))
         self.resources: NodeResources | None = None
         self.managers: dict[TaskId, TaskManager] = {}
-        self._network_set: dict[NetworkId, NodeNetwork] = {}
-        self._endpoints: set[Endpoint] = set()
-        self._tables_revision = 0
-        self._tables_applied = 0
-        self._tables_error = ""
-        self._tables_changed = asyncio.Event()
-        self._tables_settled = asyncio.Condition()
+        self.tables = NetworkTables(networks, clock, rng, self._local_tasks)
         self._engine_present = asyncio.Event()
         self._starts_allowed = asyncio.Event()
         self._looks = 0
@@ -107,17 +101,18 @@ class Worker:
         Raises ExecutorError when the engine cannot be used at all.
         """
         journaled = self._journal.load()
-        self._network_set = {network.network_id: network for network in journaled.networks}
-        self._endpoints = set(journaled.endpoints)
         self._logins.take(journaled.credentials)
-        await self.networks.start()
-        if journaled.networks:
-            await self._apply_tables()
-        await self._adopt_ports(journaled)
+        self.tables.known.replace(
+            journaled.networks, journaled.endpoints, journaled.services, journaled.nodes
+        )
         for entry in journaled.tasks:
             self.managers[entry.task.id] = TaskManager.from_journal(
-                self, entry, self._tables_applied
+                self, entry, self.tables.revision
             )
+        await self.networks.start()
+        if not self.tables.known.is_empty:
+            await self.tables.apply()
+        await self._adopt_ports(journaled)
         resources = await self._meet_engine()
         self.engine_calls = asyncio.Semaphore(engine_calls_max(resources.nano_cpus))
         for manager in self.managers.values():
@@ -132,7 +127,7 @@ class Worker:
                 for manager in tuple(self.managers.values()):
                     self._begin(manager)
                 group.create_task(self._follow_engine(), name="engine")
-                group.create_task(self._follow_tables(), name="tables")
+                group.create_task(self.tables.run(), name="tables")
         finally:
             self._group = None
 
@@ -167,7 +162,7 @@ class Worker:
 
     def apply(self, message: Assignments) -> None:
         """Obey a whole message: removals first, then additions. Never awaits."""
-        self._change_tables(message)
+        self.tables.take(message)
         self._logins.take(message.credentials)
         if message.full:
             assigned = {task.id for task in message.tasks}
@@ -183,6 +178,14 @@ class Worker:
         if message.full:
             self._sweep_strays()
         self._journal_changed()
+
+    async def in_force(self) -> bool:
+        """Return once what was applied so far is in the node's tables; False: it cannot be."""
+        try:
+            await self.tables.applied(self.tables.revision)
+        except NetworkError:
+            return False
+        return True
 
     def allow_starts(self, allowed: bool) -> None:
         if allowed:
@@ -200,70 +203,22 @@ class Worker:
     def _assign(self, task: Task) -> None:
         manager = self.managers.get(task.id)
         if manager is not None:
-            manager.assign(task, self._tables_revision)
+            manager.assign(task, self.tables.revision)
             return
         status = TaskStatus(
             state=TaskState.ASSIGNED, timestamp_ns=self.clock.wall_ns(), message="assigned"
         )
-        manager = TaskManager(self, task, status, self._tables_revision)
+        manager = TaskManager(self, task, status, self.tables.changed())
         if task.id in self._strays:
             manager.found(self._strays.pop(task.id), had_namespace=True)
         self.managers[task.id] = manager
         self._begin(manager)
 
-    def _change_tables(self, message: Assignments) -> None:
-        if message.full:
-            networks = {network.network_id: network for network in message.networks}
-            endpoints = set(message.endpoints)
-            if networks == self._network_set and endpoints == self._endpoints:
-                return
-            self._network_set, self._endpoints = networks, endpoints
-        elif (
-            message.removed_networks
-            or message.networks
-            or message.removed_endpoints
-            or message.endpoints
-        ):
-            for network_id in message.removed_networks:
-                self._network_set.pop(network_id, None)
-            self._endpoints.difference_update(message.removed_endpoints)
-            self._network_set.update({item.network_id: item for item in message.networks})
-            self._endpoints.update(message.endpoints)
-        else:
-            return
-        self._tables_revision += 1
-        self._tables_changed.set()
-
-    # The overlay's tables.
-
-    async def _follow_tables(self) -> None:
-        attempt = 0
-        while True:
-            await self._tables_changed.wait()
-            if await self._apply_tables():
-                attempt = 0
-                continue
-            attempt += 1
-            await self.clock.sleep(
-                backoff_s(attempt, self.rng, NETWORKS_RETRY_FIRST_S, NETWORKS_RETRY_MOST_S)
-            )
-            self._tables_changed.set()
-
-    async def _apply_tables(self) -> bool:
-        self._tables_changed.clear()
-        revision = self._tables_revision
-        try:
-            await self.networks.want(
-                NetworkPicture(dict(self._network_set), frozenset(self._endpoints))
-            )
-            self._tables_error = ""
-        except NetworkError as error:
-            self._tables_error = str(error)
-            _log.error("overlay not as wanted %s", fields(reason=one_line(str(error))))
-        async with self._tables_settled:
-            self._tables_applied = revision
-            self._tables_settled.notify_all()
-        return not self._tables_error
+    def _local_tasks(self) -> Iterable[LocalTask]:
+        for manager in self.managers.values():
+            local = manager.local
+            if local is not None:
+                yield local
 
     async def _adopt_ports(self, journaled: Journaled) -> None:
         prepared = [
@@ -275,13 +230,6 @@ class Worker:
             await self.networks.adopt_ports(prepared)
         except NetworkError as error:  # the overlay's next check tries again
             _log.error("ports not as wanted %s", fields(reason=one_line(str(error))))
-
-    async def networks_applied(self, revision: int) -> None:
-        if self._tables_applied < revision:
-            async with self._tables_settled:
-                await self._tables_settled.wait_for(lambda: self._tables_applied >= revision)
-        if self._tables_error:
-            raise NetworkError(self._tables_error)
 
     # The engine.
 
@@ -400,11 +348,14 @@ class Worker:
         self._journal.changed(self._picture)
 
     def _picture(self) -> Journaled:
+        known = self.tables.known
         return Journaled(
             tasks=tuple(
                 manager.journaled for manager in self.managers.values() if not manager.dropped
             ),
-            networks=tuple(self._network_set.values()),
-            endpoints=tuple(self._endpoints),
+            networks=known.networks,
+            endpoints=known.endpoints,
+            services=known.services,
+            nodes=known.nodes,
             credentials=self._logins.sealed,
         )

@@ -69,6 +69,8 @@ KNOWN_DEVIATIONS = {
     "HostConfig.Runtime": "the runtime enters it,",
     "HostConfig.PortBindings.80/tcp": "and the agent publishes ports into it",
     "HostConfig.ExtraHosts": "the container's own name stands before the asked ones",
+    "HostConfig.Dns": "the node's name server asks those that the user named,",
+    "HostConfig.DnsOptions": "and Swarm's stands in resolv.conf only",
     "HostConfig.LogConfig.Config.max-size": "logs are rotated where nothing was said of them",
     "HostConfig.LogConfig.Config.max-file": "the same",
     "HostConfig.RestartPolicy.Name": "`no` is the word for Swarm's empty one",

@@ -16,6 +16,7 @@ from pathlib import Path
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.netlink import Channel, Kernel, check, settle, write_sysctl
+from essaim_agent.overlay.routes import routes_of
 from essaim_agent.overlay.sysctls import DEFAULT_SYSCTLS
 from essaim_agent.overlay.tables import (
     bridge_name,
@@ -119,8 +120,9 @@ class Namespaces:
             )
             requests.append(rt.add_address(index, interface))
         # After the addresses: a gateway must be on a connected subnet.
-        gateway = networks[attachments[0].network_id].gateway
-        requests.append(rt.default_route(_FIRST_INDEX, gateway))
+        for route in routes_of(attachments, networks):
+            index = _FIRST_INDEX + route.place
+            requests.append(rt.add_route(index, route.destination, route.gateway))
         return requests
 
     def _prepare_mount_point(self, path: Path) -> None:

@@ -231,13 +231,16 @@ def remove_address(index: int, interface: str) -> bytes:
     return _address(RTM_DELADDR, 0, index, interface)
 
 
-def default_route(index: int, gateway: str) -> bytes:
+def add_route(index: int, destination: str, gateway: str) -> bytes:
+    """`ip route add DESTINATION via GATEWAY`; the destination is address/prefix."""
+    network, prefix = destination.split("/")
+    length = int(prefix)
     return message(
         RTM_NEWROUTE,
         NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
         _RTMSG.pack(
             AF_INET,
-            0,
+            length,
             0,
             0,
             _RT_TABLE_MAIN,
@@ -246,6 +249,7 @@ def default_route(index: int, gateway: str) -> bytes:
             _RTN_UNICAST,
             0,
         )
+        + (attribute(_RTA_DST, address_bytes(network)) if length else b"")
         + attribute(_RTA_GATEWAY, address_bytes(gateway))
         + _number(_RTA_OIF, index),
     )

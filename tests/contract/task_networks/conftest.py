@@ -9,6 +9,7 @@ Everything a lab makes has the process id in its name: a later run removes what 
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import re
 import subprocess
@@ -232,6 +233,15 @@ class FakePair:
     async def reaches(self, host: str, task_id: TaskId, address: str) -> bool:
         return self.fabric.reaches(UNDERLAY[host], task_id, address)
 
+    async def routes(self, host: str, task_id: TaskId) -> set[tuple[str, str, str]]:
+        """(destination, gateway, interface) of each that goes by a gateway."""
+        namespace = self.fabric.kernel(UNDERLAY[host]).namespaces[task_id]
+        return {(r.destination, r.gateway, f"eth{r.place}") for r in namespace.routes}
+
+    async def mtu(self, host: str, task_id: TaskId) -> int:
+        """Of the task's first interface."""
+        return self.fabric.kernel(UNDERLAY[host]).namespaces[task_id].mtu
+
     async def serve(self, host: str, task_id: TaskId, protocol: str, port: int) -> None:
         """In memory every task serves all its ports."""
 
@@ -282,6 +292,20 @@ class RealPair:
         # Repeating an attachment is free and tells the path.
         path = await self._nodes[host].attach(task_id, (), {})
         return await self.lab.ping(path, address)
+
+    async def routes(self, host: str, task_id: TaskId) -> set[tuple[str, str, str]]:
+        path = await self._nodes[host].attach(task_id, (), {})
+        shown = json.loads(run("nsenter", f"--net={path}", "ip", "-j", "-4", "route"))
+        return {
+            (route["dst"].replace("default", "0.0.0.0/0"), route["gateway"], route["dev"])
+            for route in shown
+            if "gateway" in route
+        }
+
+    async def mtu(self, host: str, task_id: TaskId) -> int:
+        path = await self._nodes[host].attach(task_id, (), {})
+        (shown,) = json.loads(run("nsenter", f"--net={path}", "ip", "-j", "link", "show", "eth0"))
+        return int(shown["mtu"])
 
     async def serve(self, host: str, task_id: TaskId, protocol: str, port: int) -> None:
         """The task answers everybody with its name and the client's address."""

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import msgspec
 import pytest
 
 from essaim_agent.network import NetworkError, NetworkPicture, TaskNetworks
@@ -16,6 +17,8 @@ class Pair(Protocol):
     def node(self, host: str) -> TaskNetworks: ...
     async def restart(self, host: str) -> None: ...
     async def reaches(self, host: str, task_id: TaskId, address: str) -> bool: ...
+    async def routes(self, host: str, task_id: TaskId) -> set[tuple[str, str, str]]: ...
+    async def mtu(self, host: str, task_id: TaskId) -> int: ...
     def traces(self, host: str) -> list[str]: ...
 
 
@@ -33,7 +36,12 @@ ONE_RED, TWO_RED, THREE_RED = "10.244.0.11", "10.244.0.12", "10.244.0.13"
 ONE_BLUE = "10.245.0.11"
 
 
-def networks(host: str, *ids: NetworkId) -> dict[NetworkId, NodeNetwork]:
+VIPS = {RED: "10.246.0.0/20", BLUE: "10.246.16.0/20"}
+
+
+def networks(
+    host: str, *ids: NetworkId, internal: frozenset[NetworkId] = frozenset()
+) -> dict[NetworkId, NodeNetwork]:
     return {
         i: NodeNetwork(
             network_id=i,
@@ -42,6 +50,8 @@ def networks(host: str, *ids: NetworkId) -> dict[NetworkId, NodeNetwork]:
             subnet=SUBNET[i],
             mtu=1350,
             gateway=GATEWAY[i, host],
+            vip_subnet=VIPS[i],
+            is_internal=i in internal,
         )
         for i in ids
     }
@@ -177,6 +187,68 @@ async def test_a_task_on_two_networks_is_reached_on_both(pair: Pair) -> None:
     assert await pair.reaches("a", TWO, ONE_RED)
     assert await pair.reaches("a", THREE, ONE_BLUE)
     assert await pair.reaches("a", ONE, "10.245.0.13")
+
+
+async def test_a_task_on_two_networks_is_reached_from_other_nodes_on_both(pair: Pair) -> None:
+    red = at(pair, "b", TWO_RED)
+    blue = at(pair, "b", "10.245.0.13", network_id=BLUE)
+    ours = at(pair, "a", ONE_RED) | at(pair, "a", ONE_BLUE, network_id=BLUE)
+    await pair.node("a").want(NetworkPicture(networks("a", RED, BLUE), red | blue))
+    await pair.node("b").want(NetworkPicture(networks("b", RED, BLUE), ours))
+    await pair.node("a").attach(ONE, on(ONE_RED) + on(ONE_BLUE, BLUE), {})
+    await pair.node("b").attach(TWO, on(TWO_RED), {})
+    await pair.node("b").attach(THREE, on("10.245.0.13", BLUE), {})
+    assert await pair.reaches("a", ONE, TWO_RED)
+    assert await pair.reaches("b", TWO, ONE_RED)
+    assert await pair.reaches("b", THREE, ONE_BLUE)
+
+
+async def test_the_way_out_is_by_the_first_network_and_each_has_one_to_its_services(
+    pair: Pair,
+) -> None:
+    await pair.node("a").want(NetworkPicture(networks("a", RED, BLUE), frozenset()))
+    await pair.node("a").attach(ONE, on(ONE_BLUE, BLUE) + on(ONE_RED), {})
+    assert await pair.routes("a", ONE) == {
+        ("0.0.0.0/0", GATEWAY[BLUE, "a"], "eth0"),
+        (VIPS[BLUE], GATEWAY[BLUE, "a"], "eth0"),
+        (VIPS[RED], GATEWAY[RED, "a"], "eth1"),
+    }
+
+
+async def test_an_internal_network_is_no_way_out(pair: Pair) -> None:
+    internal = networks("a", RED, BLUE, internal=frozenset({BLUE}))
+    await pair.node("a").want(NetworkPicture(internal, frozenset()))
+    await pair.node("a").attach(ONE, on(ONE_BLUE, BLUE) + on(ONE_RED), {})
+    await pair.node("a").attach(TWO, on("10.245.0.12", BLUE), {})
+    assert await pair.routes("a", ONE) == {
+        (VIPS[BLUE], GATEWAY[BLUE, "a"], "eth0"),
+        (VIPS[RED], GATEWAY[RED, "a"], "eth1"),
+        ("0.0.0.0/0", GATEWAY[RED, "a"], "eth1"),
+    }
+    assert await pair.routes("a", TWO) == {(VIPS[BLUE], GATEWAY[BLUE, "a"], "eth0")}
+    assert await pair.reaches("a", TWO, ONE_BLUE)
+    assert not await pair.reaches("a", TWO, "192.0.2.9")
+
+
+async def test_a_network_whose_packets_must_shrink_gives_new_tasks_the_new_size(
+    pair: Pair,
+) -> None:
+    wide = networks("a", RED)
+    narrow = {RED: msgspec.structs.replace(wide[RED], mtu=1280)}
+    await pair.node("a").want(NetworkPicture(wide, frozenset()))
+    await pair.node("a").attach(ONE, on(ONE_RED), {})
+    await pair.node("a").want(NetworkPicture(narrow, frozenset()))
+    await pair.node("a").attach(TWO, on(TWO_RED), {})
+    assert await pair.mtu("a", ONE) == 1350
+    assert await pair.mtu("a", TWO) == 1280
+    assert await pair.reaches("a", ONE, TWO_RED)
+
+
+async def test_a_task_that_nobody_talks_to_serves_no_connection(pair: Pair) -> None:
+    await pair.node("a").want(NetworkPicture(networks("a", RED), frozenset()))
+    await pair.node("a").attach(ONE, on(ONE_RED), {})
+    assert await pair.node("a").connections(ONE) == 0
+    assert await pair.node("a").connections(TWO) == 0
 
 
 async def test_counters_grow_with_the_traffic_and_there_are_none_without_a_namespace(

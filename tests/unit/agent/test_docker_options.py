@@ -23,6 +23,7 @@ from essaim_shared.spec import (
     GenericResource,
     Limits,
     NamedResource,
+    NetworkAttachment,
     Resources,
     TaskSpec,
 )
@@ -66,6 +67,47 @@ def test_a_task_without_a_namespace_never_lands_on_the_hosts_network() -> None:
     ]
     assert host["NetworkMode"] == "none"
     assert "Runtime" not in host
+
+
+def on_the_hosts_network(container: ContainerSpec) -> dict[str, Any]:
+    task = make_task(container)
+    spec = msgspec.structs.replace(task.spec, networks=(NetworkAttachment(target="host"),))
+    task = msgspec.structs.replace(task, spec=spec, attachments=())
+    return create_body(task, "lab", False, "", OLD_ENGINE)
+
+
+def test_only_who_asks_for_the_hosts_network_gets_it_with_the_ordinary_runtime() -> None:
+    body = on_the_hosts_network(ContainerSpec(image="busybox"))
+    assert body["HostConfig"]["NetworkMode"] == "host"
+    assert "Runtime" not in body["HostConfig"]
+    assert body["Hostname"] == "", "the engine gives it the host's"
+    assert body["HostConfig"]["ExtraHosts"] == []
+    assert body["HostConfig"]["Dns"] == []
+    named = on_the_hosts_network(ContainerSpec(image="busybox", hostname="db"))
+    assert named["Hostname"] == "db"
+
+
+def test_a_sysctl_of_the_hosts_network_is_left_to_the_engine_to_refuse() -> None:
+    container = ContainerSpec(image="busybox", sysctls={"net.core.somaxconn": "1"})
+    host = on_the_hosts_network(container)["HostConfig"]
+    assert host["Sysctls"] == {"net.core.somaxconn": "1"}
+
+
+@pytest.mark.parametrize(
+    ("dns", "servers", "options"),
+    [
+        (None, ["10.1.0.1"], ["ndots:0"]),
+        (DnsConfig(nameservers=("192.0.2.53",)), ["10.1.0.1"], ["ndots:0"]),
+        (DnsConfig(options=("rotate",)), ["10.1.0.1"], ["rotate", "ndots:0"]),
+        (DnsConfig(options=("ndots:3",)), ["10.1.0.1"], ["ndots:3"]),
+    ],
+)
+def test_a_container_asks_only_the_name_server_that_knows_of_services(
+    dns: DnsConfig | None, servers: list[str], options: list[str]
+) -> None:
+    task = make_task(ContainerSpec(image="busybox", dns_config=dns))
+    host = create_body(task, "lab", True, "", OLD_ENGINE, "10.1.0.1")["HostConfig"]
+    assert (host["Dns"], host["DnsOptions"]) == (servers, options)
 
 
 def test_docker_never_restarts_a_task() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from essaim_agent.journal import (
+    JOURNAL_VERSION,
     WRITE_PAUSE_S,
     DataDirectory,
     HighestTerm,
@@ -21,7 +22,7 @@ from essaim_shared.clock import ManualClock, SystemClock, wait_until
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import NetworkId, ServiceId, TaskId
-from essaim_shared.messages import Endpoint, NodeNetwork
+from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 from essaim_shared.objects import Task, TaskStatus
 from essaim_shared.spec import TaskSpec
 from essaim_shared.task_state import TaskState
@@ -61,6 +62,8 @@ def picture(tasks: int = 1) -> Journaled:
         endpoints=(
             Endpoint(network_id=NetworkId("n"), address="10.1.0.9", node_address="192.0.2.2"),
         ),
+        services=(ServiceEntry(service_id=ServiceId("s"), network_id=NetworkId("n"), name="web"),),
+        nodes=("192.0.2.1",),
     )
 
 
@@ -72,6 +75,24 @@ async def written(journal: Journal, what: Journaled) -> None:
 async def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     await written(Journal(tmp_path, ManualClock()), picture(3))
     assert Journal(tmp_path, ManualClock()).load() == picture(3)
+
+
+class _Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """As an agent wrote and read it that knew of no services."""
+
+    version: int = JOURNAL_VERSION
+    tasks: tuple[JournaledTask, ...] = ()
+    networks: tuple[NodeNetwork, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+def test_the_versions_before_and_after_read_each_others_journals(tmp_path: Path) -> None:
+    now = picture()
+    earlier = _Earlier(tasks=now.tasks, networks=now.networks, endpoints=now.endpoints)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(now), type=_Earlier) == earlier
+    (tmp_path / "assignments").write_bytes(msgspec.msgpack.encode(earlier))
+    read = Journal(tmp_path, ManualClock()).load()
+    assert read == msgspec.structs.replace(now, services=(), nodes=())
 
 
 def test_a_fresh_directory_holds_nothing(tmp_path: Path) -> None:

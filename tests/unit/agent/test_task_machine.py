@@ -1,6 +1,7 @@
 """The steps of a task on its node, as a table and as whole lives."""
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from essaim_agent.task_machine import (
     TaskView,
     Wanted,
     conclusion,
+    endpoint_state,
     next_step,
     one_line,
 )
@@ -38,6 +40,7 @@ def view(
     has_other_limits: bool = False,
     is_unhealthy: bool = False,
     is_refused: bool = False,
+    may_serve: bool = False,
 ) -> TaskView:
     return TaskView(
         desired=desired,
@@ -50,6 +53,7 @@ def view(
         has_other_limits=has_other_limits,
         is_unhealthy=is_unhealthy,
         is_refused=is_refused,
+        may_serve=may_serve,
     )
 
 
@@ -71,9 +75,9 @@ def test_a_container_that_ended_or_may_have_ended_is_never_started(
 @pytest.mark.parametrize("observed", ON_A_NODE)
 @pytest.mark.parametrize("engine", EngineState)
 def test_what_is_to_be_gone_goes_and_then_rests(observed: TaskState, engine: EngineState) -> None:
-    """Every step brings the task nearer to nothing, in at most five steps."""
-    seen = view(TaskState.REMOVE, observed, engine, holds_network=True)
-    for _ in range(5):
+    """Every step brings the task nearer to nothing, in at most six steps."""
+    seen = view(TaskState.REMOVE, observed, engine, holds_network=True, may_serve=True)
+    for _ in range(6):
         step = next_step(seen)
         if step is Step.REST:
             break
@@ -91,6 +95,7 @@ def after(seen: TaskView, step: Step) -> TaskView:
         Step.START: {"observed": TaskState.STARTING, "engine": EngineState.RUNNING},
         Step.ADJUST: {"has_other_limits": False},
         Step.CONFIRM: {"observed": TaskState.RUNNING},
+        Step.DRAIN: {"may_serve": False},
         Step.STOP: {"engine": EngineState.EXITED},
         Step.RELEASE: {"holds_network": False},
         Step.REMOVE: {"engine": EngineState.ABSENT},
@@ -300,3 +305,54 @@ def test_a_running_task_that_cannot_go_on_is_stopped_first() -> None:
 def test_errors_travel_as_one_bounded_line() -> None:
     assert one_line("  two\n\tlines ") == "two lines"
     assert len(one_line("x" * 10_000)) == STATUS_ERROR_CHARS_MAX
+
+
+# Those who are led to the task.
+
+
+@pytest.mark.parametrize("desired", [TaskState.SHUTDOWN, TaskState.REMOVE])
+def test_a_task_that_may_serve_is_drained_before_it_is_stopped(desired: TaskState) -> None:
+    serving = view(desired, TaskState.RUNNING, EngineState.RUNNING, may_serve=True)
+    assert life(serving)[:2] == [Step.DRAIN, Step.STOP]
+    assert next_step(view(desired, TaskState.RUNNING, EngineState.RUNNING)) is Step.STOP
+
+
+@pytest.mark.parametrize("broken", [{"failure": "no answer"}, {"is_unhealthy": True}])
+def test_a_broken_task_is_stopped_at_once(broken: dict[str, Any]) -> None:
+    for desired in (TaskState.RUNNING, TaskState.SHUTDOWN):
+        seen = view(desired, TaskState.RUNNING, EngineState.RUNNING, may_serve=True, **broken)
+        assert next_step(seen) is Step.STOP
+        assert endpoint_state(seen, is_ready=True) == "draining"
+
+
+@pytest.mark.parametrize("desired", sorted(DESIRED_STATES))
+@pytest.mark.parametrize("observed", ON_A_NODE)
+@pytest.mark.parametrize("engine", EngineState)
+def test_who_serves_runs_is_ready_and_is_not_to_be_stopped(
+    desired: TaskState, observed: TaskState, engine: EngineState
+) -> None:
+    seen = view(desired, observed, engine)
+    if endpoint_state(seen, is_ready=True) == "serving":
+        assert desired <= TaskState.COMPLETE
+        assert observed <= TaskState.RUNNING
+        assert engine in (EngineState.STARTING, EngineState.RUNNING)
+    assert endpoint_state(seen, is_ready=False) != "serving"
+
+
+@pytest.mark.parametrize(
+    ("observed", "engine", "expected"),
+    [
+        (TaskState.READY, EngineState.ABSENT, "starting"),
+        (TaskState.STARTING, EngineState.STARTING, "starting"),
+        (TaskState.STARTING, EngineState.RUNNING, "serving"),
+        (TaskState.RUNNING, EngineState.RUNNING, "serving"),
+        (TaskState.RUNNING, EngineState.STARTING, "serving"),
+        (TaskState.RUNNING, EngineState.EXITED, "draining"),
+        (TaskState.RUNNING, EngineState.ABSENT, "draining"),
+        (TaskState.FAILED, EngineState.EXITED, "draining"),
+    ],
+)
+def test_what_an_address_is_good_for_in_the_life_of_its_task(
+    observed: TaskState, engine: EngineState, expected: str
+) -> None:
+    assert endpoint_state(view(TaskState.RUNNING, observed, engine), is_ready=True) == expected

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest_asyncio
@@ -32,10 +33,12 @@ from essaim_shared.messages import (
     Refused,
     Register,
     Registered,
+    ServiceEntry,
     StatusAck,
     StatusReport,
     SyncAck,
     SyncRequest,
+    TablesApplied,
     decode,
     encode,
 )
@@ -55,6 +58,10 @@ NETWORK = NodeNetwork(
     subnet="10.1.0.0/24",
     mtu=1450,
     gateway="10.1.0.1",
+    vip_subnet="10.2.0.0/24",
+)
+WEB = ServiceEntry(
+    service_id=ServiceId("service"), network_id=NETWORK.network_id, name="web", vip="10.2.0.5"
 )
 REMOTE = Endpoint(network_id=NETWORK.network_id, address="10.1.0.9", node_address="192.0.2.2")
 SUBJECTS = Subjects("test")
@@ -78,6 +85,19 @@ def make_task(
     )
 
 
+def endpoint_of(task: Task, state: Any = "starting") -> Endpoint:
+    """Of a task on the agent's node, as the masters tell it."""
+    return Endpoint(
+        network_id=NETWORK.network_id,
+        address=task.attachments[0].address,
+        node_address="192.0.2.1",
+        task_id=task.id,
+        service_id=task.service_id,
+        slot=str(task.slot_key),
+        state=state,
+    )
+
+
 class Leader:
     """What a leader does on the bus, and knobs for what goes wrong."""
 
@@ -94,6 +114,9 @@ class Leader:
         self.registrations = 0
         self.syncs = 0
         self.heartbeats = 0
+        self.endpoints: set[Endpoint] = {REMOTE}
+        self.services: set[ServiceEntry] = set()
+        self.applied: list[TablesApplied] = []
         self.refusal: Refused | None = None
         self.acknowledges_statuses = True
         self._node_id = NodeId("")
@@ -105,6 +128,7 @@ class Leader:
             (SUBJECTS.heartbeat, self._on_heartbeat),
             (SUBJECTS.status, self._on_status),
             (SUBJECTS.sync, self._on_sync),
+            (SUBJECTS.applied, self._on_applied),
         ):
             self._subscriptions.append(await self.transport.subscribe(subject, handler))
 
@@ -152,6 +176,9 @@ class Leader:
         await self._answer(delivery, SyncAck(term=self.term))
         await self.send_full()
 
+    async def _on_applied(self, delivery: Delivery) -> None:
+        self.applied.append(decode(delivery.payload, TablesApplied))
+
     async def _answer(self, delivery: Delivery, message: BusMessage) -> None:
         await delivery.respond(encode(message))
 
@@ -164,18 +191,22 @@ class Leader:
                 full=True,
                 tasks=tuple(self.tasks.values()),
                 networks=(NETWORK,),
-                endpoints=(REMOTE,),
+                endpoints=tuple(self.endpoints),
+                services=tuple(self.services),
             )
         )
 
     async def order(
-        self, *tasks: Task, removed: tuple[TaskId, ...] = (), lose: bool = False
+        self, *tasks: Task, removed: tuple[TaskId, ...] = (), lose: bool = False, **parts: Any
     ) -> None:
-        """New or changed tasks, and those to be forgotten."""
+        """New or changed tasks, those to be forgotten, and other parts of `Assignments`."""
         self.sequence += 1
         self.tasks.update({task.id: task for task in tasks})
         for task_id in removed:
             self.tasks.pop(task_id, None)
+        self.endpoints.difference_update(parts.get("removed_endpoints", ()))
+        self.endpoints.update(parts.get("endpoints", ()))
+        self.services.update(parts.get("services", ()))
         if not lose:
             await self.publish(
                 Assignments(
@@ -184,6 +215,7 @@ class Leader:
                     full=False,
                     tasks=tasks,
                     removed_tasks=removed,
+                    **parts,
                 )
             )
 
@@ -262,6 +294,10 @@ class Agent:
 
 class Bench:
     make_task = staticmethod(make_task)
+    endpoint_of = staticmethod(endpoint_of)
+    web = WEB
+    address = "192.0.2.1"
+    """Of the agent's node on the underlay."""
 
     def __init__(self, directory: Path) -> None:
         print(f"seed {SEED}")
@@ -300,7 +336,7 @@ class Bench:
 
     async def running(self, *tasks: Task) -> None:
         """These tasks run, and the leader knows."""
-        await self.leader.order(*tasks)
+        await self.leader.order(*tasks, endpoints=tuple(map(endpoint_of, tasks)), services=(WEB,))
         await self.until(
             lambda: all(self.leader.state_of(t.id) is TaskState.RUNNING for t in tasks)
         )
@@ -310,6 +346,8 @@ class Bench:
         await self.leader.step_down()
         successor = Leader(self.bus, "successor", self.leader.term + 1)
         successor.tasks = dict(self.leader.tasks)
+        successor.endpoints = set(self.leader.endpoints)
+        successor.services = set(self.leader.services)
         await successor.lead()
         return successor
 
