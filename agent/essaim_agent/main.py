@@ -25,10 +25,12 @@ from essaim_agent.generic_resources import parse_generic_resources
 from essaim_agent.host_network import look_at_host_network
 from essaim_agent.image_cleanup import ImageCleanup, PulledImages
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
+from essaim_agent.metrics.network_exposition import render_network
 from essaim_agent.metrics.sampler import FiguresSampler
 from essaim_agent.metrics.server import MetricsServer
 from essaim_agent.metrics.session_exposition import render_session
 from essaim_agent.network import TaskNetworks
+from essaim_agent.network_health.reporter import CheckedNetworks, NetworkReporter
 from essaim_agent.no_network import NoNetworks
 from essaim_agent.registry_logins import RegistryLogins, node_key_pair
 from essaim_agent.reporter import Reporter
@@ -38,12 +40,13 @@ from essaim_agent.worker import Worker
 from essaim_shared import __version__, notify
 from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import ConfigError, EssaimError
-from essaim_shared.ids import TaskId
+from essaim_shared.ids import NodeId, TaskId
 from essaim_shared.log import fields
 from essaim_shared.loop_lag import LoopLag
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.objects import NodeDescription
 from essaim_shared.subjects import Subjects
+from essaim_shared.transport import Transport
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ class Engine(msgspec.Struct, frozen=True):
     data_root: Callable[[], Path]
     pid_of: Callable[[str], Awaitable[int]] | None = None
     cleanup: ImageCleanup | None = None
+    checked_networks: CheckedNetworks | None = None
+    """`networks` again, where they are real."""
 
 
 def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None = None) -> Engine:
@@ -89,9 +94,11 @@ def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None
             config.images.clean_up_below_percent,
         )
         images.make_room = cleanup.make_room
+        networks = OverlayNetworks(config.address, clock, config.overlay.udp_port)
         return Engine(
             executor=docker_executor,
-            networks=OverlayNetworks(config.address, clock, config.overlay.udp_port),
+            networks=networks,
+            checked_networks=networks,
             measured_as="docker",
             data_root=lambda: docker_executor.engine_root,
             pid_of=docker_executor.pid_of,
@@ -218,7 +225,8 @@ async def _run(config: AgentConfig) -> None:
             may_tell=lambda: session.state is not State.REFUSED,
             clock=clock,
         )
-        await _serve_metrics(config, figures, session, ends)
+        health = _network_reporter(transport, subjects, node_id, engine, session, clock, rng)
+        await _serve_metrics(config, figures, session, health, ends)
         ends.push_async_callback(journal.close)
         gc.freeze()
         _log.info("started %s", fields(node=node_id, name=config.node_name, tasks=worker.count))
@@ -229,6 +237,7 @@ async def _run(config: AgentConfig) -> None:
             reporter=reporter.run(),
             session=session.run(),
             figures=figures.run(),
+            network_health=health.run(),
             loop_lag=LoopLag(clock).run(),
             **({"images": engine.cleanup.run()} if engine.cleanup else {}),
         )
@@ -239,6 +248,26 @@ async def _run_all(**loops: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         for name, loop in loops.items():
             group.create_task(loop, name=name)
+
+
+def _network_reporter(
+    transport: Transport,
+    subjects: Subjects,
+    node_id: NodeId,
+    engine: Engine,
+    session: Session,
+    clock: Clock,
+    rng: random.Random,
+) -> NetworkReporter:
+    return NetworkReporter(
+        transport=transport,
+        subject=subjects.network_report(node_id),
+        node_id=node_id,
+        networks=engine.checked_networks,
+        may_tell=lambda: session.state is not State.REFUSED,
+        clock=clock,
+        rng=rng,
+    )
 
 
 def _sampler_maker(
@@ -265,7 +294,11 @@ def _make_run_directory(run_dir: str) -> None:
 
 
 async def _serve_metrics(
-    config: AgentConfig, figures: FiguresPublisher, session: Session, ends: AsyncExitStack
+    config: AgentConfig,
+    figures: FiguresPublisher,
+    session: Session,
+    health: NetworkReporter,
+    ends: AsyncExitStack,
 ) -> None:
     if not config.metrics_listen:
         return
@@ -274,7 +307,17 @@ async def _serve_metrics(
         return None if session.state is State.IN_SESSION else "no session with a leader"
 
     def page() -> str:
-        return figures.page() + render_session(session.malformed_count, session.deposed_count)
+        return (
+            figures.page()
+            + render_session(session.malformed_count, session.deposed_count)
+            + render_network(
+                health.checked,
+                health.repairs,
+                health.dns_answers,
+                health.picture.networks,
+                health.findings.all.values(),
+            )
+        )
 
     server = MetricsServer(page, trouble)
     host, port = split_address(config.metrics_listen)

@@ -63,3 +63,7 @@ ALIASES_MAX = 32
 NETWORK_PROBES_MAX = 16
 """In one report of a node."""
 REPORTED_DIFFERENCES_MAX = 16
+REPORTED_SENTENCE_CHARS_MAX = 400
+NETWORK_REPORT_PERIOD_S = 5.0
+NETWORK_PROBE_MISSES_MAX = 2
+"""So many questions in a row without an answer are a problem; one may be chance."""

@@ -86,6 +86,12 @@ class NetworkProbe(BusMessage, frozen=True, kw_only=True):
     """Of the answer that came first; 0: none came."""
     is_mtu_whole: bool = True
     """A packet of the network's full MTU came back too."""
+    asked_ns: int = 0
+    """The asking node's wall time."""
+    misses: int = 0
+    """So many times in a row nothing came back; one may be chance."""
+    mtu_misses: int = 0
+    """So many times in a row the small packet came back and the full one did not."""
 
 
 class NetworkReport(BusMessage, frozen=True, kw_only=True):
@@ -97,7 +103,15 @@ class NetworkReport(BusMessage, frozen=True, kw_only=True):
     repairs: int = 0
     """Differences that were mended since the agent started."""
     differences: tuple[str, ...] = ()
-    """Of the last comparison, in words; those that could not be mended say so."""
+    """In words, and mended: those found since the last but one report, so that each is told for
+    a whole period though a report is lost."""
+    last_repair: str = ""
+    """The newest difference that was mended, however long ago."""
+    repaired_ns: int = 0
+    """Wall time of it."""
+    sent_ns: int = 0
+    """Wall time of this report. With it and the time of its arrival everybody knows how old the
+    rest is, whatever their clocks say."""
     problems: tuple[str, ...] = ()
     """What is wrong now, in words."""
     networks: int = 0

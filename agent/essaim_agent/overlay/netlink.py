@@ -352,10 +352,13 @@ class Kernel:
                 self._make_bridge(bridge)
             case CorrectBridge(bridge):
                 index = self.index(bridge.name)
+                found = rt.link(self.channel.get(rt.get_link(bridge.name)))
+                # Giving it a MAC costs it its neighbours, also when it is the one it has.
+                mac = {} if found.mac == bridge.mac else {"address": bridge.mac}
                 _translated(
                     f"change {bridge.name}",
                     lambda: self._devices.link(
-                        "set", index=index, address=bridge.mac, mtu=bridge.mtu, state="up"
+                        "set", index=index, mtu=bridge.mtu, state="up", **mac
                     ),
                 )
             case MakeVxlan(vxlan):

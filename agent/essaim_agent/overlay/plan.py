@@ -148,7 +148,12 @@ def plan(wanted: Tables, present: Tables) -> list[Operation]:
         for vxlan in present.vxlans.values()
         if vxlan.name in wanted.vxlans and wanted.vxlans[vxlan.name].bridge != vxlan.bridge
     }
-    removals, puts = _entries(wanted, present, vanished, moved, kept)
+    flushed = {
+        bridge.name
+        for bridge in present.bridges.values()
+        if bridge.name in wanted.bridges and wanted.bridges[bridge.name].mac != bridge.mac
+    }
+    removals, puts = _entries(wanted, present, vanished, moved, flushed, kept)
     return [*removals, *devices, *_joins(wanted, present, kept), *puts]
 
 
@@ -205,12 +210,18 @@ def _joins(wanted: Tables, present: Tables, kept: set[str]) -> Iterable[Operatio
 
 
 def _entries(
-    wanted: Tables, present: Tables, vanished: set[str], moved: set[str], kept: set[str]
+    wanted: Tables,
+    present: Tables,
+    vanished: set[str],
+    moved: set[str],
+    flushed: set[str],
+    kept: set[str],
 ) -> tuple[list[Operation], list[Operation]]:
     """Removals and puts. Costs are those of the differences, which are few among thousands.
 
     Entries of a device that goes away go with it, and those of a kept one stay. A VXLAN device
-    that comes to another bridge left its port MACs in the old one's table.
+    that comes to another bridge left its port MACs in the old one's table, and a bridge that gets
+    another MAC loses its neighbours (arp.c, arp_netdev_event).
     """
     ignored = vanished | kept
     stale = {
@@ -219,12 +230,13 @@ def _entries(
         if entry_device(entry) not in ignored
     }
     missing = set(wanted.entries - present.entries)
-    if vanished or moved:
+    if vanished or moved or flushed:
         missing.update(
             entry
             for entry in wanted.entries
             if entry_device(entry) in vanished
             or (isinstance(entry, PortMac) and entry.vxlan in moved)
+            or (isinstance(entry, Neighbour) and entry.bridge in flushed)
         )
     puts: list[Operation] = [
         PutEntry(entry, stale.pop(entry_key(entry), None))
@@ -259,6 +271,8 @@ class _Model:
                 self.bridges[bridge.name] = replace(bridge, addresses=frozenset())
             case CorrectBridge(bridge):
                 found = self.bridges[bridge.name]
+                if found.mac != bridge.mac:
+                    self._forget_neighbours(bridge.name)
                 self.bridges[bridge.name] = replace(
                     bridge, addresses=found.addresses, routed=found.routed
                 )
@@ -295,6 +309,13 @@ class _Model:
         for vxlan in [vxlan for vxlan in self.vxlans.values() if vxlan.bridge == name]:
             self.vxlans[vxlan.name] = replace(vxlan, bridge="")
             self._forget_port_macs(vxlan.name)
+
+    def _forget_neighbours(self, bridge: str) -> None:
+        self.entries = {
+            entry
+            for entry in self.entries
+            if not (isinstance(entry, Neighbour) and entry.bridge == bridge)
+        }
 
     def _forget_port_macs(self, vxlan: str) -> None:
         self.entries = {
