@@ -82,7 +82,8 @@ class AssignmentBook:
         self._find_default_network()
         self._is_new = True
         """What was told by an earlier leader is not known."""
-        self.flush()  # nobody has been told anything: there is nothing to compare with
+        self._absorb({})
+        self._networks.settle()  # nobody has been told anything: there is nothing to compare with
         self._is_new = False
 
     def __bool__(self) -> bool:
@@ -115,18 +116,7 @@ class AssignmentBook:
     def flush(self) -> Differences:
         """The differences since the last flush, for the nodes that have any."""
         differences: Differences = {}
-        for node_id in self._noted_nodes:
-            self._networks.set_node(node_id, _address(self._state.node_status.get(node_id)))
-        for key in self._noted_gateways:
-            self._absorb_gateway(key, differences)
-        for service_id in self._noted_services:
-            self._absorb_service(service_id)
-        for task_id in self._noted_tasks:
-            self._absorb_task(task_id, differences)
-        self._noted_nodes.clear()
-        self._noted_gateways.clear()
-        self._noted_services.clear()
-        self._noted_tasks.clear()
+        self._absorb(differences)
         self._networks.flush(differences)
         return differences
 
@@ -225,6 +215,21 @@ class AssignmentBook:
     def _find_default_network(self) -> None:
         found = self._state.network_named(DEFAULT_NETWORK_NAME)
         self._default = None if found is None else found.id
+
+    def _absorb(self, differences: Differences) -> None:
+        """Take everything noted over into the tables."""
+        for node_id in self._noted_nodes:
+            self._networks.set_node(node_id, _address(self._state.node_status.get(node_id)))
+        for key in self._noted_gateways:
+            self._absorb_gateway(key, differences)
+        for service_id in self._noted_services:
+            self._absorb_service(service_id)
+        for task_id in self._noted_tasks:
+            self._absorb_task(task_id, differences)
+        self._noted_nodes.clear()
+        self._noted_gateways.clear()
+        self._noted_services.clear()
+        self._noted_tasks.clear()
 
     def _absorb_task(self, task_id: TaskId, differences: Differences) -> None:
         old = self._tasks.get(task_id)

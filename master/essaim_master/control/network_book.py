@@ -115,8 +115,12 @@ class NetworkBook:
         self._tell_nodes(nodes_before, known, differences)
         for node_id in self._nodes.keys() - nodes_before.keys():
             difference_of(differences, node_id).shared = self._shared_of(node_id)
-        self._endpoints.flushed()
-        self._services.flushed()
+        self.settle()
+
+    def settle(self) -> None:
+        """Take what stands here now for what is known."""
+        self._endpoints.settle()
+        self._services.settle()
         self._members_before.clear()
         self._nodes_before = None
 

@@ -60,7 +60,8 @@ class RecordTable(Generic[R]):
     def networks_changed(self) -> Iterable[NetworkId]:
         return self._before
 
-    def flushed(self) -> None:
+    def settle(self) -> None:
+        """Take what stands here now for what is known."""
         self._before.clear()
 
     # What a node is told that was and is on the network, is not and was not, comes, or leaves.

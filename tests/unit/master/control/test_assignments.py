@@ -183,6 +183,7 @@ STEPS = st.lists(
         st.tuples(st.just("agents")),
         st.tuples(st.just("down"), st.sampled_from(NODES)),
         st.tuples(st.just("flush")),
+        st.tuples(st.just("register"), st.sampled_from(NODES)),
         st.tuples(st.just("release")),
     ),
     max_size=30,
@@ -212,6 +213,8 @@ def take_step(world, listeners, web, step):
             world.set_node_state(node, "ready" if is_down else "down")
         case ("flush",):
             listeners.flush()
+        case ("register", node):
+            listeners.mirrors[node] = full(listeners.book, node)
         case ("release",):
             listeners.release()
 

@@ -266,6 +266,12 @@ class Bench:
         for transaction in writes.transactions():
             await self.cluster.commit(transaction, 1.0)
 
+    async def remove_node(self, node_id):
+        writes = Writes()
+        writes.delete_node(node_id)
+        for transaction in writes.transactions():
+            await self.cluster.commit(transaction, 1.0)
+
     async def create(self, replicas, name="web", restart=None):
         spec = ServiceSpec(
             name=name,

@@ -8,7 +8,6 @@ from essaim_master.control.founding import DEFAULT_VIP_SUBNET
 from essaim_master.kv.commands import Transaction, TransactionResult
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.keys import LEADER_KEY
-from essaim_master.state.writes import Writes
 from essaim_shared.errors import OutcomeUnknown
 from essaim_shared.ids import MemberId, NodeId
 from essaim_shared.messages import Refused, Register, StatusAck, StatusReport, encode
@@ -151,10 +150,7 @@ async def test_failed_task_is_replaced_after_its_delay(bench):
 
 async def test_removed_node_must_register_again(bench):
     await bench.start_agents()
-    writes = Writes()
-    writes.delete_node(NodeId("n1"))
-    for transaction in writes.transactions():
-        await bench.cluster.commit(transaction, 1.0)
+    await bench.remove_node(NodeId("n1"))
     assert NodeId("n1") not in bench.state.nodes
     await bench.until(lambda: NodeId("n1") in bench.state.nodes)
 
