@@ -33,7 +33,7 @@ from essaim_master.control.network_records import (
     facets,
     node_on_network,
 )
-from essaim_master.control.service_networks import DEFAULT_NETWORK_NAME
+from essaim_master.control.service_networks import ServiceNetworks
 from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
@@ -74,12 +74,10 @@ class AssignmentBook:
         self._entries: dict[ServiceId, Entries] = {}
         self._held: set[TaskId] = set()
         self._newly_held: list[TaskId] = []
-        self._default: NetworkId | None = None
         self._noted_tasks: dict[TaskId, None] = dict.fromkeys(state.tasks)
         self._noted_gateways: dict[str, None] = dict.fromkeys(state.gateways)
         self._noted_services: dict[ServiceId, None] = dict.fromkeys(state.services)
         self._noted_nodes: dict[NodeId, None] = dict.fromkeys(state.node_status)
-        self._find_default_network()
         self._is_new = True
         """What was told by an earlier leader is not known."""
         self._absorb({})
@@ -197,12 +195,14 @@ class AssignmentBook:
         for key, gateway in self._state.gateways.items():
             if gateway.network_id == network_id:
                 self._noted_gateways[key] = None
-        default_before = self._default
-        self._find_default_network()
-        touched = {network_id, default_before, self._default}
         for service in self._state.services.values():
             asked = service.spec.task.networks
-            if any(item.target in touched for item in asked) or not asked:
+            known = self._entries.get(service.id, ())
+            if (
+                not asked
+                or any(item.target == network_id for item in asked)
+                or any(record.value.network_id == network_id for record in known)
+            ):
                 self._noted_services[service.id] = None
 
     def _note_addresses(self, change: Change) -> None:
@@ -212,18 +212,13 @@ class AssignmentBook:
             tasks = self._state.tasks_of_service(service_id)
             self._noted_tasks.update(dict.fromkeys(tasks))
 
-    def _find_default_network(self) -> None:
-        found = self._state.network_named(DEFAULT_NETWORK_NAME)
-        self._default = None if found is None else found.id
-
     def _absorb(self, differences: Differences) -> None:
         """Take everything noted over into the tables."""
         for node_id in self._noted_nodes:
             self._networks.set_node(node_id, _address(self._state.node_status.get(node_id)))
         for key in self._noted_gateways:
             self._absorb_gateway(key, differences)
-        for service_id in self._noted_services:
-            self._absorb_service(service_id)
+        self._absorb_services()
         for task_id in self._noted_tasks:
             self._absorb_task(task_id, differences)
         self._noted_nodes.clear()
@@ -263,13 +258,17 @@ class AssignmentBook:
         if old != new:
             self._networks.replace_member(key, old, new, differences)
 
-    def _absorb_service(self, service_id: ServiceId) -> None:
-        old = self._entries.pop(service_id, ())
-        new = entries_of(self._state, service_id, self._default)
-        if new:
-            self._entries[service_id] = new
-        if old != new:
-            self._networks.replace_entries(service_id, old, new)
+    def _absorb_services(self) -> None:
+        if not self._noted_services:
+            return
+        networks = ServiceNetworks(self._state)
+        for service_id in self._noted_services:
+            old = self._entries.pop(service_id, ())
+            new = entries_of(self._state, service_id, networks)
+            if new:
+                self._entries[service_id] = new
+            if old != new:
+                self._networks.replace_entries(service_id, old, new)
 
     def _contribution(self, task_id: TaskId) -> _Contribution | None:
         task = self._state.tasks.get(task_id)

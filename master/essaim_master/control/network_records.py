@@ -11,11 +11,12 @@ from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from essaim_master.control.service_networks import ServiceNetworks
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.errors import TemplateError
 from essaim_shared.ids import SHORT_ID_LENGTH, NetworkId, NodeId, ServiceId
 from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
-from essaim_shared.objects import Gateway, Network, NodeStatus, Service, Task, TaskStatus
+from essaim_shared.objects import Gateway, NodeStatus, Task, TaskStatus
 from essaim_shared.task_state import TaskState
 from essaim_shared.template_syntax import LEFT
 from essaim_shared.templates import TemplateContext, expand
@@ -148,8 +149,9 @@ def node_on_network(state: ClusterState, gateway: Gateway | None) -> NodeOnNetwo
 Entries = tuple[Record[ServiceEntry], ...]
 
 
-def entries_of(state: ClusterState, service_id: ServiceId, default: NetworkId | None) -> Entries:
-    """Of a service: one for each network that its template names, or for the default one.
+def entries_of(state: ClusterState, service_id: ServiceId, networks: ServiceNetworks) -> Entries:
+    """Of a service: one for each network of its template, and for each that it has left and still
+    has an address on.
 
     A service that will have addresses of its own is not told before it has them: they come with
     its first tasks, and names that lead to nothing for a moment are of no use.
@@ -163,35 +165,27 @@ def entries_of(state: ClusterState, service_id: ServiceId, default: NetworkId | 
     vips: dict[NetworkId, str] = {}
     if addresses is not None:
         vips = {item.network_id: item.address for item in addresses.virtual_addresses}
+    aliases = {item.target: item.aliases for item in service.spec.task.networks}
+    present, _ = networks.of(service.spec.task)
+    overlays = {network.id: network for network in present}
+    for network_id in vips:
+        if network_id in state.networks:
+            overlays.setdefault(network_id, state.networks[network_id])
     records: list[Record[ServiceEntry]] = []
-    for network, aliases in overlays_of(state, service, default):
+    for network in overlays.values():
         if addresses is None and has_vips and network.vip_subnet:
             continue
+        is_first = bool(present) and network is present[0]
         entry = ServiceEntry(
             service_id=service_id,
             network_id=network.id,
             name=service.spec.name,
             stack=service.spec.labels.get(STACK_LABEL, ""),
-            aliases=aliases,
+            aliases=aliases.get(network.id, ()),
             vip=vips.get(network.id, ""),
-            ports=() if records or addresses is None else addresses.ports,
+            ports=addresses.ports if addresses is not None and is_first else (),
             has_affinity=endpoint is not None and endpoint.affinity == "client-ip",
             is_forced=endpoint is not None and endpoint.force_ports is True,
         )
         records.append(Record(entry, is_for_all=bool(entry.ports)))
     return tuple(records)
-
-
-def overlays_of(
-    state: ClusterState, service: Service, default: NetworkId | None
-) -> list[tuple[Network, tuple[str, ...]]]:
-    """The overlay networks of a service with its aliases there, in their order."""
-    named = {NetworkId(item.target): item.aliases for item in service.spec.task.networks}
-    if not named and default is not None:
-        named = {default: ()}
-    found = [(state.networks.get(network_id), aliases) for network_id, aliases in named.items()]
-    return [
-        (network, aliases)
-        for network, aliases in found
-        if network is not None and network.driver == "overlay"
-    ]

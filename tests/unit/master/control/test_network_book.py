@@ -260,6 +260,25 @@ def test_a_service_without_networks_is_on_the_default_one(script, listen):
     assert entry_of(listen().mirrors["n1"], WEB).network_id == script.world.network_id
 
 
+def test_a_service_is_found_on_a_network_that_it_has_left_while_it_has_an_address_there(
+    script, listen
+):
+    script.join("n1", RED, BLUE)
+    script.service(WEB, (RED,))
+    script.addresses(WEB, (PORT,), red="10.0.1.7")
+    listeners = listen()
+    script.service(WEB, (BLUE,))
+    script.addresses(WEB, (PORT,), blue="10.1.1.7", red="10.0.1.7")
+    listeners.flush()
+    entries = {entry.network_id: entry for entry in listeners.mirrors["n1"].services}
+    assert {n: entry.vip for n, entry in entries.items()} == {BLUE: "10.1.1.7", RED: "10.0.1.7"}
+    assert {n: entry.ports for n, entry in entries.items()} == {BLUE: (PORT,), RED: ()}
+    script.delete("network", RED)
+    listeners.flush()
+    assert entry_of(listeners.mirrors["n1"], WEB).network_id == BLUE
+    listeners.check()
+
+
 def test_a_service_on_the_host_s_network_is_nobody_s_business(script, listen):
     script.put(Network(id=NetworkId("host"), name="host", driver="host", created_ns=1))
     script.service(WEB, ("host",))
@@ -578,7 +597,7 @@ def take_step(script, listeners, step):
         case ("unserve", service_id) if service_id in state.services:
             script.world.remove(service_id)
         case ("address", service_id, ports):
-            script.addresses(service_id, ports, red="10.0.1.7")
+            script.addresses(service_id, ports, red="10.0.1.7", blue="10.1.1.7")
         case ("unaddress", service_id):
             script.delete("service_addresses", service_id)
         case ("task", name, node, service_id, networks) if name not in state.tasks:
