@@ -69,6 +69,7 @@ class AssignmentBook:
         self._state = state
         self._networks = NetworkBook()
         self._tasks: dict[TaskId, _Contribution] = {}
+        self._tasks_on: dict[NodeId, dict[TaskId, None]] = {}
         self._members: dict[str, NodeOnNetwork] = {}
         """By `NETWORK/NODE`, as the gateways."""
         self._entries: dict[ServiceId, Entries] = {}
@@ -121,10 +122,7 @@ class AssignmentBook:
     def full_set(self, node_id: NodeId) -> Difference:
         """Everything a node has to know, as of the last flush."""
         full = Difference()
-        for task_id in self._state.tasks_on_node(node_id):
-            contribution = self._tasks.get(task_id)
-            if contribution is not None:
-                full.tasks.append(contribution.task)
+        full.tasks = [self._tasks[task_id].task for task_id in self._tasks_on.get(node_id, ())]
         self._networks.add_full(node_id, full)
         return full
 
@@ -237,15 +235,18 @@ class AssignmentBook:
                 new = _Contribution(told, new.endpoints)
         if old == new:
             return
-        if new is None:
-            del self._tasks[task_id]
-        else:
+        was_on = None if old is None else old.task.node_id
+        is_on = None if new is None else new.task.node_id
+        if was_on is not None and is_on != was_on:
+            del self._tasks[task_id], self._tasks_on[was_on][task_id]
+            if not self._tasks_on[was_on]:
+                del self._tasks_on[was_on]
+            difference_of(differences, was_on).removed_tasks.append(task_id)
+        if new is not None and is_on is not None:
             self._tasks[task_id] = new
-            if new.task.node_id is not None and (old is None or old.task != new.task):
-                difference_of(differences, new.task.node_id).tasks.append(new.task)
-        left = None if old is None else old.task.node_id
-        if left is not None and (new is None or new.task.node_id != left):
-            difference_of(differences, left).removed_tasks.append(task_id)
+            self._tasks_on.setdefault(is_on, {})[task_id] = None
+            if old is None or old.task != new.task:
+                difference_of(differences, is_on).tasks.append(new.task)
         before, after = (old.endpoints if old else ()), (new.endpoints if new else ())
         if before != after:
             self._networks.replace_endpoints(task_id, before, after)

@@ -597,7 +597,8 @@ def take_step(script, listeners, step):
         case ("unserve", service_id) if service_id in state.services:
             script.world.remove(service_id)
         case ("address", service_id, ports):
-            script.addresses(service_id, ports, red="10.0.1.7", blue="10.1.1.7")
+            number = 7 if service_id == WEB else 8
+            script.addresses(service_id, ports, red=f"10.0.1.{number}", blue=f"10.1.1.{number}")
         case ("unaddress", service_id):
             script.delete("service_addresses", service_id)
         case ("task", name, node, service_id, networks) if name not in state.tasks:
