@@ -1,56 +1,30 @@
-"""The rules around the overlay: our own nft table, and what lets it through other people's. Pure.
+"""What lets the overlay through other people's rules. Pure.
 
-Two places, because they work differently. In nft an `accept` of ours overrides nobody's `drop`,
-so a FORWARD policy of DROP (set by Docker where it finds ip_forward=0, by ufw, by firewalld)
-needs accept rules in that very chain: in DOCKER-USER where it is, as Docker asks of others, else
-at the head of FORWARD. Address translation needs no such thing and stays in a table of our own,
-replaced whole and atomically.
+In nft an `accept` of ours overrides nobody's `drop`, so a FORWARD policy of DROP (set by Docker
+where it finds ip_forward=0, by ufw, by firewalld) needs accept rules in that very chain: in
+DOCKER-USER where it is, as Docker asks of others, else at the head of FORWARD. What we forbid and
+translate ourselves needs no such thing and stays in tables of our own (`isolation`, `proxy`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
+from essaim_agent.overlay.proxy import SENT_ON_MARK
 from essaim_agent.overlay.tables import BRIDGE_PREFIX
 
-TABLE = "essaim"
 COMMENT = "essaim"
-
-SOURCE_NAT_PRIORITY = 99
-"""Before Docker's and other hosts' rules at `srcnat` (100)."""
-
-
-def translation_script(subnets: Iterable[str]) -> str:
-    """What `nft -f -` loads: the table anew, or none when there is no subnet.
-
-    Containers reach what is outside of their network by the node's address, since nobody out
-    there has a route back to an overlay address. Frames between bridges of ours keep theirs.
-    """
-    # Declaring the table first makes the deletion succeed where there was none.
-    lines = [f"table ip {TABLE}", f"delete table ip {TABLE}"]
-    rules = [
-        f'ip saddr {subnet} ip daddr != {subnet} oifname != "{BRIDGE_PREFIX}*" masquerade'
-        for subnet in sorted(set(subnets))
-    ]
-    if rules:
-        lines += [
-            f"table ip {TABLE} {{",
-            "  chain postrouting {",
-            f"    type nat hook postrouting priority {SOURCE_NAT_PRIORITY}; policy accept;",
-            *(f"    {rule}" for rule in rules),
-            "  }",
-            "}",
-        ]
-    return "\n".join(lines) + "\n"
-
 
 ACCEPT_RULES = (
     f"-i {BRIDGE_PREFIX}+ -m comment --comment {COMMENT} -j ACCEPT",
     f"-o {BRIDGE_PREFIX}+ -m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
     f" -m comment --comment {COMMENT} -j ACCEPT",
+    f"-m connmark --mark {SENT_ON_MARK:#x}/{SENT_ON_MARK:#x}"
+    f" -m comment --comment {COMMENT} -j ACCEPT",
 )
 """What leaves a container, frames between ports of one bridge included (bridge-nf-call-iptables
-sends those through FORWARD too); and to containers only answers and what was sent to a published
-port. Spelled as iptables-save prints them, for they are compared with it."""
+sends those through FORWARD too); to containers only answers and what was sent to a published
+port; and what is sent on to the published port of another node, with its answers. Spelled as
+iptables-save prints them, for they are compared with it."""
 
 
 def accept_script(saved: str, is_wanted: bool) -> str:

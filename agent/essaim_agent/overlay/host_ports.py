@@ -1,8 +1,8 @@
-"""Ports of the node that lead to tasks on it: our nft table for them, as text. Pure.
+"""Ports of the node that lead to tasks on it: our nft table for them. Pure.
 
 A connection to a published port of any address of the node, its loopback too, goes to the one
-task that has the port; a client elsewhere keeps its address. The table is replaced whole and
-atomically, and connections that are under way do not notice: the kernel remembers their way.
+task that has the port; a client elsewhere keeps its address. Connections that are under way do
+not notice a change: the kernel remembers their way.
 
 Two kinds of client must come back through the node and so get its address: who called
 127.0.0.1, for that address means somebody else in the task's namespace, and tasks of the same
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from essaim_agent.overlay.nft_table import Chain, Table
 from essaim_agent.overlay.tables import BRIDGE_PREFIX
 from essaim_shared.ids import TaskId
 from essaim_shared.objects import Task
@@ -27,8 +28,8 @@ TABLE = "essaim-ports"
 
 GUARD_PRIORITY = -300
 """`raw`: before connections are tracked and addresses translated back."""
-DESTINATION_PRIORITY = -101
-"""Before Docker's and other hosts' rules at `dstnat` (-100)."""
+DESTINATION_PRIORITY = -102
+"""Before ports of the whole cluster (`proxy`): the task that has one of this node keeps it."""
 SOURCE_PRIORITY = 98
 """Before our own masquerade (`firewall`), and so before Docker's."""
 
@@ -63,42 +64,38 @@ def holder_of(published: Mapping[TaskId, PublishedTask], wanted: PublishedTask) 
     return next((task_id for task_id, task in published.items() if keys & set(task.keys)), None)
 
 
-def ports_script(published: Iterable[PublishedTask], subnets: Iterable[str]) -> str:
-    """What `nft -f -` loads: the table anew, or none when nothing is published."""
-    # Declaring the table first makes the deletion succeed where there was none.
-    lines = [f"table ip {TABLE}", f"delete table ip {TABLE}"]
+def ports_table(published: Iterable[PublishedTask], subnets: Iterable[str]) -> Table:
     translations = _translations(published)
-    if translations:
-        local = 'iifname != "lo" ip {} 127.0.0.0/8 drop'
-        ours = f'oifname "{BRIDGE_PREFIX}*"'
-        lines += [
-            f"table ip {TABLE} {{",
-            *_chain("guard", f"filter hook prerouting priority {GUARD_PRIORITY}"),
-            *(f"    {local.format(side)}" for side in ("saddr", "daddr")),
-            "  }",
-            "  chain published {",
-            *(f"    {translation}" for translation in translations),
-            "  }",
-            *_chain("prerouting", f"nat hook prerouting priority {DESTINATION_PRIORITY}"),
-            "    fib daddr type local jump published",
-            "  }",
-            *_chain("output", f"nat hook output priority {DESTINATION_PRIORITY}"),
-            "    fib daddr type local jump published",
-            "  }",
-            *_chain("postrouting", f"nat hook postrouting priority {SOURCE_PRIORITY}"),
-            f"    {ours} ip saddr 127.0.0.0/8 ct status dnat masquerade",
-            *(
-                f"    {ours} ip saddr {subnet} ip daddr {subnet} ct status dnat masquerade"
-                for subnet in sorted(set(subnets))
+    if not translations:
+        return Table(TABLE)
+    local = 'iifname != "lo" ip {} 127.0.0.0/8 drop'
+    ours = f'oifname "{BRIDGE_PREFIX}*"'
+    to_ports = Chain(
+        ("fib daddr type local jump published",),
+        f"nat hook prerouting priority {DESTINATION_PRIORITY}",
+    )
+    return Table(
+        TABLE,
+        {
+            "guard": Chain(
+                (local.format("saddr"), local.format("daddr")),
+                f"filter hook prerouting priority {GUARD_PRIORITY}",
             ),
-            "  }",
-            "}",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _chain(name: str, hook: str) -> list[str]:
-    return [f"  chain {name} {{", f"    type {hook}; policy accept;"]
+            "published": Chain(tuple(translations)),
+            "prerouting": to_ports,
+            "output": Chain(to_ports.rules, f"nat hook output priority {DESTINATION_PRIORITY}"),
+            "postrouting": Chain(
+                (
+                    f"{ours} ip saddr 127.0.0.0/8 ct status dnat masquerade",
+                    *(
+                        f"{ours} ip saddr {subnet} ip daddr {subnet} ct status dnat masquerade"
+                        for subnet in sorted(set(subnets))
+                    ),
+                ),
+                f"nat hook postrouting priority {SOURCE_PRIORITY}",
+            ),
+        },
+    )
 
 
 def _translations(published: Iterable[PublishedTask]) -> list[str]:

@@ -71,11 +71,11 @@ _ABSENT = frozenset((errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAI
 
 
 class Channel:
-    """One rtnetlink socket, of the network namespace in which it was opened."""
+    """One netlink socket, of the network namespace in which it was opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         except OSError as error:
             raise NetworkError(f"netlink socket: {error.strerror}") from error
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
@@ -277,6 +277,19 @@ class Kernel:
         except NetworkError:
             return False
         return rt.route_device(found) == index
+
+    def reflect(self, ports: Iterable[str]) -> None:
+        """A port that went meanwhile is no error."""
+        check(self.channel.send([rt.reflect(name) for name in ports]), "reflect", _ABSENT)
+
+    def device_of(self, address: str) -> str | None:
+        """The device that has an address of this node."""
+        for payload in self.channel.dump(rt.dump_addresses()):
+            index, interface = rt.interface_address(payload)
+            if interface.partition("/")[0] == address:
+                with contextlib.suppress(OSError):  # it went meanwhile
+                    return socket.if_indextoname(index)
+        return None
 
     def learn_names(self, tables: Tables) -> None:
         """Renew `names` after devices came or went."""

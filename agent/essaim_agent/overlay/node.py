@@ -5,7 +5,6 @@ changes of the kernel's tables ever cross.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Interface
 from pathlib import Path
 
 import msgspec
@@ -13,12 +12,12 @@ import msgspec
 from essaim_agent.network import NetworkError, NetworkPicture
 from essaim_agent.network_health.checked import Checked
 from essaim_agent.overlay.differences import Difference, differences
-from essaim_agent.overlay.host_ports import PublishedTask, holder_of
+from essaim_agent.overlay.host_ports import PublishedTask
+from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY, Namespaces, is_namespace
 from essaim_agent.overlay.netlink import DEVICE_SYSCTLS, Kernel, read_sysctl, write_sysctl
-from essaim_agent.overlay.packet_filter import PacketFilter, PortFilter, forget_flows, let_reflect
+from essaim_agent.overlay.packet_filter import have_bridged_packets_filtered
 from essaim_agent.overlay.plan import Operation, carried_out, operation_device, plan
-from essaim_agent.overlay.port_check import check_ports_free
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.tables import (
     UDP_PORT_DEFAULT,
@@ -29,6 +28,7 @@ from essaim_agent.overlay.tables import (
     port_name,
     wanted_tables,
 )
+from essaim_agent.overlay.traffic import Traffic
 from essaim_shared.ids import TaskId
 from essaim_shared.objects import Attachment
 from essaim_shared.spec import PortConfig
@@ -44,6 +44,8 @@ NODE_SYSCTLS = (
     ("net/ipv4/ip_forward", "1"),
     # A device redirects when either its own switch or this one is on.
     ("net/ipv4/conf/all/send_redirects", "0"),
+    # Bridged packets pass the tables: service addresses and isolation depend on it.
+    ("net/bridge/bridge-nf-call-iptables", "1"),
 )
 
 
@@ -55,17 +57,15 @@ class OverlayNode:
         address: str,
         udp_port: int = UDP_PORT_DEFAULT,
         namespace_directory: Path = NAMESPACE_DIRECTORY,
+        name_server_port: int = NAME_SERVER_PORT_DEFAULT,
     ) -> None:
         self._address = address
         self._udp_port = udp_port
         self._kernel = Kernel()
         self._namespaces = Namespaces(self._kernel, namespace_directory)
-        self._packet_filter = PacketFilter()
-        self._port_filter = PortFilter()
-        self._published: dict[TaskId, PublishedTask] = {}
-        self._are_ports_known = False
-        """False until it is told which ports of an earlier run still count: until then they stay
-        as they are."""
+        self._traffic = Traffic(address, self._kernel, name_server_port)
+        self._attachments: dict[TaskId, tuple[Attachment, ...]] = {}
+        """Those that this run of the agent made or was told."""
         self.picture = NetworkPicture()
         self._is_told = False
         self._is_applied = False
@@ -76,6 +76,7 @@ class OverlayNode:
     def start(self) -> None:
         """Read what is there, and change nothing of it before the masters have said what they
         want: containers of an earlier run are talking."""
+        have_bridged_packets_filtered()
         for path, value in NODE_SYSCTLS:
             write_sysctl(path, value)
         self._present = self._kernel.read()
@@ -83,6 +84,7 @@ class OverlayNode:
             self._ports.setdefault(port.task_id, []).append(port.name)
 
     def close(self) -> None:
+        self._traffic.close()
         self._namespaces.close()
         self._kernel.close()
 
@@ -101,7 +103,8 @@ class OverlayNode:
         self.picture = picture
         self._is_told, self._is_applied = True, False
         count, failures = self._reconcile()
-        self._apply_filters(is_check=False)
+        self._traffic.want(picture)
+        self._traffic.apply(self._present)
         if failures:
             raise failures[0][1]
         self._is_applied = True
@@ -127,14 +130,13 @@ class OverlayNode:
             mended += set_right
             problems += refused
         try:
-            if self._apply_filters(is_check=True):
-                mended.append("the packet filter was not as wanted: loaded again")
+            mended += self._traffic.check(self._present)
         except NetworkError as error:
             problems.append(f"the packet filter is not as wanted: {error}")
         connections, complaint = count_connections()
         return Checked(
             mended=tuple(mended),
-            problems=(*problems, *self._lost_ports(), *complaint),
+            problems=(*problems, *self._traffic.problems(), *self._lost_ports(), *complaint),
             networks=len(self.picture.networks),
             endpoints=len(self.picture.endpoints),
             services=len(self.picture.services),
@@ -174,17 +176,9 @@ class OverlayNode:
                 broken.add(operation_device(operation))
         return failures
 
-    def _apply_filters(self, is_check: bool) -> bool:
-        """True when something had to be changed."""
-        is_changed = self._packet_filter.apply(_subnets(self._present), is_check)
-        if self._are_ports_known:
-            is_changed = self._apply_ports(is_check) or is_changed
-        return is_changed
-
     def _bridge_sysctls(self, bridge: str) -> list[tuple[str, str]]:
         settings = [(f"net/{kind}/conf/{bridge}/{key}", to) for kind, key, to in DEVICE_SYSCTLS]
-        loopback = "1" if self._published else "0"
-        return [*settings, (f"net/ipv4/conf/{bridge}/route_localnet", loopback)]
+        return [*settings, *self._traffic.loopback_settings(bridge)]
 
     def _lost_ports(self) -> list[str]:
         return [
@@ -196,45 +190,17 @@ class OverlayNode:
         ]
 
     def adopt_ports(self, published: Mapping[TaskId, PublishedTask]) -> None:
-        self._published.update(published)
-        self._are_ports_known = True
-        self._apply_ports(is_check=False)
+        self._traffic.adopt(published, self._present)
 
-    def _publish(self, task_id: TaskId, wanted: PublishedTask) -> None:
-        if self._published.get(task_id) == wanted:
-            return
-        holder = holder_of(self._published, wanted)
-        if holder is not None:
-            raise NetworkError(f"a port of task {task_id} is still held by task {holder}")
-        check_ports_free(wanted.keys)
-        self._published[task_id] = wanted
-        self._are_ports_known = True
-        try:
-            self._apply_ports(is_check=False)
-        except NetworkError:
-            del self._published[task_id]
-            raise
-        forget_flows(_udp_ports([wanted]))
+    def open_connections(self, task_ids: Iterable[TaskId]) -> dict[TaskId, int]:
+        """TCP connections that each task serves now. Raises NetworkError."""
+        addresses = {task_id: self._addresses_of(task_id) for task_id in task_ids}
+        counts = self._traffic.open_connections(a for own in addresses.values() for a in own)
+        return {t: sum(counts[address] for address in own) for t, own in addresses.items()}
 
-    def _unpublish(self, task_ids: Sequence[TaskId]) -> None:
-        gone = [self._published.pop(t) for t in task_ids if t in self._published]
-        if gone:
-            self._apply_ports(is_check=False)
-            forget_flows(_udp_ports(gone))
-
-    def _apply_ports(self, is_check: bool) -> bool:
-        """The loopback is open to the bridges only while the table with its guard stands."""
-        if not self._published:
-            self._open_loopback("0")
-        subnets = _subnets(self._present)
-        is_changed = self._port_filter.apply(self._published.values(), subnets, is_check)
-        if self._published:
-            self._open_loopback("1")
-        return is_changed
-
-    def _open_loopback(self, value: str) -> None:
-        for bridge in self._present.bridges:
-            write_sysctl(f"net/ipv4/conf/{bridge}/route_localnet", value)
+    def _addresses_of(self, task_id: TaskId) -> list[str]:
+        attachments = self._attachments.get(task_id, self.picture.tasks.get(task_id, ()))
+        return [attachment.address for attachment in attachments]
 
     def attach(
         self,
@@ -243,8 +209,11 @@ class OverlayNode:
         sysctls: Mapping[str, str],
         ports: Sequence[PortConfig] = (),
     ) -> str:
+        if attachments:
+            self._attachments[task_id] = tuple(attachments)
         if ports and attachments:
-            self._publish(task_id, PublishedTask(attachments[0].address, tuple(ports)))
+            wanted = PublishedTask(attachments[0].address, tuple(ports))
+            self._traffic.publish(task_id, wanted, self._present)
         path = self._namespaces.path(task_id)
         known = self._ports.get(task_id)
         if known is not None and is_namespace(path):
@@ -268,8 +237,7 @@ class OverlayNode:
         self._ports[task_id] = names
         for name, attachment in zip(names, attachments, strict=True):
             self._kernel.aliases[name] = port_alias(task_id, attachment.network_id)
-        if ports:
-            let_reflect(names)
+        self._kernel.reflect(names)
         added = {
             name: Port(name, bridge_name(attachment.network_id), task_id, joined=True)
             for name, attachment in zip(names, attachments, strict=True)
@@ -279,7 +247,7 @@ class OverlayNode:
 
     def detach(self, task_ids: Sequence[TaskId]) -> None:
         """All of them together. Raises NetworkError; repeating it takes up what is left."""
-        self._unpublish(task_ids)
+        self._traffic.unpublish(task_ids, self._present)
         names: list[str] = []
         for task_id in task_ids:
             names.extend(self._ports.get(task_id, ()))
@@ -288,11 +256,12 @@ class OverlayNode:
         for task_id in task_ids:
             self._namespaces.unpin(task_id)
             self._ports.pop(task_id, None)
+            self._attachments.pop(task_id, None)
         gone = frozenset(names)
         self._set_ports({n: port for n, port in self._present.ports.items() if n not in gone})
         if self._is_told and self._present.bridges.keys() != self.wanted.bridges.keys():
             self._reconcile()
-            self._apply_filters(is_check=False)
+            self._traffic.apply(self._present)
 
     def _set_ports(self, ports: dict[str, Port]) -> None:
         self._present = msgspec.structs.replace(self._present, ports=ports)
@@ -303,15 +272,6 @@ class OverlayNode:
     def ports(self, task_id: TaskId) -> Sequence[str] | None:
         """Any thread may ask. None for a task without a namespace."""
         return self._ports.get(task_id)
-
-
-def _subnets(tables: Tables) -> list[str]:
-    """Of all bridges that are there, those that only wait for their last task included."""
-    return [
-        str(IPv4Interface(interface).network)
-        for bridge in tables.bridges.values()
-        for interface in bridge.addresses
-    ]
 
 
 def settle_sysctls(settings: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
@@ -342,7 +302,3 @@ def count_connections() -> tuple[int, list[str]]:
         f"the kernel tracks {count} connections of at most {most} and drops new ones beyond: "
         "raise the sysctl net.netfilter.nf_conntrack_max"
     ]
-
-
-def _udp_ports(published: Iterable[PublishedTask]) -> list[int]:
-    return [number for task in published for protocol, number in task.keys if protocol == "udp"]

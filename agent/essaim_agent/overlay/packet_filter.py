@@ -1,119 +1,122 @@
-"""Carries the rules of `firewall` and `host_ports` out with nft, iptables, bridge and conntrack.
-
-Everything here blocks its thread.
-"""
+"""Holds our nft tables in the kernel, and lets the overlay through iptables. Blocking."""
 
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 from essaim_agent.network import NetworkError
-from essaim_agent.overlay import firewall, host_ports
-from essaim_agent.overlay.firewall import accept_script, translation_script
-from essaim_agent.overlay.host_ports import PublishedTask, ports_script
+from essaim_agent.overlay.firewall import accept_script
+from essaim_agent.overlay.nft import Nftables
+from essaim_agent.overlay.nft_table import Table, differences, increment, whole
 
 COMMAND_TIMEOUT_S = 20.0
 """Another program can hold iptables' lock for long when it loads thousands of rules."""
 
 ERROR_CHARS_MAX = 300
 
-CONNTRACK_NONE_FOUND = 1
-"""Its exit code when no entry matched."""
+DIFFERENCES_MAX = 16
+"""Of one table, in words."""
 
 
-class _Table:
-    """One nft table of ours: what was loaded last, and how the kernel listed it then."""
+class RuleTables:
+    """The nft tables of ours: as loaded last, and how the kernel listed them then.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.loaded = ""
-        """The script; empty before the first."""
-        self._listed = ""
+    A listing is compared only with another: nft prints rules otherwise than they are written, and
+    each version in its own way.
+    """
 
-    def load(self, script: str, check: bool) -> bool:
-        """Make the kernel hold the script's table; with `check`, look even if it should already.
-        True when something had to be changed."""
-        is_changed = script != self.loaded
-        if not is_changed and not (check and self._listing() != self._listed):
+    def __init__(self) -> None:
+        self._nft = Nftables()
+        self._held: dict[str, Table] = {}
+        self._listed: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._nft.close()
+
+    def apply(self, wanted: Iterable[Table]) -> bool:
+        """Make the kernel hold these tables, all that changes in one transaction; True when
+        something did. Whatever an earlier run left is replaced. Raises NetworkError."""
+        tables = {table.name: table for table in wanted}
+        scripts = {
+            name: increment(self._held[name], table) if name in self._held else whole(table)
+            for name, table in tables.items()
+        }
+        changed = [name for name, script in scripts.items() if script]
+        if not changed:
             return False
-        _run(["nft", "-f", "-"], script)
-        self.loaded = script
-        self._listed = self._listing()
+        try:
+            self._nft.run("".join(scripts[name] for name in changed))
+        except NetworkError:
+            # Somebody changed a table, so that the increment does not fit.
+            self._nft.run("".join(whole(tables[name]) for name in changed))
+        for name in changed:
+            self._held[name] = tables[name]
+            self._listed.pop(name, None)
         return True
 
-    def _listing(self) -> str:
-        """The table without its counters; empty when there is none."""
-        completed = _completed(["nft", "-s", "list", "table", "ip", self._name])
-        return completed.stdout if completed.returncode == 0 else ""
+    def was_loaded(self, name: str) -> bool:
+        """There is such a table in the kernel, perhaps of an earlier run."""
+        return bool(self._nft.listing(name))
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Somebody changed some table since the last check: three system calls."""
+        return self._nft.is_disturbed
+
+    def check(self) -> tuple[str, ...]:
+        """Compare, mend, and tell the differences. Raises NetworkError.
+
+        As long as the kernel's generation moves with our own changes only, nobody else made any.
+        A table that we changed since it was listed cannot be compared: it is loaded anew, which
+        hurts nobody, and then its listings before and after are.
+        """
+        generation = self._nft.generation()
+        is_disturbed = self._nft.is_disturbed
+        found: list[str] = []
+        for name, table in self._held.items():
+            if not is_disturbed and name in self._listed:
+                continue
+            listing = self._nft.listing(name)
+            if is_disturbed and listing != self._listed.get(name):
+                self._nft.run(whole(table))
+                right = self._nft.listing(name)
+                if listing != right:
+                    found += differences(listing, right, name, DIFFERENCES_MAX)
+                listing = right
+                generation = (generation + 1) & 0xFFFFFFFF
+            self._listed[name] = listing
+        self._nft.settle(generation)
+        return tuple(found)
 
 
-class PacketFilter:
-    """The rules around the overlay."""
+class AcceptRules:
+    """Ours in the chains of others."""
 
     def __init__(self) -> None:
-        self._table = _Table(firewall.TABLE)
+        self._is_set: bool | None = None
+        """None: not looked yet."""
 
-    def apply(self, subnets: Iterable[str], check: bool) -> bool:
-        """Make the rules fit the subnets; with `check`, look in the kernel even if they should.
-
-        True when something had to be changed. Raises NetworkError.
-        """
-        script = translation_script(subnets)
-        is_changed = script != self._table.loaded
-        if not is_changed and not check:
+    def apply(self, is_wanted: bool, check: bool) -> bool:
+        """With `check`, look in the kernel even if they should be there. True when something had
+        to be changed. Raises NetworkError."""
+        if is_wanted == self._is_set and not check:
             return False
-        is_changed = self._table.load(script, check)
-        has_subnets = "masquerade" in script
-        changes = accept_script(_run(["iptables-save", "-t", "filter"]), has_subnets)
+        changes = accept_script(_run(["iptables-save", "-t", "filter"]), is_wanted)
         if changes:
             _run(["iptables-restore", "--noflush", "--wait", "5"], changes)
-        return is_changed or bool(changes)
+        self._is_set = is_wanted
+        return bool(changes)
 
 
-class PortFilter:
-    """The published ports of a node."""
-
-    def __init__(self) -> None:
-        self._table = _Table(host_ports.TABLE)
-
-    def apply(
-        self, published: Iterable[PublishedTask], subnets: Iterable[str], check: bool
-    ) -> bool:
-        """True when something had to be changed. Raises NetworkError."""
-        return self._table.load(ports_script(published, subnets), check)
-
-
-def let_reflect(devices: Iterable[str]) -> None:
-    """Let a bridge send a frame back to the port it came from: a task that calls its own node on
-    its own port is answered by itself, within one bridge."""
-    for device in devices:
-        _run(["bridge", "link", "set", "dev", device, "hairpin", "on"])
-
-
-def forget_flows(udp_ports: Iterable[int]) -> None:
-    """Let clients that keep talking to a UDP port be looked at anew: the kernel takes their
-    packets for one endless connection to the task that had the port before."""
-    for number in udp_ports:
-        command = ["conntrack", "-D", "-p", "udp", "--orig-port-dst", str(number)]
-        completed = _completed(command)
-        if completed.returncode not in (0, CONNTRACK_NONE_FOUND):
-            raise _failure(command, completed)
+def have_bridged_packets_filtered() -> None:
+    """Load the module without which bridged packets do not pass the tables. Raises NetworkError."""
+    if not Path("/proc/sys/net/bridge").exists():
+        _run(["modprobe", "br_netfilter"])
 
 
 def _run(command: list[str], given: str = "") -> str:
-    completed = _completed(command, given)
-    if completed.returncode != 0:
-        raise _failure(command, completed)
-    return completed.stdout
-
-
-def _failure(command: list[str], completed: subprocess.CompletedProcess[str]) -> NetworkError:
-    complaint = " ".join(completed.stderr.split())[:ERROR_CHARS_MAX]
-    return NetworkError(f"{' '.join(command)} failed ({completed.returncode}): {complaint}")
-
-
-def _completed(command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
+        completed = subprocess.run(
             command,
             input=given,
             capture_output=True,
@@ -127,3 +130,7 @@ def _completed(command: list[str], given: str = "") -> subprocess.CompletedProce
         raise NetworkError(f"{command[0]} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise NetworkError(f"{command[0]} did not end within {COMMAND_TIMEOUT_S:g} s") from error
+    if completed.returncode != 0:
+        complaint = " ".join(completed.stderr.split())[:ERROR_CHARS_MAX]
+        raise NetworkError(f"{' '.join(command)} failed ({completed.returncode}): {complaint}")
+    return completed.stdout

@@ -37,10 +37,10 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, 6
 _IFLA_GROUP = 27
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 20, 26, 28, 29
-_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_DATA = 1, 2, 5
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
-_IFLA_BRPORT_LEARNING, _IFLA_BRPORT_NEIGH_SUPPRESS = 8, 32
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_LEARNING, _IFLA_BRPORT_NEIGH_SUPPRESS = 4, 8, 32
 _IFLA_VXLAN_ID, _IFLA_VXLAN_LOCAL, _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PORT = 1, 4, 7, 15
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -186,6 +186,20 @@ def set_port(name: str, bridge_index: int) -> bytes:
         _IFINFOMSG.pack(0, 0, 0, IFF_UP, IFF_UP)
         + _text(_IFLA_IFNAME, name)
         + _number(_IFLA_MASTER, bridge_index),
+    )
+
+
+def reflect(name: str) -> bytes:
+    """`bridge link set dev NAME hairpin on`: let the bridge send a frame back to the port that it
+    came from, for a task that calls itself by the service's address."""
+    mode = attribute(_IFLA_BRPORT_MODE, b"\1")
+    info = _text(_IFLA_INFO_SLAVE_KIND, "bridge") + attribute(_IFLA_INFO_SLAVE_DATA, mode)
+    return message(
+        RTM_NEWLINK,
+        NLM_F_ACK,
+        _IFINFOMSG.pack(0, 0, 0, 0, 0)
+        + _text(_IFLA_IFNAME, name)
+        + attribute(_IFLA_LINKINFO, info),
     )
 
 

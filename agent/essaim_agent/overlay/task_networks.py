@@ -23,6 +23,7 @@ from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
 from essaim_agent.network_health.checked import Checked
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.host_ports import published_tasks
+from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
 from essaim_agent.overlay.netlink import RECEIVE_BYTES, open_notifications
 from essaim_agent.overlay.node import OverlayNode
@@ -46,6 +47,7 @@ SENTENCES_LOGGED_MAX = 5
 """Of one comparison: a bridge that goes takes thousands of entries along."""
 COUNTERS_AGE_MAX_S = 0.25
 """One reading of /proc/net/dev serves all tasks of a round of measurements."""
+CONNECTIONS_AGE_MAX_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +64,14 @@ class OverlayNetworks:
         udp_port: int = UDP_PORT_DEFAULT,
         namespace_directory: Path = NAMESPACE_DIRECTORY,
         thread_initializer: Callable[[], None] | None = None,
+        name_server_port: int = NAME_SERVER_PORT_DEFAULT,
     ) -> None:
         """`address` is the node's on the underlay. `thread_initializer` runs first on the
-        overlay's thread, and may move it to another network namespace."""
+        overlay's thread, and may move it to another network namespace. What tasks send to port
+        53 of their gateway comes to `name_server_port` there."""
         self._clock = clock
         self._address, self._udp_port = address, udp_port
+        self._name_server_port = name_server_port
         self._namespace_directory = namespace_directory
         self._thread_initializer = thread_initializer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay")
@@ -78,6 +83,11 @@ class OverlayNetworks:
         self._counters: dict[str, InterfaceCounters] = {}
         self._counters_read_s = float("-inf")
         self._counters_path = "/proc/net/dev"
+        self._connections: dict[TaskId, int] = {}
+        self._connections_read_s = float("-inf")
+        self._asked: set[TaskId] = set()
+        """Since the last look."""
+        self._counting = asyncio.Lock()
         self._problems: tuple[str, ...] = ()
         self._on_checked: list[Callable[[Checked], None]] = []
 
@@ -111,7 +121,9 @@ class OverlayNetworks:
     def _open(self) -> tuple[OverlayNode, socket.socket]:
         if self._thread_initializer is not None:
             self._thread_initializer()
-        node = OverlayNode(self._address, self._udp_port, self._namespace_directory)
+        node = OverlayNode(
+            self._address, self._udp_port, self._namespace_directory, self._name_server_port
+        )
         listener = open_notifications(rt.RTNLGRP_LINK, rt.RTNLGRP_NEIGH)
         self._counters_path = f"/proc/self/task/{threading.get_native_id()}/net/dev"
         try:
@@ -167,7 +179,19 @@ class OverlayNetworks:
             raise
 
     async def connections(self, task_id: TaskId) -> int:
-        return 0
+        """TCP connections that a task serves now. One look at the kernel's flows serves all who
+        ask within a tenth of a second. Raises NetworkError."""
+        async with self._counting:
+            now_s = self._clock.monotonic_s()
+            is_stale = now_s - self._connections_read_s > CONNECTIONS_AGE_MAX_S
+            if is_stale or task_id not in self._connections:
+                # Those who asked lately ask again: a task that ends is looked at until it has.
+                asked = {task_id, *self._asked}
+                self._connections = await self._run(lambda node: node.open_connections(asked))
+                self._connections_read_s = now_s
+                self._asked.clear()
+            self._asked.add(task_id)
+            return self._connections[task_id]
 
     async def attached(self) -> frozenset[TaskId]:
         return await self._run(OverlayNode.attached)

@@ -236,6 +236,8 @@ class TestInTheKernel:
         secret = await real_pair.serve_on_loopback("a", 7777)
         try:
             assert await lab.hear(path, "tcp", "127.0.0.1", 7777) == ""
+            lab.in_host("a", "nft", "flush", "chain", "ip", "essaim", "input")
+            assert await lab.hear(path, "tcp", "127.0.0.1", 7777) == "", "isolation is not all"
             lab.in_host("a", "nft", "flush", "chain", "ip", "essaim-ports", "guard")
             assert await lab.hear(path, "tcp", "127.0.0.1", 7777) != ""
         finally:

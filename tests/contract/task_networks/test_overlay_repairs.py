@@ -163,7 +163,7 @@ DAMAGES: list[dict[str, str]] = [
             f"bridge entry of {WEB} was missing: put back"
         ),
         f"ip link set {PORT} down": f"the interface {PORT} of task task-one was down",
-        "nft flush ruleset": "the packet filter was not as wanted: loaded again",
+        "nft flush ruleset": "nft table essaim was gone: loaded again",
     },
     {
         f"bridge fdb replace {TWO_MAC} dev {PORT} master static": (

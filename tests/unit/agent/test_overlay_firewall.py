@@ -3,14 +3,15 @@
 import pytest
 
 from essaim_agent.network import NetworkError
-from essaim_agent.overlay.firewall import ACCEPT_RULES, accept_script, translation_script
-from essaim_agent.overlay.host_ports import PublishedTask, holder_of, ports_script
+from essaim_agent.overlay.firewall import ACCEPT_RULES, accept_script
+from essaim_agent.overlay.host_ports import PublishedTask, holder_of, ports_table
+from essaim_agent.overlay.nft_table import whole
 from essaim_agent.overlay.sysctls import check_sysctls
 from essaim_agent.overlay.task_networks import read_counters
 from essaim_shared.ids import TaskId
 from essaim_shared.spec import PortConfig
 
-IN, OUT = ACCEPT_RULES
+IN, OUT, SENT_ON = ACCEPT_RULES
 
 BARE = """\
 *filter
@@ -27,35 +28,21 @@ def with_rules(saved: str, *rules: str) -> str:
     return saved.replace("COMMIT", "\n".join([*rules, "COMMIT"]))
 
 
-def test_subnets_are_translated_outwards_only_and_loaded_in_one_transaction() -> None:
-    script = translation_script(["10.245.0.0/20", "10.244.0.0/20", "10.244.0.0/20"])
-    assert script.splitlines() == [
-        "table ip essaim",
-        "delete table ip essaim",
-        "table ip essaim {",
-        "  chain postrouting {",
-        "    type nat hook postrouting priority 99; policy accept;",
-        '    ip saddr 10.244.0.0/20 ip daddr != 10.244.0.0/20 oifname != "es-b*" masquerade',
-        '    ip saddr 10.245.0.0/20 ip daddr != 10.245.0.0/20 oifname != "es-b*" masquerade',
-        "  }",
-        "}",
-    ]
-
-
-def test_without_a_subnet_the_table_goes() -> None:
-    assert translation_script([]).splitlines() == ["table ip essaim", "delete table ip essaim"]
-
-
 SCRIPTS = {
-    "none yet": (BARE, True, [f"-I FORWARD {OUT}", f"-I FORWARD {IN}"]),
-    "none yet, with Docker": (DOCKER, True, [f"-I DOCKER-USER {OUT}", f"-I DOCKER-USER {IN}"]),
-    "no table at all": ("", True, [f"-I FORWARD {OUT}", f"-I FORWARD {IN}"]),
-    "all there": (with_rules(BARE, f"-A FORWARD {IN}", f"-A FORWARD {OUT}"), True, []),
+    "none yet": (BARE, True, [f"-I FORWARD {rule}" for rule in (SENT_ON, OUT, IN)]),
+    "none yet, with Docker": (
+        DOCKER,
+        True,
+        [f"-I DOCKER-USER {rule}" for rule in (SENT_ON, OUT, IN)],
+    ),
+    "no table at all": ("", True, [f"-I FORWARD {rule}" for rule in (SENT_ON, OUT, IN)]),
+    "all there": (with_rules(BARE, *(f"-A FORWARD {rule}" for rule in ACCEPT_RULES)), True, []),
     "all there, as another version prints them": (
         with_rules(
             BARE,
             f"-A FORWARD {IN}".replace("essaim", '"essaim"'),
             f"-A FORWARD {OUT}".replace("RELATED,ESTABLISHED,DNAT", "DNAT,ESTABLISHED,RELATED"),
+            f"-A FORWARD {SENT_ON}",
         ),
         True,
         [],
@@ -63,7 +50,7 @@ SCRIPTS = {
     "one is missing": (
         with_rules(BARE, f"-A FORWARD {IN}"),
         True,
-        [f"-D FORWARD {IN}", f"-I FORWARD {OUT}", f"-I FORWARD {IN}"],
+        [f"-D FORWARD {IN}", *(f"-I FORWARD {rule}" for rule in (SENT_ON, OUT, IN))],
     ),
     "twice": (
         with_rules(BARE, *[f"-A FORWARD {IN}"] * 2, f"-A FORWARD {OUT}"),
@@ -71,8 +58,7 @@ SCRIPTS = {
         [
             *[f"-D FORWARD {IN}"] * 2,
             f"-D FORWARD {OUT}",
-            f"-I FORWARD {OUT}",
-            f"-I FORWARD {IN}",
+            *(f"-I FORWARD {rule}" for rule in (SENT_ON, OUT, IN)),
         ],
     ),
     "Docker came later": (
@@ -81,8 +67,7 @@ SCRIPTS = {
         [
             f"-D FORWARD {IN}",
             f"-D FORWARD {OUT}",
-            f"-I DOCKER-USER {OUT}",
-            f"-I DOCKER-USER {IN}",
+            *(f"-I DOCKER-USER {rule}" for rule in (SENT_ON, OUT, IN)),
         ],
     ),
     "no longer wanted": (
@@ -146,7 +131,7 @@ def test_published_ports_are_one_lookup_for_each_protocol() -> None:
         published("10.1.0.5", ("tcp", 8080, 80), ("udp", 53, 5353)),
         published("10.1.0.6", ("tcp", 443, 8443), ("sctp", 9, 9)),
     ]
-    script = ports_script(tasks, ["10.1.0.0/20"])
+    script = whole(ports_table(tasks, ["10.1.0.0/20"]))
     assert [line.strip() for line in script.splitlines() if "dport" in line] == [
         "dnat ip addr . port to tcp dport map { 443 : 10.1.0.6 . 8443, 8080 : 10.1.0.5 . 80 }",
         "dnat ip addr . port to udp dport map { 53 : 10.1.0.5 . 5353 }",
@@ -156,10 +141,10 @@ def test_published_ports_are_one_lookup_for_each_protocol() -> None:
 
 
 def test_the_guard_stands_with_the_ports_and_goes_with_them() -> None:
-    script = ports_script([published("10.1.0.5", ("tcp", 8080, 80))], ["10.1.0.0/20"])
+    script = whole(ports_table([published("10.1.0.5", ("tcp", 8080, 80))], ["10.1.0.0/20"]))
     assert 'iifname != "lo" ip daddr 127.0.0.0/8 drop' in script
     assert 'iifname != "lo" ip saddr 127.0.0.0/8 drop' in script
-    assert ports_script([], ["10.1.0.0/20"]) == (
+    assert whole(ports_table([], ["10.1.0.0/20"])) == (
         "table ip essaim-ports\ndelete table ip essaim-ports\n"
     )
 
