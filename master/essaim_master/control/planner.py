@@ -6,6 +6,7 @@ fit stays on the worklist, and the next slice sees the state with this one appli
 """
 
 import random
+from collections.abc import Container
 
 from essaim_master.control.allocator import Cursors
 from essaim_master.control.effects import Effects
@@ -56,7 +57,7 @@ def plan_slice(
     _fit_mtu(state, worklist, writes)
     addresses.add_writes(writes)
     placer.add_writes(writes)
-    _sweep(state, worklist, writes)
+    _sweep(state, worklist, addresses.granted, writes)
     return writes
 
 
@@ -73,8 +74,11 @@ def _fit_mtu(state: ClusterState, worklist: Worklist, writes: Writes) -> None:
         writes.put(network)
 
 
-def _sweep(state: ClusterState, worklist: Worklist, writes: Writes) -> None:
-    """Delete what a service that is gone has left behind."""
+def _sweep(
+    state: ClusterState, worklist: Worklist, granted: Container[str], writes: Writes
+) -> None:
+    """Delete what a service that is gone has left behind, but for ports that another one has got
+    in this slice."""
     for service_id in worklist.leftovers:
         if service_id in state.services:
             continue
@@ -88,7 +92,9 @@ def _sweep(state: ClusterState, worklist: Worklist, writes: Writes) -> None:
         )
         if is_left:
             writes.delete_belongings(service_id, revisions)
-        for claim in worklist.addresses.index.claims.get(service_id, {}).values():
+        for port_id, claim in worklist.addresses.index.claims.get(service_id, {}).items():
+            if port_id in granted:
+                continue
             key = ingress_port_key(claim.protocol, claim.number)
             writes.guard(key, state.modified(key))
             writes.delete_ingress_port(claim.protocol, claim.number)

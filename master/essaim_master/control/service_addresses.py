@@ -70,8 +70,8 @@ class ServiceAllocator:
         self._changed: dict[ServiceId, _Plan] = {}
         self._virtual: dict[NetworkId, VirtualPool] = {}
         self._ports = PortPool(state, self._upkeep.index, worklist.index.claims, cursors)
-        self._granted: dict[str, ServiceId] = {}
-        """Ports of the services that were looked at in this slice."""
+        self.granted: dict[str, ServiceId] = {}
+        """Ports of the services that were looked at in this slice, by their ids."""
         self.networks = ServiceNetworks(state)
         self._reserved: frozenset[PortKey] | None = None
 
@@ -226,7 +226,7 @@ class ServiceAllocator:
                 lacks.append(reason)
                 continue
             port_id = f"{port.protocol}/{number}"
-            self._granted[port_id] = service.id
+            self.granted[port_id] = service.id
             ports.append(
                 msgspec.structs.replace(port, published_port=number, publish_mode="ingress")
             )
@@ -259,7 +259,7 @@ class ServiceAllocator:
         is gone has left counts as free."""
         port_id = f"{port.protocol}/{port.published_port}"
         claim = self._state.ingress_ports.get(port_id)
-        holder_id = self._granted.get(port_id) or (None if claim is None else claim.service_id)
+        holder_id = self.granted.get(port_id) or (None if claim is None else claim.service_id)
         holder = None if holder_id is None else self._state.services.get(holder_id)
         if holder is None or holder.id == service.id:
             self._ports.leave_out(port.protocol, port.published_port)

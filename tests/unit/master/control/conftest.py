@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import pytest
@@ -29,8 +29,11 @@ from essaim_shared.objects import (
     TaskStatus,
 )
 from essaim_shared.spec import (
+    EndpointSpec,
+    NetworkAttachment,
     NodeSpec,
     Placement,
+    PortConfig,
     ReplicatedMode,
     Reservations,
     Resources,
@@ -58,7 +61,13 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class World:
-    def __init__(self, seed: int = 1, subnet: str = "10.1.0.0/24", limit: int = 250) -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        subnet: str = "10.1.0.0/24",
+        limit: int = 250,
+        has_default: bool = True,
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.limit = limit
@@ -70,17 +79,41 @@ class World:
         self.writes_count = 0
         self.state.subscribe(lambda applied: self.worklist.note(applied))
         self.network_id = NetworkId("net")
-        self.put(
-            Network(
-                id=self.network_id, name="default", vni=7, subnet=subnet, mtu=1450, created_ns=1
+        if has_default:
+            self.put(
+                Network(
+                    id=self.network_id, name="default", vni=7, subnet=subnet, mtu=1450, created_ns=1
+                )
             )
-        )
 
     # The state.
+
+    def add_network(self, name: str, subnet: str, **facts: Any) -> NetworkId:
+        network_id = NetworkId(name)
+        facts = {"vni": 100 + len(self.state.networks), "mtu": 1450, "created_ns": 1, **facts}
+        self.put(Network(id=network_id, name=name, subnet=subnet, **facts))
+        return network_id
+
+    def change_network(self, name: str, **changes: Any) -> None:
+        network = self.state.network_named(name)
+        assert network is not None
+        self.put(msgspec.structs.replace(network, **changes))
+
+    def remove_network(self, name: str) -> None:
+        network = self.state.network_named(name)
+        assert network is not None
+        writes = Writes()
+        writes.delete_network(network.id)
+        self.commit(writes)
 
     def commit(self, writes: Writes) -> None:
         for transaction in writes.transactions():
             assert run_now(self.cluster.commit(transaction, 1.0)).succeeded
+
+    def try_commit(self, writes: Writes) -> bool:
+        """Apply what holds; False when a compare of some transaction failed."""
+        results = [run_now(self.cluster.commit(part, 1.0)) for part in writes.transactions()]
+        return all(result.succeeded for result in results)
 
     def put(self, stored: Any) -> None:
         writes = Writes()
@@ -175,6 +208,9 @@ class World:
         restart: RestartPolicy | None = None,
         mode: ServiceMode | None = None,
         schedule: Schedule | UnsetType = UNSET,
+        networks: tuple[str, ...] = (),
+        ports: tuple[PortConfig, ...] = (),
+        endpoint_mode: Literal["", "vip", "dnsrr"] = "",
     ) -> ServiceId:
         service_id = ServiceId(f"service-{name}")
         reservations = Reservations(nano_cpus=int(cpus * 1e9), memory_bytes=memory)
@@ -185,9 +221,13 @@ class World:
                 restart_policy=restart,
                 resources=Resources(reservations=reservations) if cpus or memory else None,
                 placement=Placement(constraints=constraints, max_replicas=max_replicas),
+                networks=tuple(NetworkAttachment(target=each) for each in networks),
             ),
             mode=mode or ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
             schedule=schedule,
+            endpoint=EndpointSpec(mode=endpoint_mode, ports=ports)
+            if ports or endpoint_mode
+            else None,
         )
         self.put(Service(id=service_id, spec=spec, created_ns=self.now_ns, updated_ns=self.now_ns))
         return service_id
@@ -204,6 +244,17 @@ class World:
         template = msgspec.structs.replace(template, force_update=template.force_update + 1)
         self.change(service_id, msgspec.structs.replace(service.spec, task=template))
 
+    def publish(self, service_id: ServiceId, *ports: PortConfig, mode: str = "") -> None:
+        """Change the published ports, all of them, and the mode of the endpoint."""
+        service = self.state.services[service_id]
+        endpoint = EndpointSpec(mode=mode, ports=ports)  # type: ignore[arg-type]
+        self.change(service_id, msgspec.structs.replace(service.spec, endpoint=endpoint))
+
+    def connect(self, service_id: ServiceId, *networks: str) -> None:
+        """Change the networks of the template, all of them."""
+        attachments = tuple(NetworkAttachment(target=each) for each in networks)
+        self.update(service_id, networks=attachments)
+
     def change(self, service_id: ServiceId, spec: ServiceSpec) -> None:
         """Give the service another spec, as the API does."""
         self.put(changed_service(self.state.services[service_id], spec, self.now_ns))
@@ -216,11 +267,15 @@ class World:
 
     # The leader.
 
-    def slice(self) -> int:
-        """One slice of work, applied; how many keys it wrote."""
-        writes = plan_slice(
+    def plan(self) -> Writes:
+        """One slice of work, decided and not yet applied."""
+        return plan_slice(
             self.state, self.worklist, self.cursors, self.rng, self.now_ns, self.limit
         )
+
+    def slice(self) -> int:
+        """One slice of work, applied; how many keys it wrote."""
+        writes = self.plan()
         self.commit(writes)
         rollbacks, self.worklist.rollbacks = self.worklist.rollbacks, []
         for rollback in rollbacks:
@@ -325,6 +380,18 @@ class World:
         """How many wanted tasks are on each node."""
         return dict(Counter(str(task.node_id) for task in self.wanted(service_id)))
 
+    def virtual(self, service_id: ServiceId) -> dict[str, str]:
+        """A service's own addresses, by network."""
+        found = self.state.service_addresses.get(service_id)
+        virtual = () if found is None else found.virtual_addresses
+        return {each.network_id: each.address for each in virtual}
+
+    def published(self, service_id: ServiceId) -> list[str]:
+        """A service's ports of the cluster, as `30000/tcp`."""
+        found = self.state.service_addresses.get(service_id)
+        ports = () if found is None else found.ports
+        return [f"{port.published_port}/{port.protocol}" for port in ports]
+
     def reason(self, task: Task) -> str:
         status = self.state.task_status.get(task.id)
         return "" if status is None else status.err
@@ -332,7 +399,7 @@ class World:
 
 @pytest.fixture
 def make_world() -> Callable[..., World]:
-    """Makes a World; `seed`, `subnet` and `limit` may be given."""
+    """Makes a World; `seed`, `subnet` and `limit` may be given, or that nothing is there yet."""
     return World
 
 
