@@ -55,6 +55,8 @@ class AddressUpkeep:
             if is_lost and before.service_id in self._state.services:
                 self.due[before.service_id] = None
             self.note_room()
+        if isinstance(after, IngressPort) and after.service_id in self._state.services:
+            self.due[after.service_id] = None  # its spec may not ask for it
 
     def note_network(self, change: Change) -> None:
         """What a service lacks may be the network itself; a change of its MTU concerns none."""

@@ -57,6 +57,7 @@ def plan_slice(
     _fit_mtu(state, worklist, writes)
     addresses.add_writes(writes)
     placer.add_writes(writes)
+    addresses.add_releases(writes)
     _sweep(state, worklist, addresses.granted, writes)
     return writes
 

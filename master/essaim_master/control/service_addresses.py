@@ -114,22 +114,27 @@ class ServiceAllocator:
         return self._reserved
 
     def add_writes(self, writes: Writes) -> None:
+        """What tasks need, to be written before them."""
         for service_id, plan in self._changed.items():
             held = self._upkeep.index.claims.get(service_id, {})
             for port_id, claim in plan.claims.items():
                 if held.get(port_id) != claim:
                     self._guard(writes, claim)
                     writes.put(claim)
-            for port_id, claim in held.items():
-                if port_id not in plan.claims:
-                    self._guard(writes, claim)
-                    writes.delete_ingress_port(claim.protocol, claim.number)
             present = self._state.service_addresses.get(service_id)
             if not (plan.addresses.virtual_addresses or plan.addresses.ports):
                 if present is not None:
                     writes.delete_service_addresses(service_id)
             elif present != plan.addresses:
                 writes.put(plan.addresses)
+
+    def add_releases(self, writes: Writes) -> None:
+        """To be written after the tasks: those that wait for a port must be there to see it."""
+        for service_id, plan in self._changed.items():
+            for port_id, claim in self._upkeep.index.claims.get(service_id, {}).items():
+                if port_id not in plan.claims:
+                    self._guard(writes, claim)
+                    writes.delete_ingress_port(claim.protocol, claim.number)
 
     def _guard(self, writes: Writes, claim: IngressPort) -> None:
         key = ingress_port_key(claim.protocol, claim.number)
