@@ -41,9 +41,9 @@ def wait_converged(client: Client, service_id: str, timeout_s: float | None, qui
     """
     deadline_s = math.inf if timeout_s is None else now_s() + timeout_s
     try:
-        _learn_masters(client)
+        learn_masters(client)
         with _display(quiet) as show:
-            _Wait(client, service_id, deadline_s, show).run()
+            Wait(client, service_id, deadline_s, show).run()
     except KeyboardInterrupt:
         click.echo(
             "Operation continuing in background.\n"
@@ -52,29 +52,44 @@ def wait_converged(client: Client, service_id: str, timeout_s: float | None, qui
         )
 
 
-class _Wait:
+class Wait:
+    """The wait for one service, look by look."""
+
     def __init__(self, client: Client, service_id: str, deadline_s: float, show: Show) -> None:
         self._client = client
         self._service_id = service_id
         self._deadline_s = deadline_s
         self._show = show
-        self._revision = 0
         self._stable_since_s: float | None = None
         self._rollback_said = ""
+        self.rest_s: float | None = None
+        """After a look that did not end the wait: how long nothing has to be looked at; None:
+        until the state changes."""
 
     def run(self) -> None:
-        while True:
-            service = self._get(f"/services/{self._service_id}")
-            if is_scheduled(service):
-                click.echo(
-                    "The job runs by its schedule; see: essaim service runs "
-                    f"{service['Spec']['Name']}",
-                    err=True,
-                )
-                return
-            progress = measure(service, self._tasks(), self._down_nodes())
-            if self._is_settled(service, progress) or self._is_verified(service, progress):
-                return
+        revision = 0
+        while not self.look():
+            if self.rest_s is None:
+                revision = self.await_change(revision)
+            else:
+                pause(self.rest_s)
+
+    def look(self) -> bool:
+        """Whether the wait is over. Raises CommandFailed where it failed."""
+        service = self._get(f"/services/{self._service_id}")
+        if is_scheduled(service):
+            click.echo(
+                f"The job runs by its schedule; see: essaim service runs {service['Spec']['Name']}",
+                err=True,
+            )
+            return True
+        progress = measure(service, self._tasks(), self._down_nodes())
+        return self._is_settled(service, progress) or self._is_verified(service, progress)
+
+    def await_change(self, revision: int) -> int:
+        """Until the state's revision is higher than it was, or for a second; the new one."""
+        query = {"revision": str(revision), "timeout": str(LONG_POLL_S)}
+        return int(self._get("/essaim/wait", **query)["Revision"])
 
     def _is_settled(self, service: Any, progress: Progress) -> bool:
         """Whether the update's status ends the wait. Raises CommandFailed when it was paused."""
@@ -100,7 +115,7 @@ class _Wait:
             if at_s >= self._deadline_s:
                 raise _timed_out(progress, self._service_id)
             self._show(note, progress)
-            self._await_change()
+            self.rest_s = None
             return False
         if progress.is_job:
             self._show("job complete", progress)
@@ -116,7 +131,7 @@ class _Wait:
         self._show(
             f"verify: Waiting {whole_s} seconds to verify that tasks are stable...", progress
         )
-        pause(min(POLL_S, left_s))
+        self.rest_s = min(POLL_S, left_s)
         return False
 
     def _say_rolled_back(self, service: Any, progress: Progress) -> None:
@@ -134,19 +149,15 @@ class _Wait:
             node["ID"] for node in self._get("/nodes") if node["Status"]["State"] == "down"
         )
 
-    def _await_change(self) -> None:
-        """Until the state's revision is higher than it was, or for a second."""
-        query = {"revision": str(self._revision), "timeout": str(LONG_POLL_S)}
-        self._revision = int(self._get("/essaim/wait", **query)["Revision"])
-
     def _get(self, path: str, **query: Any) -> Any:
         # A time limit also ends the patience with masters that are away.
         left_s = max(self._deadline_s - now_s(), RETRY_PAUSE_S)
         return get_patiently(self._client, path, min(left_s, MASTERS_AWAY_S_MAX), **query)
 
 
-def _learn_masters(client: Client) -> None:
-    """Over a network the others are asked for in time; on one machine the lab's are known."""
+def learn_masters(client: Client) -> None:
+    """The masters that a long command may turn to when its own is lost: over a network they are
+    asked for in time, on one machine the lab's are known."""
     if client.url.startswith("unix://"):
         return
     members = get_patiently(client, "/essaim/cluster/members")

@@ -63,7 +63,10 @@ def show_tasks(client: Client, of: str, ids: Sequence[str], options: ListOptions
     """The tasks of these services or nodes (`of` names the filter), as `service ps` shows them."""
     filters = parse_filters(options["filters"])
     filters[of] = list(ids)
-    tasks = client.get("/tasks", filters=filters)
+    show_found_tasks(client, client.get("/tasks", filters=filters), options)
+
+
+def show_found_tasks(client: Client, tasks: Sequence[Any], options: ListOptions) -> None:
     names: dict[str, str] = {}
     nodes: dict[str, str] = {}
     if not options["no_resolve"]:

@@ -55,6 +55,7 @@ class LazyGroup(click.Group):
         "node": ("essaim_cli.node:node", "Manage nodes"),
         "raft": ("essaim_cli.raft:raft", "Look into the consensus of the masters"),
         "service": ("essaim_cli.service:service", "Manage services"),
+        "stack": ("essaim_cli.stack:stack", "Manage stacks: services and networks of one file"),
         "top": ("essaim_cli.top:top", "Show what nodes and tasks use"),
         "version": ("essaim_cli.system:version", "Show the versions of client and master"),
     },

@@ -1,16 +1,15 @@
 """The commands that change services, and wait for what they asked for."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from essaim_cli.client import Client, client_of
 from essaim_cli.converge import wait_converged
 from essaim_cli.errors import ApiError, CommandFailed, usage
-from essaim_cli.flag_kinds import CREATE, UPDATE, DockerCommand, Value, flag_options
+from essaim_cli.flag_kinds import CREATE, UPDATE, DockerCommand, flag_options
 from essaim_cli.grammar.environment import variables_of_file
 from essaim_cli.listing import (
     raise_failures,
@@ -25,33 +24,13 @@ from essaim_cli.service_requests import (
     update_service,
 )
 from essaim_cli.service_spec import Spec, created_spec, set_scale, updated_spec
-from essaim_cli.units import parse_duration
-
-F = TypeVar("F", bound=Callable[..., Any])
+from essaim_cli.wait_options import seconds, wait_options
 
 ROLLBACK_COMPANIONS = ("rollback", "detach", "quiet", "timeout")
 """What may stand beside `update --rollback`."""
 
 REPLICA_DIGITS_MAX = 18
 """Fits 64 bits."""
-
-_TIMEOUT = Value(
-    name="timeout",
-    parse=parse_duration,
-    metavar="DURATION",
-    help="Essaim: end a wait that does not succeed.",
-)
-
-
-def wait_options(command: F) -> F:
-    """How long and how loudly a command waits."""
-    for option in (
-        *_TIMEOUT.options(CREATE),
-        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
-        click.option("-d", "--detach", is_flag=True, help="Do not wait for the service."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command(cls=DockerCommand, context_settings={"allow_interspersed_args": False})
@@ -186,9 +165,7 @@ def _resolving(given: dict[str, Any]) -> dict[str, str]:
 
 def _wait(client: Client, service_id: str, given: dict[str, Any]) -> None:
     if not given["detach"]:
-        timeout_ns = given["timeout"]
-        timeout_s = None if timeout_ns is None else timeout_ns / 1_000_000_000
-        wait_converged(client, service_id, timeout_s, given["quiet"])
+        wait_converged(client, service_id, seconds(given["timeout"]), given["quiet"])
 
 
 def _env_file_settings(files: tuple[str, ...]) -> list[str]:

@@ -18,7 +18,7 @@ _LONG = re.compile(r"\w+=\w+(,\w+=\w+)*")
 
 def parse_publish(text: str) -> list[Json]:
     """One port of the long syntax; as many as the range holds of the short one."""
-    return [_long(text)] if _LONG.search(text) else _short(text)
+    return [_long(text)] if _LONG.search(text) else parse_short(text)
 
 
 def parse_published(text: str) -> list[Json]:
@@ -89,7 +89,7 @@ def _long(text: str) -> Json:
     return port
 
 
-def _short(text: str) -> list[Json]:
+def parse_short(text: str) -> list[Json]:
     ports, separator, protocol = text.partition("/")
     protocol = protocol.lower() if separator else "tcp"
     if protocol not in PROTOCOLS:
