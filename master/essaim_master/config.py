@@ -9,13 +9,12 @@ import msgspec
 from essaim_master.snapshot.settings import SnapshotSettings
 from essaim_master.standby.names import check_base_name
 from essaim_master.state.cluster import Member
+from essaim_master.state.network_choice import VNI_MAX, NetworkPools
 from essaim_shared import config
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
 
 MEMBERS_MAX = 7
-VNI_MAX = 2**24 - 1
-"""RFC 7348, section 5: 24 bits."""
 PORT_MAX = 65_535
 PREFIX_LENGTH_MAX = 29
 """A smaller subnet has no room for a gateway on each of three nodes and a task."""
@@ -30,7 +29,8 @@ class MemberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The default network, made by the first leader; later changes of the file do not change it."""
+    """The default network, made by the first leader, which later changes of the file do not
+    change; and what later networks are chosen from, which they do: the same for all masters."""
 
     subnet: str = "10.244.0.0/20"
     vni: int = 70_001
@@ -38,6 +38,20 @@ class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     udp_port: int = 7472
     mtu: int = 0
     """Of the containers' interfaces; 0: the least that the nodes' own carry."""
+    pools: tuple[str, ...] = ("10.128.0.0/11",)
+    """What the subnets of later networks are cut out of."""
+    pool_prefix_length: int = 20
+    vip_pools: tuple[str, ...] = ("10.160.0.0/11",)
+    """What their services' addresses are cut out of, as long as their subnets."""
+
+    @property
+    def network_pools(self) -> NetworkPools:
+        return NetworkPools(
+            subnets=self.pools,
+            vip_subnets=self.vip_pools,
+            prefix_length=self.pool_prefix_length,
+            first_vni=self.vni,
+        )
 
 
 class ImagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,3 +182,25 @@ def _check_overlay(overlay: OverlayConfig) -> None:
         raise ConfigError(f"overlay.udp_port: {overlay.udp_port} is not in 1..{PORT_MAX}")
     if overlay.mtu and overlay.mtu < MTU_MIN:
         raise ConfigError(f"overlay.mtu: {overlay.mtu} is neither 0 nor {MTU_MIN} or more")
+    _check_pools(overlay)
+
+
+def _check_pools(overlay: OverlayConfig) -> None:
+    if not 0 < overlay.pool_prefix_length <= PREFIX_LENGTH_MAX:
+        raise ConfigError(
+            f"overlay.pool_prefix_length: {overlay.pool_prefix_length} is not in "
+            f"1..{PREFIX_LENGTH_MAX}"
+        )
+    for name, pools in (("pools", overlay.pools), ("vip_pools", overlay.vip_pools)):
+        if not pools:
+            raise ConfigError(f"overlay.{name}: name at least one subnet")
+        for text in pools:
+            try:
+                pool = ipaddress.IPv4Network(text)
+            except ValueError as error:
+                raise ConfigError(f"overlay.{name}: {error}") from error
+            if pool.prefixlen > overlay.pool_prefix_length:
+                raise ConfigError(
+                    f"overlay.{name}: {pool} holds no /{overlay.pool_prefix_length}, which "
+                    "overlay.pool_prefix_length asks for"
+                )

@@ -22,6 +22,7 @@ from essaim_master.control.leader import Leader
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
+from essaim_master.http.network_settings import network_settings
 from essaim_master.http.server import HttpServer
 from essaim_master.images.credentials import CredentialVault
 from essaim_master.images.images import Images
@@ -69,7 +70,7 @@ async def run_master(config: MasterConfig) -> None:
     figures = FiguresCache(transport, Subjects(config.cluster_id), clock)
     images = _images(config, clock)
     leader = Leader(cluster, transport, clock, rng, _control_settings(config), images.vault)
-    api = Api(cluster, clock, rng, figures, read_host_facts(), consensus.inside, images)
+    api = _api(config, consensus, clock, rng, figures, images)
     http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
     kv_servers = _kv_servers(config, consensus, clock, rng)
 
@@ -135,6 +136,18 @@ def _kv_servers(
             lambda: is_enabled(state.cluster_version, Feature.SESSIONS),
         )
     ]
+
+
+def _api(
+    config: MasterConfig,
+    consensus: Consensus,
+    clock: Clock,
+    rng: random.Random,
+    figures: FiguresCache,
+    images: Images,
+) -> Api:
+    facts, networks, inside = read_host_facts(), network_settings(config), consensus.inside
+    return Api(consensus.cluster, clock, rng, figures, facts, inside, images, networks)
 
 
 def _images(config: MasterConfig, clock: Clock) -> Images:

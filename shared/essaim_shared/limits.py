@@ -60,6 +60,10 @@ INGRESS_PORT_FIRST, INGRESS_PORT_LAST = 30_000, 32_767
 NETWORKS_MAX = 1_000
 ALIASES_MAX = 32
 """Of one service on one network."""
+SERVICE_NETWORKS_MAX = 16
+INGRESS_PORTS_MAX = 50
+"""Of one service. A change releases so many and claims so many in one transaction, beside the
+service, its history and the marks of its networks."""
 NETWORK_PROBES_MAX = 16
 """In one report of a node."""
 REPORTED_DIFFERENCES_MAX = 16

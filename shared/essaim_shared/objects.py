@@ -306,6 +306,7 @@ class NetworkLedger(Stored, frozen=True, kw_only=True):
     last_vni: int = 0
     """The one given out last; the search for a free one goes on behind it."""
     last_subnet: str = ""
+    last_vip_subnet: str = ""
 
 
 class VirtualAddress(Stored, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from essaim_master.control.update_policy import UpdatePolicy
 from essaim_master.control.update_slots import Phase, SlotProgress
 from essaim_master.state import keys
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.network_uses import mark_networks
+from essaim_master.state.port_claims import claim_ports
 from essaim_master.state.service_changes import (
     rolled_back_service,
     service_writes,
@@ -76,7 +78,7 @@ def _is_of_this_update(one: SlotProgress) -> bool:
 
 class Decision(msgspec.Struct, frozen=True):
     status: UpdateStatus | None = None
-    """Of this generation; None: there is no update."""
+    """Of this generation; None: there is no update. Of a rollback: what holds if it cannot be."""
     is_rolled_back: bool = False
     message: str = ""
     """Of the rollback."""
@@ -119,11 +121,14 @@ def next_status(
 
 
 def rollback_writes(state: ClusterState, service: Service, message: str, now_ns: int) -> Writes:
-    """The same change as a user's rollback, with the status that says who made it."""
+    """The same change as a user's rollback, with the status that says who made it. Raises
+    PortTaken and NotFound when what the previous spec needs is no longer there for it."""
     after = rolled_back_service(service, now_ns)
     present = state.update_status.get(service.id)
     writes = service_writes(state.revisions_of(service.id), service, after)
     swap_credentials(writes, state.registry_credentials.get(service.id))
+    claim_ports(writes, state, service, after)
+    mark_networks(writes, state, service, after)
     writes.put(
         UpdateStatus(
             service_id=service.id,
@@ -187,15 +192,21 @@ def _failure(
 def _act_on_failure(
     service: Service, status: UpdateStatus, cause: str, policy: UpdatePolicy
 ) -> Decision:
-    if policy.failure_action == "rollback":
-        if service.previous_spec is not None:
-            return Decision(is_rolled_back=True, message=f"update rolled back due to {cause}")
+    is_rolled_back = policy.failure_action == "rollback" and service.previous_spec is not None
+    message = f"update rolled back due to {cause}"
+    if policy.failure_action == "rollback" and not is_rolled_back:
         cause += " (there is no previous spec to roll back to)"
     if status.state == "rollback_started":
         state, what = "rollback_paused", "rollback"
     else:
         state, what = "paused", "update"
-    return Decision(_moved(status, state, f"{what} paused due to {cause}"))
+    paused = _moved(status, state, f"{what} paused due to {cause}")
+    return Decision(paused, is_rolled_back, message if is_rolled_back else "")
+
+
+def without_rollback(paused: UpdateStatus, obstacle: str) -> UpdateStatus:
+    """The status of an update that failed and cannot be rolled back."""
+    return _moved(paused, paused.state, f"{paused.message} (it cannot be rolled back: {obstacle})")
 
 
 def _waiting(

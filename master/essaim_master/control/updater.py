@@ -45,8 +45,15 @@ from essaim_master.control.update_fit import NodeRoom
 from essaim_master.control.update_policy import policy_of
 from essaim_master.control.update_slots import Phase, SlotProgress, progress_of
 from essaim_master.control.update_slots import ended_early as failed_early
-from essaim_master.control.update_verdict import Tally, next_status, rollback_writes
+from essaim_master.control.update_verdict import (
+    Tally,
+    next_status,
+    rollback_writes,
+    without_rollback,
+)
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.errors import PortTaken
+from essaim_shared.errors import NotFound
 from essaim_shared.objects import Service, Task, UpdateStatus
 from essaim_shared.spec import TaskSpec
 from essaim_shared.task_state import TaskState
@@ -278,12 +285,15 @@ class Rollout:
             present = None
         tally = Tally(state, self._found, self._policy, self._quota)
         decided = next_status(service, present, tally, self._policy, effects.now_ns)
-        if decided.is_rolled_back:
-            effects.rollbacks[service.id] = rollback_writes(
-                state, service, decided.message, effects.now_ns
-            )
-            return None
         status = decided.status
+        if decided.is_rolled_back and status is not None:
+            try:
+                effects.rollbacks[service.id] = rollback_writes(
+                    state, service, decided.message, effects.now_ns
+                )
+                return None
+            except (PortTaken, NotFound) as obstacle:
+                status = without_rollback(status, str(obstacle))
         if status is not None and status != present:
             effects.update_status[service.id] = status
         if decided.wake_ns:

@@ -12,6 +12,7 @@ from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.host_facts import HostFacts
+from essaim_master.http.network_settings import NetworkSettings
 from essaim_master.http.raft_view import Inside
 from essaim_master.images.images import Images
 from essaim_master.lease_keeper import LeaseKeeper
@@ -57,6 +58,7 @@ class Api:
         facts: HostFacts,
         inside: Inside | None = None,
         images: Images | None = None,
+        networks: NetworkSettings | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -66,6 +68,7 @@ class Api:
         self.facts = facts
         self.inside = inside
         self.images = images or Images()
+        self.networks = networks or NetworkSettings()
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

@@ -16,11 +16,13 @@ from essaim_master.http.cluster_routes import ClusterRoutes
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
 from essaim_master.http.kv_routes import KvRoutes, compacted_response
+from essaim_master.http.networks import NetworkRoutes
 from essaim_master.http.nodes import NodeRoutes
 from essaim_master.http.role_routes import RoleRoutes
 from essaim_master.http.service_history import ServiceHistoryRoutes
 from essaim_master.http.service_images import DistributionRoute
 from essaim_master.http.services import ServiceRoutes
+from essaim_master.http.stacks import StackRoutes
 from essaim_master.http.swarm import SwarmRoutes
 from essaim_master.http.system import SystemRoutes
 from essaim_master.http.tasks import TaskRoutes
@@ -36,7 +38,7 @@ ENGINE_ENDPOINTS = frozenset(
 _LATER: dict[str, str] = {
     "configs": "Essaim does not keep configs yet",
     "events": "Essaim has no stream of events yet: poll, or use GET /essaim/wait",
-    "networks": "Essaim does not create or remove networks yet: services share the default one",
+    "networks": "tasks are on the networks that their service names: change the service",
     "secrets": "Essaim does not keep secrets yet",
     "swarm": "an Essaim cluster is formed by the configuration of its masters and agents, "
     "not by `docker swarm`",
@@ -106,6 +108,8 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *ServiceHistoryRoutes(api).routes(),
         *TaskRoutes(api).routes(),
         *NodeRoutes(api).routes(),
+        *NetworkRoutes(api).routes(),
+        *StackRoutes(api).routes(),
         *DistributionRoute(api).routes(),
         *essaim.routes(),
         *ClusterRoutes(api).routes(),

@@ -9,13 +9,18 @@ from typing import Any
 
 import msgspec
 
+from essaim_master.http.network_objects import (
+    DockerObject,
+    attachment_object,
+    endpoint_spec_object,
+    port_object,
+)
 from essaim_master.state.cluster import LeadershipView, Member
 from essaim_master.state.manager_nodes import NodeRole, masters_beside
 from essaim_shared.clock import rfc3339
 from essaim_shared.ids import NetworkId, NodeId
 from essaim_shared.limits import HEARTBEAT_PERIOD_S
 from essaim_shared.objects import (
-    Attachment,
     ClusterInfo,
     ClusterSettings,
     CronRun,
@@ -29,10 +34,8 @@ from essaim_shared.objects import (
     TaskStatus,
     UpdateStatus,
 )
-from essaim_shared.spec import EndpointSpec, PortConfig, ServiceSpec, TaskSpec, UpdateConfig
+from essaim_shared.spec import ServiceSpec, TaskSpec, UpdateConfig
 from essaim_shared.task_state import TaskState
-
-DockerObject = dict[str, Any]
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 SWARM_NAME = "default"
@@ -55,6 +58,14 @@ class ManagerStatus(msgspec.Struct, frozen=True):
         return status
 
 
+class DataPath(msgspec.Struct, frozen=True):
+    """What the swarm shows of its networks as a whole."""
+
+    pools: tuple[str, ...] = ()
+    prefix_length: int = 0
+    udp_port: int = 0
+
+
 def service_spec_object(spec: ServiceSpec) -> DockerObject:
     """The spec with what Docker always shows, empty or not: clients index it unasked."""
     docker: DockerObject = {"Name": spec.name, "Labels": spec.labels, **msgspec.to_builtins(spec)}
@@ -64,7 +75,7 @@ def service_spec_object(spec: ServiceSpec) -> DockerObject:
     if spec.rollback_config is not None:
         docker["RollbackConfig"] = _update_config_object(spec.rollback_config)
     if spec.endpoint is not None:
-        docker["EndpointSpec"] = _endpoint_object(spec.endpoint)
+        docker["EndpointSpec"] = endpoint_spec_object(spec.endpoint)
     return docker
 
 
@@ -75,18 +86,6 @@ def _update_config_object(config: UpdateConfig) -> DockerObject:
         "Order": config.order,
     }
     return {**msgspec.to_builtins(config), **always}
-
-
-def _endpoint_object(endpoint: EndpointSpec) -> DockerObject:
-    docker: DockerObject = msgspec.to_builtins(endpoint)
-    if endpoint.ports:
-        docker["Ports"] = [_port_object(port) for port in endpoint.ports]
-    return docker
-
-
-def _port_object(port: PortConfig) -> DockerObject:
-    always = {"Protocol": port.protocol, "PublishMode": port.publish_mode or "ingress"}
-    return {**msgspec.to_builtins(port), **always}
 
 
 def task_spec_object(spec: TaskSpec) -> DockerObject:
@@ -110,21 +109,20 @@ def service_object(
     spec: ServiceSpec | None = None,
     update: UpdateStatus | None = None,
     cron: CronStatus | None = None,
+    endpoint: DockerObject | None = None,
 ) -> DockerObject:
-    """`spec` stands in for the service's own when it is shown with defaults."""
+    """`spec` stands in for the service's own when it is shown with defaults; `endpoint` is
+    `network_objects.endpoint_object` of the same spec."""
     shown = spec or service.spec
-    endpoint = _endpoint_object(shown.endpoint or EndpointSpec())
     docker: DockerObject = {
         "ID": service.id,
         "Version": {"Index": version},
         "CreatedAt": rfc3339(service.created_ns),
         "UpdatedAt": rfc3339(service.updated_ns),
         "Spec": service_spec_object(shown),
-        "Endpoint": {"Spec": endpoint},
+        "Endpoint": endpoint or {"Spec": {}},
         "Revision": service.revision,
     }
-    if "Ports" in endpoint:
-        docker["Endpoint"]["Ports"] = endpoint["Ports"]
     if service.previous_spec is not None:
         docker["PreviousSpec"] = service_spec_object(service.previous_spec)
     if update is not None and update.generation == service.generation:
@@ -243,7 +241,7 @@ def task_object(
         "Status": _task_status_object(task, status),
         "DesiredState": task.desired_state.docker_name,
         "NetworksAttachments": [
-            _attachment_object(attachment, networks) for attachment in task.attachments
+            attachment_object(attachment, networks) for attachment in task.attachments
         ],
     }
     if task.target_node is None:
@@ -293,27 +291,7 @@ def _port_status_object(task: Task, status: TaskStatus) -> DockerObject:
     """The node's ports that lead to the task now."""
     if status.state is not TaskState.RUNNING or not task.ports:
         return {}
-    return {"Ports": [_port_object(port) for port in task.ports]}
-
-
-def _attachment_object(
-    attachment: Attachment, networks: Mapping[NetworkId, Network]
-) -> DockerObject:
-    network = networks.get(attachment.network_id)
-    if network is None:
-        return {"Network": {"ID": attachment.network_id}, "Addresses": [attachment.address]}
-    prefix_length = network.subnet.rpartition("/")[2]
-    return {
-        "Network": {
-            "ID": network.id,
-            "Version": {},
-            "CreatedAt": rfc3339(network.created_ns),
-            "UpdatedAt": rfc3339(network.created_ns),
-            "Spec": {"Name": network.name, "Labels": {}, "Scope": "swarm"},
-            "DriverState": {"Name": "overlay"},
-        },
-        "Addresses": [f"{attachment.address}/{prefix_length}"],
-    }
+    return {"Ports": [port_object(port) for port in task.ports]}
 
 
 def node_role(manager: ManagerStatus | None) -> NodeRole:
@@ -385,34 +363,10 @@ def manager_statuses(
     return found
 
 
-def network_object(network: Network) -> DockerObject:
-    return {
-        "Name": network.name,
-        "Id": network.id,
-        "Created": rfc3339(network.created_ns),
-        "Scope": "swarm",
-        "Driver": "overlay",
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": [{"Subnet": network.subnet}]},
-        "Internal": False,
-        "Attachable": False,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": None,
-        "Options": {
-            "com.docker.network.driver.overlay.vxlanid_list": str(network.vni),
-            "com.docker.network.driver.mtu": str(network.mtu),
-        },
-        "Labels": {},
-    }
-
-
 def cluster_object(
-    cluster: ClusterInfo, settings: ClusterSettings, version: int, networks: Iterable[Network]
+    cluster: ClusterInfo, settings: ClusterSettings, version: int, data_path: DataPath
 ) -> DockerObject:
     """The swarm, without its join tokens: nodes are admitted by the bus, not by a token."""
-    subnets = [network.subnet for network in networks]
     return {
         "ID": cluster.id,
         "Version": {"Index": version},
@@ -430,7 +384,7 @@ def cluster_object(
         },
         "TLSInfo": {},
         "RootRotationInProgress": False,
-        "DefaultAddrPool": subnets,
-        "SubnetSize": int(subnets[0].rpartition("/")[2]) if subnets else 0,
-        "DataPathPort": 0,
+        "DefaultAddrPool": data_path.pools,
+        "SubnetSize": data_path.prefix_length,
+        "DataPathPort": data_path.udp_port,
     }

@@ -12,9 +12,11 @@ from essaim_master.http.docker_objects import (
     service_status_object,
     task_object,
 )
+from essaim_master.http.network_objects import DockerObject, endpoint_object
 from essaim_master.state.cluster_state import AppliedChanges, ClusterState
 from essaim_master.state.keys import Kind, node_key, service_key, task_key, task_status_key
 from essaim_shared.objects import NodeObject, Service, Task
+from essaim_shared.spec import ServiceSpec
 
 T = TypeVar("T")
 
@@ -43,7 +45,10 @@ class EncodedObjects:
             version = self._state.modified(service_key(service.id))
             update = self._state.update_status.get(service.id)
             cron = self._state.cron_status.get(service.id)
-            encoded = encode_json(service_object(service, version, update=update, cron=cron))
+            endpoint = endpoint_of(self._state, service)
+            encoded = encode_json(
+                service_object(service, version, update=update, cron=cron, endpoint=endpoint)
+            )
             _remember(self._services, service.id, encoded)
         return encoded
 
@@ -81,14 +86,23 @@ class EncodedObjects:
             match change.kind:
                 case Kind.TASK | Kind.TASK_STATUS:
                     self._tasks.pop(change.id, None)
-                case Kind.SERVICE | Kind.UPDATE_STATUS | Kind.CRON_STATUS:
+                case Kind.SERVICE | Kind.UPDATE_STATUS | Kind.CRON_STATUS | Kind.SERVICE_ADDRESSES:
                     self._services.pop(change.id, None)
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._nodes.pop(change.id, None)
                 case Kind.NETWORK:
                     self._tasks.clear()
+                    self._services.clear()
                 case _:
                     pass
+
+
+def endpoint_of(
+    state: ClusterState, service: Service, spec: ServiceSpec | None = None
+) -> DockerObject:
+    """`spec` stands in for the service's own, as in `service_object`."""
+    addresses = state.service_addresses.get(service.id)
+    return endpoint_object(spec or service.spec, addresses, state.networks)
 
 
 def encode_list(encoded: list[bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 InvalidRequest              400
 ├── BodyTooLarge            413
-├── MethodNotAllowed        405
+├── NotPermitted            403  what is predefined
 ├── ImmutableName           501  Docker answers a rename so
 └── ImmutableMode           501
 EssaimError
@@ -17,6 +17,12 @@ class BodyTooLarge(InvalidRequest):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"request body is larger than the limit of {limit_bytes} bytes")
+
+
+class NotPermitted(InvalidRequest):
+    """Of predefined networks: they are neither made nor removed by users."""
+
+    http_status = 403
 
 
 class LeaderRefused(EssaimError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from essaim_master.state.network_uses import PREDEFINED_NETWORKS
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.objects import Network, NodeDescription, NodeObject, Service, Task
 from essaim_shared.spec import ServiceMode
@@ -21,9 +22,8 @@ TASK_FILTERS = frozenset(
     {"id", "name", "label", "service", "node", "desired-state", "_up-to-date", "runtime"}
 )
 NODE_FILTERS = frozenset({"id", "name", "label", "node.label", "role", "membership"})
-NETWORK_FILTERS = frozenset(
-    {"id", "name", "driver", "label", "scope", "type", "dangling", "builtin"}
-)
+NETWORK_FILTERS = frozenset({"id", "name", "driver", "label", "scope", "type", "dangling"})
+NETWORK_PRUNE_FILTERS = frozenset({"label", "label!"})
 EMPTY_LIST_FILTERS = frozenset({"id", "name", "names", "label"})
 """Of secrets and configs."""
 
@@ -116,19 +116,27 @@ def node_matcher(
     return matches
 
 
-def network_matcher(filters: Filters) -> Callable[[Network], bool]:
-    """Networks of Essaim are overlays in the scope of the swarm, made by nobody's hand."""
+def network_matcher(
+    filters: Filters, is_dangling: Callable[[Network], bool]
+) -> Callable[[Network], bool]:
+    """`is_dangling`: whether nothing uses the network. Raises InvalidRequest for a value that is
+    none of the filter's."""
+    for type_ in filters.get("type", ()):
+        if type_ not in ("custom", "builtin"):
+            raise _invalid_value("type", type_)
+    dangling = {_boolean("dangling", value) for value in filters.get("dangling", ())}
 
     def matches(network: Network) -> bool:
+        is_predefined = network.name in PREDEFINED_NETWORKS
         return (
-            _any_prefix(filters.get("id"), network.id)
+            _any_substring(filters.get("id"), network.id)
             and _any_substring(filters.get("name"), network.name)
-            and _any_equal(filters.get("driver"), "overlay")
+            and _any_equal(filters.get("driver"), network.driver)
             and _any_equal(filters.get("scope"), "swarm")
-            and _any_equal(filters.get("type"), "custom")
-            and _all_labels(filters.get("label"), {})
-            and all(value in _FALSE for value in filters.get("dangling", ()))
-            and all(value in _FALSE for value in filters.get("builtin", ()))
+            and _any_equal(filters.get("type"), "builtin" if is_predefined else "custom")
+            and _all_labels(filters.get("label"), network.labels)
+            and not any(_all_labels([word], network.labels) for word in filters.get("label!", ()))
+            and (not dangling or is_dangling(network) in dangling)
         )
 
     return matches

@@ -1,14 +1,39 @@
-"""How a handler finds the service that it changes, and writes it under the client's version."""
+"""How a handler finds the service that it changes, and writes it: under the client's version, with
+the marks of its networks and the claims of its ports."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
-from essaim_master.http.api import Api
+from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
 from essaim_master.http.lookup import find_service
+from essaim_master.http.service_networks import check_published_ports
+from essaim_master.state.errors import PortTaken, SubnetTaken
 from essaim_master.state.keys import service_key
+from essaim_master.state.network_uses import mark_networks
+from essaim_master.state.port_claims import claim_ports
 from essaim_master.state.service_changes import service_writes
 from essaim_master.state.writes import Writes
-from essaim_shared.errors import AmbiguousName, NotFound, VersionConflict
+from essaim_shared.errors import AmbiguousName, Conflict, NotFound, VersionConflict
 from essaim_shared.objects import Service
+
+NAME_ATTEMPTS_MAX = 10
+"""Draws of a random name until one is free."""
+
+T = TypeVar("T")
+
+
+def _nothing_more(writes: Writes) -> None:
+    pass
+
+
+async def settled(api: Api, plan: Callable[[], T]) -> T:
+    """What is planned from the state. This master may lag behind the one that the client spoke to
+    before, so it catches up before it says that something is missing or taken."""
+    try:
+        return plan()
+    except (NotFound, AmbiguousName, PortTaken, SubnetTaken):
+        await api.catch_up()
+        return plan()
 
 
 class ServiceCommits:
@@ -18,11 +43,7 @@ class ServiceCommits:
     async def find(self, reference: str) -> Service:
         """What this master finds, after it caught up if that is nothing; for changes, whose
         write guards itself. Raises NotFound, AmbiguousName."""
-        try:
-            return find_service(self._api.state, reference)
-        except (NotFound, AmbiguousName):
-            await self._api.catch_up()
-            return find_service(self._api.state, reference)
+        return await settled(self._api, lambda: find_service(self._api.state, reference))
 
     async def at_version(self, reference: str, version: int) -> Service:
         """The service if its version is the one the client saw. Raises VersionConflict.
@@ -39,17 +60,93 @@ class ServiceCommits:
                 raise VersionConflict
         return service
 
+    async def create(
+        self,
+        make: Callable[[int], Service],
+        has_name: bool,
+        add: Callable[[Writes, Service], None],
+    ) -> Service:
+        """Write a new service. `make` is given the number of the attempt, for a random name.
+
+        Raises Conflict when the name is taken, PortTaken, NotFound, and what `make` raises.
+        """
+        api = self._api
+
+        def planned(attempt: int) -> tuple[Service, Writes]:
+            service = make(attempt)
+            check_published_ports(api.state, api.networks, None, service.spec)
+            writes = self._writes(None, service)
+            writes.claim_name(service)
+            add(writes, service)
+            return service, writes
+
+        for attempt in range(NAME_ATTEMPTS_MAX):
+            service, writes = await settled(api, lambda number=attempt: planned(number))  # type: ignore[misc]
+            if await api.commit(writes):
+                return service
+            await api.catch_up()
+            if has_name and api.state.service_named(service.spec.name) is not None:
+                break
+        raise Conflict(
+            "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
+            f"service {service.spec.name} already exists"
+        )
+
     async def commit(
         self,
         before: Service,
-        after: Service,
         version: int,
-        add: Callable[[Writes], None] = lambda writes: None,
+        change: Callable[[], Service],
+        add: Callable[[Writes], None] = _nothing_more,
+        is_checked: bool = False,
     ) -> None:
-        """Write a change of a service with its history, and what `add` puts beside it. Raises
-        VersionConflict."""
-        writes = service_writes(self._api.state.revisions_of(before.id), before, after)
-        add(writes)
-        writes.expect(service_key(before.id), version)
-        if not await self._api.commit(writes):
-            raise VersionConflict
+        """Write a change of a service with its history, and what `add` puts beside it.
+
+        `is_checked`: ports that are published from now on are refused where somebody listens on
+        them; a rollback takes back what it had. Raises VersionConflict, PortTaken, NotFound, and
+        what `change` raises.
+        """
+        api = self._api
+
+        def planned() -> Writes:
+            after = change()
+            if is_checked:
+                check_published_ports(api.state, api.networks, before.spec, after.spec)
+            writes = self._writes(before, after)
+            add(writes)
+            writes.expect(service_key(before.id), version)
+            return writes
+
+        for _ in range(GUARDED_ATTEMPTS_MAX):
+            if await api.commit(await settled(api, planned)):
+                return
+            await api.catch_up()
+            if api.state.modified(service_key(before.id)) != version:
+                raise VersionConflict
+        raise _busy(before)
+
+    async def remove(self, service: Service) -> None:
+        """Delete a service with what stands beside it. Raises NotFound when it is gone."""
+        api = self._api
+        for _ in range(GUARDED_ATTEMPTS_MAX):
+            writes = Writes()
+            writes.delete_service(service, api.state.revisions_of(service.id))
+            claim_ports(writes, api.state, service, None)
+            if await api.commit(writes):
+                return
+            await api.catch_up()
+            # By its id now: a successor of the same name is another service.
+            service = find_service(api.state, service.id)
+        raise _busy(service)
+
+    def _writes(self, before: Service | None, after: Service) -> Writes:
+        state = self._api.state
+        revisions = {} if before is None else state.revisions_of(before.id)
+        writes = service_writes(revisions, before, after)
+        mark_networks(writes, state, before, after)
+        claim_ports(writes, state, before, after)
+        return writes
+
+
+def _busy(service: Service) -> Conflict:
+    return Conflict(f"service {service.spec.name} is being changed by others: try again")

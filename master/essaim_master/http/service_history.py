@@ -25,6 +25,7 @@ from essaim_master.state.service_changes import (
     swap_credentials,
     swapped_service,
 )
+from essaim_master.state.writes import Writes
 from essaim_shared.clock import rfc3339
 from essaim_shared.errors import InvalidRequest
 from essaim_shared.objects import Service, UpdateStatus
@@ -74,17 +75,19 @@ class ServiceHistoryRoutes:
         version = version_of(request, "service")
         number = _revision_of(request)
         service = await self._commits.at_version(request.path_params["reference"], version)
-        state, now_ns = self._api.state, self._api.clock.wall_ns()
-        if number is None:
-            changed = swapped_service(service, now_ns)
-            stored = state.registry_credentials.get(service.id)
-            await self._commits.commit(
-                service, changed, version, lambda writes: swap_credentials(writes, stored)
-            )
-        else:
-            kept = state.revisions_of(service.id)
-            changed = service_at_revision(service, kept, number, now_ns)
-            await self._commits.commit(service, changed, version)
+        state = self._api.state
+
+        def changed() -> Service:
+            now_ns = self._api.clock.wall_ns()
+            if number is None:
+                return swapped_service(service, now_ns)
+            return service_at_revision(service, state.revisions_of(service.id), number, now_ns)
+
+        def swap(writes: Writes) -> None:
+            if number is None:
+                swap_credentials(writes, state.registry_credentials.get(service.id))
+
+        await self._commits.commit(service, version, changed, swap)
         return json_response({"Warnings": None})
 
     async def promote(self, request: Request) -> Response:
@@ -94,8 +97,8 @@ class ServiceHistoryRoutes:
         if not _is_waiting(service, self._api.state.update_status.get(service.id)):
             await self._api.catch_up()
         _check_waiting(service, self._api.state.update_status.get(service.id))
-        changed = promoted_service(service, self._api.clock.wall_ns())
-        await self._commits.commit(service, changed, version)
+        now_ns = self._api.clock.wall_ns()
+        await self._commits.commit(service, version, lambda: promoted_service(service, now_ns))
         return json_response({"Warnings": None})
 
 

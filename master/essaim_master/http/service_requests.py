@@ -4,6 +4,7 @@ Pure: the caller reads the state, draws ids, and writes under the compare of the
 client named.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +12,14 @@ from msgspec import UNSET
 
 from essaim_master.http.errors import ImmutableMode, ImmutableName
 from essaim_master.http.image_name import familiar_image
-from essaim_master.http.json_edge import decode_object, decode_spec, essaim_fields
+from essaim_master.http.json_edge import (
+    decode_object,
+    decode_spec,
+    essaim_fields,
+    field_of,
+    says_nothing,
+)
+from essaim_master.http.service_networks import NetworkLookup, with_network_ids
 from essaim_master.http.validation import (
     check_service_name,
     check_service_spec,
@@ -24,6 +32,7 @@ from essaim_shared.ids import ServiceId
 from essaim_shared.limits import SPEC_BYTES_MAX, UPDATE_PARALLELISM_DEFAULT
 from essaim_shared.objects import Service
 from essaim_shared.spec import (
+    EndpointSpec,
     ReplicatedJobMode,
     ReplicatedMode,
     ServiceMode,
@@ -42,15 +51,39 @@ S = TypeVar("S", bound=Spec)
 
 def decode_service_spec(body: bytes) -> ServiceSpec:
     """The spec in the body of a create or an update. Raises InvalidRequest, NotSupported."""
-    fields = decode_object(body, "service spec")
+    return service_spec_of(decode_object(body, "service spec"))
+
+
+def service_spec_of(fields: Mapping[str, Any]) -> ServiceSpec:
+    """As `decode_service_spec`, of a decoded object."""
     refuse_what_is_not_there_yet(fields)
-    return decode_spec(fields, ServiceSpec, "service spec")
+    return decode_spec(_with_networks_in_task(fields), ServiceSpec, "service spec")
 
 
-def created_service(spec: ServiceSpec, service_id: ServiceId, now_ns: int) -> Service:
-    """A new service; its spec has a name by now. Raises InvalidRequest."""
+def _with_networks_in_task(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Clients from before API 1.25 name the networks beside the template. They hold where the
+    template names none (moby daemon/cluster/services.go, populateNetworkID)."""
+    outer = next((name for name in fields if name.casefold() == "networks"), None)
+    task = field_of(fields, "TaskTemplate")
+    if outer is None or not isinstance(task, dict):
+        return fields
+    rest = {name: value for name, value in fields.items() if name != outer}
+    if says_nothing(fields[outer]) or not says_nothing(field_of(task, "Networks")):
+        return rest
+    place = next(name for name in fields if name.casefold() == "tasktemplate")
+    bare = {name: value for name, value in task.items() if name.casefold() != "networks"}
+    return {**rest, place: {**bare, "Networks": fields[outer]}}
+
+
+def created_service(
+    spec: ServiceSpec, service_id: ServiceId, now_ns: int, find: NetworkLookup | None = None
+) -> Service:
+    """A new service; its spec has a name by now. `find` is for the networks that it names.
+
+    Raises InvalidRequest, NotSupported, NotFound.
+    """
     check_service_name(spec.name)
-    checked = _checked(spec)
+    checked = _checked(spec, find)
     return Service(
         id=service_id,
         spec=checked,
@@ -60,25 +93,27 @@ def created_service(spec: ServiceSpec, service_id: ServiceId, now_ns: int) -> Se
     )
 
 
-def updated_service(service: Service, spec: ServiceSpec, now_ns: int) -> Service:
+def updated_service(
+    service: Service, spec: ServiceSpec, now_ns: int, find: NetworkLookup | None = None
+) -> Service:
     """The service with another spec: an absent Essaim field keeps its value.
 
-    Raises InvalidRequest, ImmutableName, ImmutableMode.
+    Raises InvalidRequest, NotSupported, NotFound, ImmutableName, ImmutableMode.
     """
     if spec.name and spec.name != service.spec.name:
         raise ImmutableName
     named = msgspec.structs.replace(spec, name=service.spec.name)
     kept = _keep_in_absent_parts(keep_essaim_fields(named, service.spec), service.spec)
-    checked = _checked(kept)
+    checked = _checked(kept, find)
     if _kind_of(checked) != _kind_of(service.spec):
         raise ImmutableMode
     return changed_service(service, checked, now_ns)
 
 
-def _checked(spec: ServiceSpec) -> ServiceSpec:
-    """The spec in its canonical form. Raises InvalidRequest, NotSupported."""
+def _checked(spec: ServiceSpec, find: NetworkLookup | None) -> ServiceSpec:
+    """The spec in its canonical form. Raises InvalidRequest, NotSupported, NotFound."""
     check_service_spec(spec)
-    canonical = _canonical(spec)
+    canonical = _canonical(spec if find is None else with_network_ids(spec, find))
     size_bytes = len(msgspec.msgpack.encode(canonical))
     if size_bytes > SPEC_BYTES_MAX:
         raise InvalidRequest(
@@ -111,11 +146,22 @@ def _canonical(spec: ServiceSpec) -> ServiceSpec:
         msgspec.structs.replace(
             spec,
             task=task,
+            endpoint=_canonical_endpoint(spec.endpoint),
             mode=_canonical_mode(spec.mode),
             update_config=_canonical_update(spec.update_config),
             rollback_config=_canonical_update(spec.rollback_config),
         )
     )
+
+
+def _canonical_endpoint(endpoint: EndpointSpec | None) -> EndpointSpec | None:
+    if endpoint is None or all(port.publish_mode for port in endpoint.ports):
+        return endpoint
+    ports = tuple(
+        msgspec.structs.replace(port, publish_mode=port.publish_mode or "ingress")
+        for port in endpoint.ports
+    )
+    return msgspec.structs.replace(endpoint, ports=ports)
 
 
 def _canonical_mode(mode: ServiceMode) -> ServiceMode:

@@ -6,7 +6,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from essaim_master.http.api import (
-    GUARDED_ATTEMPTS_MAX,
     Api,
     encoded_response,
     flag_of,
@@ -15,22 +14,21 @@ from essaim_master.http.api import (
     version_of,
 )
 from essaim_master.http.docker_objects import service_object
-from essaim_master.http.encoded_objects import encode_list
+from essaim_master.http.encoded_objects import encode_list, endpoint_of
 from essaim_master.http.filters import SERVICE_FILTERS, decode_filters, service_matcher
 from essaim_master.http.lookup import find_service
 from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.http.service_images import ServiceImages, image_request
+from essaim_master.http.service_networks import lookup_in
 from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
     updated_service,
 )
 from essaim_master.state.keys import service_key
-from essaim_master.state.service_changes import service_writes, swapped_service
+from essaim_master.state.service_changes import swapped_service
 from essaim_master.state.spec_defaults import with_defaults
-from essaim_master.state.writes import Writes
 from essaim_shared.errors import (
-    Conflict,
     InvalidRequest,
     NotSupported,
 )
@@ -38,9 +36,6 @@ from essaim_shared.ids import ServiceId, new_id
 from essaim_shared.objects import Service
 from essaim_shared.random_name import random_name
 from essaim_shared.spec import ServiceSpec
-
-NAME_ATTEMPTS_MAX = 10
-"""Draws of a random name until one is free."""
 
 
 class ServiceRoutes:
@@ -78,12 +73,14 @@ class ServiceRoutes:
         if not flag_of(request, "insertDefaults"):
             return encoded_response(self._api.encoded.service(service))
         state = self._api.state
+        spec = with_defaults(service.spec)
         shown = service_object(
             service,
             state.modified(service_key(service.id)),
-            with_defaults(service.spec),
+            spec,
             state.update_status.get(service.id),
             state.cron_status.get(service.id),
+            endpoint_of(state, service, spec),
         )
         return json_response(shown)
 
@@ -91,19 +88,12 @@ class ServiceRoutes:
         spec = decode_service_spec(await read_body(request))
         asked = image_request(request, is_new=True)
         spec, warnings = await self._images.pinned(asked, spec)
-        for attempt in range(NAME_ATTEMPTS_MAX):
-            service = self._new_service(spec, attempt)
-            writes = service_writes({}, None, service)
-            writes.claim_name(service)
-            self._images.write_credentials(asked, writes, service.id)
-            if await self._api.commit(writes):
-                return json_response({"ID": service.id, "Warnings": warnings or None}, 201)
-            if spec.name:
-                break
-        raise Conflict(
-            "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
-            f"service {service.spec.name} already exists"
+        service = await self._commits.create(
+            lambda attempt: self._new_service(spec, attempt),
+            bool(spec.name),
+            lambda writes, made: self._images.write_credentials(asked, writes, made.id),
         )
+        return json_response({"ID": service.id, "Warnings": warnings or None}, 201)
 
     async def update(self, request: Request) -> Response:
         version = version_of(request, "service")
@@ -114,31 +104,28 @@ class ServiceRoutes:
         spec = None if rollback == "previous" else decode_service_spec(body)
         service = await self._commits.at_version(request.path_params["reference"], version)
         asked, warnings = image_request(request, is_new=False), list[str]()
-        if spec is None:
-            changed = swapped_service(service, self._api.clock.wall_ns())
-        else:
+        if spec is not None:
             asked = asked.of_change(service.spec, spec)
             spec, warnings = await self._images.pinned(asked, spec, service.spec, service.id)
-            changed = updated_service(service, spec, self._api.clock.wall_ns())
+
+        def changed() -> Service:
+            now_ns = self._api.clock.wall_ns()
+            if spec is None:
+                return swapped_service(service, now_ns)
+            return updated_service(service, spec, now_ns, lookup_in(self._api.state))
+
         await self._commits.commit(
             service,
-            changed,
             version,
+            changed,
             lambda writes: self._images.write_credentials(asked, writes, service.id),
+            is_checked=spec is not None,
         )
         return json_response({"Warnings": warnings or None})
 
     async def delete(self, request: Request) -> Response:
-        service = await self._commits.find(request.path_params["reference"])
-        for _ in range(GUARDED_ATTEMPTS_MAX):
-            writes = Writes()
-            writes.delete_service(service, self._api.state.revisions_of(service.id))
-            if await self._api.commit(writes):
-                return Response(status_code=200)
-            await self._api.catch_up()
-            # By its id now: a successor of the same name is another service.
-            service = find_service(self._api.state, service.id)
-        raise Conflict(f"service {service.spec.name} is being changed by others: try again")
+        await self._commits.remove(await self._commits.find(request.path_params["reference"]))
+        return Response(status_code=200)
 
     async def logs(self, request: Request) -> Response:
         raise NotSupported(
@@ -151,4 +138,5 @@ class ServiceRoutes:
             name = random_name(self._api.rng) + suffix
             spec = msgspec.structs.replace(spec, name=name)
         service_id = ServiceId(new_id(self._api.rng))
-        return created_service(spec, service_id, self._api.clock.wall_ns())
+        now_ns = self._api.clock.wall_ns()
+        return created_service(spec, service_id, now_ns, lookup_in(self._api.state))

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from essaim_master.http.api import Api, flag_of, json_response, read_body, version_of
-from essaim_master.http.docker_objects import cluster_object
+from essaim_master.http.docker_objects import DataPath, cluster_object
 from essaim_master.http.json_edge import decode_object, field_of, says_nothing
 from essaim_master.state.keys import CLUSTER_KEY, SETTINGS_KEY
 from essaim_master.state.writes import Writes
@@ -87,7 +87,9 @@ def swarm_object(api: Api) -> dict[str, Any] | None:
     if state.cluster is None:
         return None
     version = max(state.modified(CLUSTER_KEY), state.modified(SETTINGS_KEY))
-    return cluster_object(state.cluster, state.settings, version, state.networks.values())
+    pools, udp_port = api.networks.pools, api.networks.udp_port
+    data_path = DataPath(pools.subnets, pools.prefix_length, udp_port)
+    return cluster_object(state.cluster, state.settings, version, data_path)
 
 
 def _found(swarm: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/networks`, and lists of what does not exist yet."""
+"""`/_ping`, `/version`, `/info`, and lists of what does not exist yet."""
 
 from typing import Any
 
@@ -8,14 +8,10 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response
 from essaim_master.http.api_version import API_VERSION, API_VERSION_MIN, server_version
-from essaim_master.http.docker_objects import network_object
 from essaim_master.http.filters import (
     EMPTY_LIST_FILTERS,
-    NETWORK_FILTERS,
     decode_filters,
-    network_matcher,
 )
-from essaim_master.http.lookup import find_network
 from essaim_master.http.swarm import swarm_object
 from essaim_master.state.manager_nodes import host_of
 from essaim_shared.clock import rfc3339
@@ -53,8 +49,6 @@ class SystemRoutes:
             Route("/_ping", self.ping, methods=["GET"]),
             Route("/version", self.version, methods=["GET"]),
             Route("/info", self.info, methods=["GET"]),
-            Route("/networks", self.networks, methods=["GET"]),
-            Route("/networks/{reference}", self.network, methods=["GET"]),
             Route("/secrets", self.nothing, methods=["GET"]),
             Route("/secrets/{reference}", self.no_secret, methods=["GET", "DELETE"]),
             Route("/configs", self.nothing, methods=["GET"]),
@@ -111,7 +105,7 @@ class SystemRoutes:
                 "Containers": 0,
                 "Images": 0,
                 "Driver": "none",
-                "Plugins": {"Volume": [], "Network": ["overlay"], "Authorization": None},
+                "Plugins": {"Volume": [], "Network": ["overlay", "host"], "Authorization": None},
                 "SecurityOptions": [],
                 "Warnings": None,
                 "Labels": [],
@@ -120,19 +114,6 @@ class SystemRoutes:
                 "Swarm": self._swarm_info(),
             }
         )
-
-    async def networks(self, request: Request) -> Response:
-        matches = network_matcher(
-            decode_filters(request.query_params.get("filters", ""), NETWORK_FILTERS)
-        )
-        await self._api.read_barrier(request)
-        found = self._api.state.networks.values()
-        return json_response([network_object(network) for network in found if matches(network)])
-
-    async def network(self, request: Request) -> Response:
-        await self._api.read_barrier(request)
-        found = find_network(self._api.state, request.path_params["reference"])
-        return json_response(network_object(found))
 
     async def nothing(self, request: Request) -> Response:
         decode_filters(request.query_params.get("filters", ""), EMPTY_LIST_FILTERS)

@@ -64,6 +64,9 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.HASH_CHECK: msgspec.msgpack.Decoder(HashCheck),
 }
 
+_MARKS = frozenset({Kind.SERVICE_NAME, Kind.NETWORK_USE})
+"""Keys that only guard others: they hold no objects."""
+
 _DEFAULT_SETTINGS = ClusterSettings()
 _NO_NETWORKS = NetworkLedger(changes=0)
 
@@ -254,7 +257,7 @@ class ClusterState:
 
     def _absorb(self, event: Event) -> Change | None:
         kind = keys.kind_of(event.key)
-        if kind is None or kind is Kind.SERVICE_NAME:
+        if kind is None or kind in _MARKS:
             return None
         identifier = keys.identifier_of(kind, event.key)
         objects = self._objects[kind]

@@ -23,6 +23,7 @@ class Kind(Enum):
     NODE = b"/nodes/"
     NODE_STATUS = b"/node_status/"
     NETWORK = b"/networks/"
+    NETWORK_USE = b"/network_uses/"
     GATEWAY = b"/gateways/"
     SERVICE_ADDRESSES = b"/service_addresses/"
     INGRESS_PORT = b"/ingress_ports/"
@@ -87,6 +88,12 @@ def node_status_key(node_id: NodeId) -> bytes:
 
 def network_key(network_id: NetworkId) -> bytes:
     return Kind.NETWORK.value + network_id.encode()
+
+
+def network_use_key(network_id: NetworkId) -> bytes:
+    """Holds the id of the service that was the last to name the network; never read, only
+    compared (`network_uses`)."""
+    return Kind.NETWORK_USE.value + network_id.encode()
 
 
 def gateway_key(network_id: NetworkId, node_id: NodeId) -> bytes:

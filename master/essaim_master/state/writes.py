@@ -6,11 +6,14 @@ from typing import assert_never
 import msgspec
 
 from essaim_master.kv.commands import (
+    Attribute,
     Compare,
+    CompareAttribute,
     CompareRevision,
     CompareValue,
     Delete,
     Put,
+    Relation,
     Transaction,
 )
 from essaim_master.state import keys
@@ -171,8 +174,15 @@ class Writes:
     def delete_gateway(self, network_id: NetworkId, node_id: NodeId) -> None:
         self._delete(keys.gateway_key(network_id, node_id))
 
+    def use_network(self, network_id: NetworkId, service_id: ServiceId) -> None:
+        """Note that a service names the network, which must exist (`network_uses`)."""
+        self.expect_existing(keys.network_key(network_id))
+        key = keys.network_use_key(network_id)
+        self._operations[key] = Put(key, service_id.encode())
+
     def delete_network(self, network_id: NetworkId) -> None:
         self._delete(keys.network_key(network_id))
+        self._delete(keys.network_use_key(network_id))
 
     def delete_service_addresses(self, service_id: ServiceId) -> None:
         self._delete(keys.service_addresses_key(service_id))
@@ -194,6 +204,10 @@ class Writes:
         without it do not depend on it.
         """
         self._guards[key] = CompareRevision(key, modified)
+
+    def expect_existing(self, key: bytes) -> None:
+        """As `expect`, whatever revision the key has."""
+        self._compares.append(CompareAttribute(key, Attribute.VERSION, Relation.GREATER, 0))
 
     def transactions(self) -> list[Transaction]:
         """The writes in order, cut at the limits; each part carries all compares, and the guards

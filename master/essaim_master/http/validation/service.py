@@ -14,8 +14,8 @@ from essaim_master.http.validation.words import (
     refusal,
 )
 from essaim_shared import templates
-from essaim_shared.errors import NotSupported, TemplateError
-from essaim_shared.limits import NAME_LENGTH_MAX, REPLICAS_MAX
+from essaim_shared.errors import TemplateError
+from essaim_shared.limits import INGRESS_PORTS_MAX, NAME_LENGTH_MAX, REPLICAS_MAX
 from essaim_shared.spec import EndpointSpec, Schedule, ServiceMode, ServiceSpec, UpdateConfig
 
 PERCENT = 100
@@ -126,20 +126,18 @@ def _check_endpoint(endpoint: EndpointSpec | None) -> None:
         return
     if len(endpoint.ports) > PORTS_MAX:
         raise refusal(f"EndpointSpec: at most {PORTS_MAX} ports can be published")
+    ingress_count = sum(port.publish_mode != "host" for port in endpoint.ports)
+    if ingress_count > INGRESS_PORTS_MAX:
+        raise refusal(
+            f"EndpointSpec: at most {INGRESS_PORTS_MAX} ports can be published in ingress mode"
+        )
     published: set[tuple[int, str]] = set()
     for port in endpoint.ports:
         check_port("EndpointSpec: TargetPort", port.target_port)
         check_port("EndpointSpec: PublishedPort", port.published_port, least=0)
-        is_ingress = port.publish_mode != "host"
-        if is_ingress and endpoint.mode == "dnsrr":
+        if port.publish_mode != "host" and endpoint.mode == "dnsrr":
             raise refusal(
                 "EndpointSpec: port published with ingress mode can't be used with dnsrr mode"
-            )
-        if is_ingress:
-            raise NotSupported(
-                f"port {port.published_port or port.target_port}/{port.protocol} cannot be "
-                "published in ingress mode: Essaim has no routing mesh yet; publish it on the "
-                "nodes that run the tasks with mode=host"
             )
         address = (port.published_port, port.protocol)
         if port.published_port and address in published:

@@ -1,5 +1,6 @@
-"""The task template but for its container: resources, restarts, placement, logs."""
+"""The task template but for its container: resources, restarts, placement, logs, networks."""
 
+import re
 from collections.abc import Sequence
 
 from essaim_master.control.scheduler.constraints import parse_constraints
@@ -10,10 +11,13 @@ from essaim_master.http.validation.words import (
     check_not_negative,
     refusal,
 )
+from essaim_shared.errors import NotSupported
+from essaim_shared.limits import ALIASES_MAX, SERVICE_NETWORKS_MAX
 from essaim_shared.spec import (
     GenericResource,
     Limits,
     LogDriver,
+    NetworkAttachment,
     Placement,
     Reservations,
     Resources,
@@ -27,6 +31,11 @@ MEMORY_BYTES_MIN = 4 * 1024 * 1024
 SWAPPINESS_MAX = 100
 PREFERENCES_MAX = 8
 """Each is one more level of the tree that the scheduler walks for each task."""
+
+DNS_NAME_LENGTH_MAX = 253
+_DNS_LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?"
+_DNS_NAME = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
+"""RFC 1035, 2.3.1 and 2.3.4, and underscores, which compose files have in names."""
 
 CONSTRAINT_KEYS = frozenset(
     {"node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch"}
@@ -44,6 +53,7 @@ def check_task_spec(task: TaskSpec) -> None:
         _check_placement(task.placement)
     if task.log_driver is not None:
         _check_log_driver(task.log_driver)
+    _check_networks(task.networks)
     check_not_negative("TaskSpec: ForceUpdate", task.force_update)
     check_not_negative("TaskSpec: stop-when-cut-off", task.stop_when_cut_off)
 
@@ -142,3 +152,24 @@ def _check_log_driver(driver: LogDriver) -> None:
     if "" in driver.driver_options:
         raise refusal("LogDriver: the name of an option cannot be empty")
     check_no_nul("LogDriver", (*driver.driver_options, *driver.driver_options.values()))
+
+
+def _check_networks(attachments: Sequence[NetworkAttachment]) -> None:
+    if len(attachments) > SERVICE_NETWORKS_MAX:
+        raise refusal(f"Networks: a service can be on at most {SERVICE_NETWORKS_MAX} networks")
+    for attachment in attachments:
+        if not attachment.target:
+            raise refusal("Networks: the target of a network cannot be empty")
+        if attachment.driver_opts:
+            raise NotSupported(
+                f"the driver option {min(attachment.driver_opts)} of network {attachment.target} "
+                "is not supported: there are none for single services"
+            )
+        if len(attachment.aliases) > ALIASES_MAX:
+            raise refusal(
+                f"Networks: at most {ALIASES_MAX} aliases can be given on network "
+                f"{attachment.target}"
+            )
+        for alias in attachment.aliases:
+            if len(alias) > DNS_NAME_LENGTH_MAX or not _DNS_NAME.fullmatch(alias):
+                raise refusal(f"Networks: the alias {alias!r} is not valid as a DNS name")

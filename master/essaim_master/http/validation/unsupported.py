@@ -11,18 +11,12 @@ import msgspec
 from essaim_master.http.json_edge import field_of, says_nothing
 from essaim_shared.errors import NotSupported
 
-_NETWORKS = (
-    "every service is on the one default network, networks of your own are not there yet: "
-    "leave --network out"
-)
 _GPUS = (
     "nodes do not hand out GPUs yet: name them as generic resources of the nodes, and give the "
     "container their devices"
 )
 
 UNSUPPORTED: dict[str, str] = {
-    "Networks": _NETWORKS,
-    "TaskTemplate.Networks": _NETWORKS,
     "TaskTemplate.ContainerSpec.Secrets": "Essaim does not keep secrets yet: use a mount",
     "TaskTemplate.ContainerSpec.Configs": "Essaim does not keep configs yet: use a mount",
     "TaskTemplate.ContainerSpec.Privileges.CredentialSpec": (

@@ -12,6 +12,7 @@ from support.docker_clients import docker_commands, run_docker
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import HostFacts
+from essaim_master.http.network_settings import NetworkSettings
 from essaim_master.http.server import HttpServer
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
@@ -39,6 +40,16 @@ FACTS = HostFacts(
     kernel_version="6.1.0",
     cpu_count=2,
     memory_bytes=4 << 30,
+)
+
+
+NETWORKS = NetworkSettings(
+    udp_port=7472,
+    own_ports={
+        "udp/7472": "packets between the nodes",
+        "tcp/7400": "the API",
+        "tcp/7401": "the masters",
+    },
 )
 
 
@@ -107,7 +118,15 @@ class World:
         self.cluster = CountingCluster(self.clock, members[0], members[1:])
         self.state = self.cluster.state
         self.figures = StillFigures()
-        self.api = Api(self.cluster, self.clock, self.rng, self.figures, FACTS, images=images)
+        self.api = Api(
+            self.cluster,
+            self.clock,
+            self.rng,
+            self.figures,
+            FACTS,
+            images=images,
+            networks=NETWORKS,
+        )
         self.app = App(self.api)
         self.network_id = NetworkId(new_id(self.rng))
 
@@ -126,11 +145,16 @@ class World:
             name="default",
             vni=70001,
             subnet="10.244.0.0/20",
+            vip_subnet="10.160.0.0/20",
             mtu=1450,
             created_ns=now_ns,
         )
+        host = Network(
+            id=NetworkId(new_id(self.rng)), name="host", driver="host", created_ns=now_ns
+        )
         await self.write(lambda writes: writes.put(ClusterInfo(id="lab", created_ns=now_ns)))
         await self.write(lambda writes: writes.put(network))
+        await self.write(lambda writes: writes.put(host))
 
     async def add_node(self, number, state="ready", **spec):
         node_id = NodeId(new_id(self.rng))
@@ -145,7 +169,7 @@ class World:
         await self.set_node_state(node_id, number, state)
         return node_id
 
-    async def set_node_state(self, node_id, number, state):
+    async def set_node_state(self, node_id, number, state, **described):
         description = NodeDescription(
             hostname=f"h{number}",
             address=f"10.98.0.{number}",
@@ -154,6 +178,7 @@ class World:
             memory_bytes=4 << 30,
             engine_version="20.10.24",
             engine_labels={"storage": "ssd"},
+            **described,
         )
         status = NodeStatus(state=state, description=description, changed_ns=self.clock.wall_ns())
         await self.write(lambda writes: writes.put_node_status(node_id, status))

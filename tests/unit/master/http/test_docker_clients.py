@@ -205,7 +205,7 @@ def drive_docker_py(path: Path) -> None:
         assert len(client.nodes.list(filters={"role": "manager"})) == 3
         node = client.nodes.get("h3")
         assert node.update({**node.attrs["Spec"], "Availability": "drain"})
-        assert [network.name for network in client.networks.list()] == ["default"]
+        assert [network.name for network in client.networks.list()] == ["default", "host"]
         assert service.remove()
         with pytest.raises(NotFound):
             client.services.get("py")

@@ -228,10 +228,13 @@ async def test_the_cluster_keeps_as_many_ended_tasks_as_it_is_told(cluster, run)
 
 
 REFUSED = [
-    ("-p 80:80", "cannot be published in ingress mode"),
+    ("-p 7400:80", "port 7400/tcp is Essaim's own, for the API"),
     ("-p 80:80 --endpoint-mode dnsrr", "can't be used with dnsrr mode"),
     ("-p published=8,target=80,mode=host -p published=8,target=81,mode=host", "duplicate publish"),
-    ("--network default", "TaskTemplate.Networks"),
+    ("--network nowhere", "nowhere"),
+    ("--network default --network default", "network default is given twice"),
+    ("--network name=default,alias=-x", "the alias '-x' is not valid as a DNS name"),
+    ("--network name=default,driver-opt=a=b", "the driver option a of network"),
     ("--mount type=bind,source=/a,target=b", "mount path must be absolute"),
     ("--mount type=tmpfs,target=/a --mount type=tmpfs,target=/a", "duplicate mount point: /a"),
     ("--mount type=npipe,source=a,target=b", "named pipes are for Windows"),

@@ -69,7 +69,7 @@ def test_a_path_that_only_looks_versioned_is_left_alone() -> None:
         ("GET", "/events", 501, "no stream of events yet"),
         ("POST", "/swarm/init", 501, "not by `docker swarm`"),
         ("POST", "/swarm/leave", 501, "not by `docker swarm`"),
-        ("POST", "/networks/create", 501, "does not create or remove networks yet"),
+        ("POST", "/networks/default/connect", 501, "on the networks that their service names"),
         ("POST", "/secrets/create", 501, "does not keep secrets yet"),
         ("POST", "/configs/create", 501, "does not keep configs yet"),
         ("GET", "/distribution/library/busybox:latest/json", 501, "ask no image registry"),
@@ -125,9 +125,10 @@ async def test_a_master_that_stands_by_answers_too(new_world) -> None:
 async def test_swarm_and_networks_have_dockers_shape(world) -> None:
     swarm = (await world.get("/swarm")).json
     assert (swarm["ID"], swarm["Spec"]["Name"]) == ("lab", "default")
-    assert swarm["DefaultAddrPool"] == ["10.244.0.0/20"]
+    assert (swarm["DefaultAddrPool"], swarm["SubnetSize"]) == (["10.128.0.0/11"], 20)
     assert set(swarm["JoinTokens"]) == {"Worker", "Manager"}
-    (network,) = (await world.get("/networks")).json
+    network, host = (await world.get("/networks")).json
+    assert (host["Name"], host["Scope"], host["Driver"]) == ("host", "swarm", "host")
     assert (network["Name"], network["Scope"], network["Driver"]) == ("default", "swarm", "overlay")
     assert network["IPAM"]["Config"] == [{"Subnet": "10.244.0.0/20"}]
     assert (await world.get("/networks/default?scope=swarm")).json == network

@@ -58,7 +58,15 @@ DESCRIPTION = NodeDescription(
     engine_version="20",
     engine_labels={"storage": "ssd"},
 )
-NETWORK = Network(id="net1", name="default", vni=1, subnet="10.0.0.0/24", mtu=1450, created_ns=1)
+NETWORK = Network(
+    id="net1",
+    name="default",
+    vni=1,
+    subnet="10.0.0.0/24",
+    mtu=1450,
+    labels={"team": "a"},
+    created_ns=1,
+)
 
 
 def test_both_spellings_are_taken() -> None:
@@ -218,20 +226,33 @@ def test_a_node_that_never_registered_goes_by_its_given_name() -> None:
         ({"driver": ["bridge"]}, False),
         ({"scope": ["swarm"]}, True),
         ({"scope": ["local"]}, False),
-        ({"type": ["custom"]}, True),
+        ({"type": ["builtin"]}, True),
+        ({"type": ["custom"]}, False),
         ({"dangling": ["true"]}, False),
-        ({"dangling": ["false"]}, True),
+        ({"dangling": ["0"]}, True),
+        ({"dangling": ["true", "false"]}, True),
         ({"label": ["x"]}, False),
+        ({"label": ["team=a"]}, True),
+        ({"label": ["team", "x"]}, False),
+        ({"label!": ["team=b"]}, True),
+        ({"label!": ["team"]}, False),
     ],
 )
 def test_networks(filters, matches) -> None:
-    assert network_matcher(filters)(NETWORK) is matches
+    assert network_matcher(filters, lambda network: False)(NETWORK) is matches
+
+
+def test_a_users_network_is_custom_and_may_dangle() -> None:
+    other = msgspec.structs.replace(NETWORK, name="back")
+    assert network_matcher({"type": ["custom"], "dangling": ["1"]}, lambda network: True)(other)
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda: service_matcher({"mode": ["some"]}), "invalid filter 'mode=some'"),
+        (lambda: network_matcher({"type": ["odd"]}, bool), "invalid filter 'type=odd'"),
+        (lambda: network_matcher({"dangling": ["x"]}, bool), "invalid filter 'dangling=x'"),
         (lambda: node_matcher({"role": ["boss"]}), "invalid filter 'role=boss'"),
         (lambda: node_matcher({"membership": ["x"]}), "invalid filter 'membership=x'"),
         (

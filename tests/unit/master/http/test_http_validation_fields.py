@@ -200,7 +200,30 @@ BAD_TASKS = [
         "cannot spread over 'node.labels.'",
     ),
     ({"LogDriver": {"Name": "json file"}}, 400, "is no name of a driver"),
-    ({"Networks": [{"Target": "x"}]}, 501, "every service is on the one default network"),
+    ({"Networks": [{"Target": "x"}]}, 404, "network x not found"),
+    ({"Networks": [{"Target": ""}]}, 400, "the target of a network cannot be empty"),
+    ({"Networks": [{"Target": "bridge"}]}, 403, "network bridge cannot be used with services"),
+    ({"Networks": [{"Target": "default"}] * 2}, 400, "network default is given twice"),
+    ({"Networks": [{"Target": f"n{n}"} for n in range(17)]}, 400, "on at most 16 networks"),
+    (
+        {"Networks": [{"Target": "default", "DriverOpts": {"mtu": "9"}}]},
+        501,
+        "the driver option mtu of network default",
+    ),
+    ({"Networks": [{"Target": "default", "Aliases": ["a b"]}]}, 400, "the alias 'a b' is not"),
+    ({"Networks": [{"Target": "default", "Aliases": ["a."]}]}, 400, "the alias 'a.' is not"),
+    ({"Networks": [{"Target": "default", "Aliases": ["a" * 64]}]}, 400, "valid as a DNS name"),
+    (
+        {"Networks": [{"Target": "default", "Aliases": [f"a{n}" for n in range(33)]}]},
+        400,
+        "at most 32 aliases",
+    ),
+    (
+        {"Networks": [{"Target": "host"}, {"Target": "default"}]},
+        400,
+        "host-mode networking can't be used with any other type of network",
+    ),
+    ({"Networks": [{"Target": "host", "Aliases": ["a"]}]}, 400, "no names on the host network"),
     ({"Runtime": "plugin"}, 501, "services run containers"),
     ({"Runtime": "wasm"}, 400, 'invalid value "wasm"'),
 ]
@@ -240,9 +263,38 @@ BAD_SERVICES = [
     ({"RollbackConfig": {"Steps": [10, 100]}}, 400, "a rollback is not made in steps"),
     ({"EndpointSpec": {"Mode": "anycast"}}, 400, 'invalid value "anycast"'),
     (
-        {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 80}]}},
-        501,
-        "port 80/tcp cannot be published in ingress mode",
+        {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 7401}]}},
+        400,
+        "port 7401/tcp is Essaim's own, for the masters",
+    ),
+    (
+        {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 22}]}},
+        400,
+        "port 22/tcp is listened on by node h1: publish another port, or force it",
+    ),
+    (
+        {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 65536}]}},
+        400,
+        "PublishedPort: invalid port 65536",
+    ),
+    (
+        {"EndpointSpec": {"Ports": [{"TargetPort": n} for n in range(1, 52)]}},
+        400,
+        "at most 50 ports can be published in ingress mode",
+    ),
+    (
+        {"EndpointSpec": {"Ports": [{"TargetPort": n, "PublishedPort": 9} for n in (1, 2)]}},
+        400,
+        "duplicate published ports provided",
+    ),
+    ({"EndpointSpec": {"Affinity": "moon"}}, 400, 'invalid value "moon"'),
+    (
+        {
+            "TaskTemplate": {"Networks": [{"Target": "host"}]},
+            "EndpointSpec": {"Ports": [{"TargetPort": 80}]},
+        },
+        400,
+        "on the host network no ports are published",
     ),
     (
         {"EndpointSpec": {"Mode": "dnsrr", "Ports": [{"TargetPort": 80}]}},
@@ -263,7 +315,7 @@ BAD_SERVICES = [
         400,
         "TargetPort: invalid port 70000",
     ),
-    ({"Networks": [{"Target": "x"}]}, 501, "every service is on the one default network"),
+    ({"Networks": [{"Target": "x"}]}, 404, "network x not found"),
     ({"Schedule": {"Expression": "@hourly"}}, 400, "only a replicated job can run by a schedule"),
     ({"Mode": JOB, "Schedule": {"Expression": "x"}}, 400, "schedule 'x' is invalid"),
     (
@@ -303,6 +355,7 @@ CASES = [
 async def test_each_mistake_has_its_sentence_and_changes_nothing(
     world, body, status, sentence
 ) -> None:
+    await world.set_node_state(await world.add_node(1), 1, "ready", listening=("tcp/22",))
     web = await world.create("web")
     version = (await world.get("/services/web")).json["Version"]["Index"]
     revision = world.state.revision

@@ -1,0 +1,297 @@
+"""Carries a stack out: everything is checked before the first write, then services that are not
+named any more go, networks come, and services are made or changed. What is as it should be is left
+alone, so deploying again goes on where a first time was broken off."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
+from essaim_master.http.lookup import find_network
+from essaim_master.http.network_commits import NetworkCommits
+from essaim_master.http.service_commits import ServiceCommits
+from essaim_master.http.service_images import ImageRequest, ServiceImages
+from essaim_master.http.service_networks import NetworkLookup, check_published_ports
+from essaim_master.http.service_requests import created_service, updated_service
+from essaim_master.http.stack_requests import STACK_LABEL, StackRequest, check_ports_free, naming
+from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.errors import NetworkInUse, SubnetTaken
+from essaim_master.state.keys import service_key
+from essaim_master.state.network_choice import WantedNetwork, chosen_network, overlaps
+from essaim_master.state.port_claims import PortKey, named_ports
+from essaim_shared.errors import Conflict, NotFound, VersionConflict
+from essaim_shared.ids import ServiceId, new_id
+from essaim_shared.objects import Network, Service
+from essaim_shared.spec import ServiceSpec
+
+Action = Literal["created", "updated", "unchanged", "removed"]
+
+
+@dataclass(slots=True)
+class ServicePlan:
+    """One service of the request, checked."""
+
+    spec: ServiceSpec
+    """With its image's digest."""
+    asked: ImageRequest
+    present: Service | None
+    planned: Service
+
+    @property
+    def is_unchanged(self) -> bool:
+        return self.present is not None and self.present.spec == self.planned.spec
+
+    @property
+    def given_back(self) -> set[PortKey]:
+        if self.present is None:
+            return set()
+        before = named_ports(self.present.spec, "ingress").keys()
+        return before - named_ports(self.planned.spec, "ingress").keys()
+
+
+@dataclass(slots=True)
+class StackPlan:
+    networks: dict[str, Network] = field(default_factory=dict)
+    """By name: those that are there, and those to come, with the id that they will have."""
+    missing: list[WantedNetwork] = field(default_factory=list)
+    services: list[ServicePlan] = field(default_factory=list)
+    removed: list[Service] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class StackDeploys:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._services = ServiceCommits(api)
+        self._networks = NetworkCommits(api)
+        self._images = ServiceImages(api)
+
+    async def deploy(
+        self, stack: str, request: StackRequest, asked: ImageRequest
+    ) -> dict[str, Any]:
+        """Raises what is wrong with the first object that cannot be, before anything is written;
+        afterwards only what others did meanwhile."""
+        plan = await self._plan(stack, request, asked)
+        services = []
+        for service in plan.removed:
+            await self._remove_service(service)
+        for wanted in plan.missing:
+            await self._networks.create(wanted, plan.networks[wanted.name].id)
+        # Whoever gives a port back comes before whoever may want it.
+        for one in sorted(plan.services, key=lambda found: not found.given_back):
+            services.append(await self._carry_out(one, plan))
+        order = {one.spec.name: number for number, one in enumerate(plan.services)}
+        services.sort(key=lambda shown: order[shown["Name"]])
+        services += [_service_action(service, "removed") for service in plan.removed]
+        created = {wanted.name for wanted in plan.missing}
+        return {
+            "Networks": [
+                {"Name": name, "Id": network.id, "Created": name in created}
+                for name, network in plan.networks.items()
+            ],
+            "Services": services,
+            "Warnings": plan.warnings or None,
+        }
+
+    async def remove(self, stack: str) -> dict[str, Any]:
+        """Remove the services, then the networks, once their tasks have left them. Raises
+        NotFound, and Conflict when a network is still in use after a while: asking again goes on.
+        """
+        await self._api.catch_up()
+        state = self._api.state
+        services, networks = services_of(state, stack), networks_of(state, stack)
+        if not services and not networks:
+            raise NotFound(f"nothing found in stack: {stack}")
+        for service in services:
+            await self._remove_service(service)
+        outcomes = await asyncio.gather(
+            *(self._networks.remove(network) for network in networks), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, NetworkInUse):
+                raise Conflict(
+                    f"stack {stack}: its services are removed, but {_reason(outcome)}; remove the "
+                    "stack again once that has ended"
+                )
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NotFound):
+                raise outcome
+        return {
+            "Networks": [{"Name": network.name, "Id": network.id} for network in networks],
+            "Services": [_service_action(service, "removed") for service in services],
+        }
+
+    # The plan.
+
+    async def _plan(self, stack: str, request: StackRequest, asked: ImageRequest) -> StackPlan:
+        await self._api.catch_up()
+        plan = StackPlan()
+        self._plan_networks(plan, stack, request.networks)
+        present = {service.spec.name: service for service in services_of(self._api.state, stack)}
+        pinned = await asyncio.gather(
+            *(
+                self._pinned(spec, present.get(spec.name), request, asked)
+                for spec in request.services
+            )
+        )
+        # The registries took their time.
+        await self._api.catch_up()
+        for spec, image, warnings in pinned:
+            with naming("service", {"Name": spec.name}):
+                plan.services.append(self._plan_service(plan, stack, spec, image))
+            plan.warnings += warnings
+        if request.prune:
+            named = {spec.name for spec in request.services}
+            plan.removed = [
+                service
+                for service in services_of(self._api.state, stack)
+                if service.spec.name not in named
+            ]
+        self._check_ports(plan)
+        return plan
+
+    def _plan_networks(
+        self, plan: StackPlan, stack: str, networks: Iterable[WantedNetwork]
+    ) -> None:
+        api, subnets = self._api, dict[str, str]()
+        for wanted in networks:
+            present = api.state.network_named(wanted.name)
+            if present is not None:
+                if present.labels.get(STACK_LABEL) != stack:
+                    raise Conflict(
+                        f"network with name {wanted.name} already exists, and is not of this stack"
+                    )
+                plan.networks[wanted.name] = present
+                continue
+            network_id, now_ns = self._networks.new_id(), api.clock.wall_ns()
+            with naming("network", {"Name": wanted.name}):
+                chosen, _ = chosen_network(
+                    api.state, api.networks.pools, wanted, network_id, now_ns
+                )
+                for subnet, owner in subnets.items():
+                    if wanted.subnet and overlaps(wanted.subnet, subnet):
+                        raise SubnetTaken(
+                            f"invalid subnet {wanted.subnet}: it overlaps that of {owner}"
+                        )
+            if wanted.subnet:
+                subnets[wanted.subnet] = wanted.name
+            plan.networks[wanted.name] = chosen
+            plan.missing.append(wanted)
+
+    async def _pinned(
+        self,
+        spec: ServiceSpec,
+        present: Service | None,
+        request: StackRequest,
+        asked: ImageRequest,
+    ) -> tuple[ServiceSpec, ImageRequest, list[str]]:
+        image = ImageRequest(
+            auth=request.auths.get(spec.name, b""),
+            auth_from_previous=False,
+            resolve=asked.resolve,
+        )
+        if present is None:
+            pinned, warnings = await self._images.pinned(image, spec)
+        else:
+            image = image.of_change(present.spec, spec)
+            pinned, warnings = await self._images.pinned(image, spec, present.spec, present.id)
+        return pinned, image, warnings
+
+    def _plan_service(
+        self, plan: StackPlan, stack: str, spec: ServiceSpec, image: ImageRequest
+    ) -> ServicePlan:
+        api = self._api
+        present = api.state.service_named(spec.name)
+        if present is not None and present.spec.labels.get(STACK_LABEL) != stack:
+            raise Conflict(f"service {spec.name} already exists, and is not of this stack")
+        planned = self._made(plan, spec, present)
+        before = None if present is None else present.spec
+        check_published_ports(api.state, api.networks, before, planned.spec)
+        return ServicePlan(spec, image, present, planned)
+
+    def _made(self, plan: StackPlan, spec: ServiceSpec, present: Service | None) -> Service:
+        now_ns, find = self._api.clock.wall_ns(), _lookup(plan.networks, self._api.state)
+        if present is None:
+            return created_service(spec, ServiceId(new_id(self._api.rng)), now_ns, find)
+        return updated_service(present, spec, now_ns, find)
+
+    def _check_ports(self, plan: StackPlan) -> None:
+        leaving = {
+            service.id: set(named_ports(service.spec, "ingress")) for service in plan.removed
+        }
+        for one in plan.services:
+            if one.present is not None:
+                leaving[one.present.id] = one.given_back
+        for one in plan.services:
+            with naming("service", {"Name": one.spec.name}):
+                check_ports_free(self._api.state, one.planned.spec, one.present, leaving)
+
+    # The writes.
+
+    async def _carry_out(self, one: ServicePlan, plan: StackPlan) -> dict[str, Any]:
+        if one.is_unchanged:
+            return _service_action(one.planned, "unchanged")
+        with naming("service", {"Name": one.spec.name}):
+            if one.present is None:
+                made = await self._services.create(
+                    lambda attempt: self._made(plan, one.spec, None),
+                    True,
+                    lambda writes, service: self._images.write_credentials(
+                        one.asked, writes, service.id
+                    ),
+                )
+                return _service_action(made, "created")
+            await self._update(one, one.present.id, plan)
+            return _service_action(one.planned, "updated")
+
+    async def _update(self, one: ServicePlan, service_id: ServiceId, plan: StackPlan) -> None:
+        """Whatever version the service has by now: the stack says how it is to be."""
+        state = self._api.state
+        for _ in range(GUARDED_ATTEMPTS_MAX):
+            present = state.services.get(service_id)
+            if present is None:
+                raise NotFound(f"service {one.spec.name} was removed meanwhile: deploy again")
+            version = state.modified(service_key(service_id))
+            try:
+                await self._services.commit(
+                    present,
+                    version,
+                    lambda present=present: self._made(plan, one.spec, present),  # type: ignore[misc]
+                    lambda writes: self._images.write_credentials(one.asked, writes, service_id),
+                    is_checked=True,
+                )
+                return
+            except VersionConflict:
+                continue
+        raise Conflict(f"service {one.spec.name} is being changed by others: try again")
+
+    async def _remove_service(self, service: Service) -> None:
+        try:
+            await self._services.remove(service)
+        except NotFound:
+            return
+
+
+def services_of(state: ClusterState, stack: str) -> list[Service]:
+    return [one for one in state.services.values() if one.spec.labels.get(STACK_LABEL) == stack]
+
+
+def networks_of(state: ClusterState, stack: str) -> list[Network]:
+    return [one for one in state.networks.values() if one.labels.get(STACK_LABEL) == stack]
+
+
+def _lookup(planned: Mapping[str, Network], state: ClusterState) -> NetworkLookup:
+    """The stack's own networks by their names, those of the cluster by whatever names them."""
+
+    def find(reference: str) -> Network:
+        return planned.get(reference) or find_network(state, reference)
+
+    return find
+
+
+def _service_action(service: Service, action: Action) -> dict[str, str]:
+    return {"Name": service.spec.name, "Id": service.id, "Action": action}
+
+
+def _reason(error: NetworkInUse) -> str:
+    return str(error).rpartition(" desc = ")[2]

@@ -1,0 +1,131 @@
+"""What a request to deploy a stack asks for. Pure.
+
+A stack is what Docker's clients mean by it: objects with one label, whose names begin with the
+stack's. The client writes names in full; the label is added here, so that nothing of a stack can
+be without it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import combinations
+from typing import Any
+
+import msgspec
+
+from essaim_master.http.json_edge import field_of
+from essaim_master.http.network_requests import wanted_network
+from essaim_master.http.service_requests import service_spec_of
+from essaim_master.http.validation import check_service_name
+from essaim_master.http.validation.words import refusal
+from essaim_master.images.answers import decode_credentials
+from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.network_choice import WantedNetwork
+from essaim_master.state.port_claims import PortKey, named_ports, port_taken
+from essaim_shared.errors import EssaimError, InvalidRequest
+from essaim_shared.ids import ServiceId
+from essaim_shared.objects import Service
+from essaim_shared.spec import ServiceSpec
+
+STACK_LABEL = "com.docker.stack.namespace"
+
+FIELDS = ("Networks", "Services", "Prune", "RegistryAuths")
+
+
+class StackRequest(msgspec.Struct, frozen=True, kw_only=True):
+    networks: tuple[WantedNetwork, ...]
+    services: tuple[ServiceSpec, ...]
+    prune: bool = False
+    """Services of the stack that the request does not name are removed."""
+    auths: dict[str, bytes] = {}
+    """By the services' names: what opens the registries of their images."""
+
+
+def stack_request(fields: Mapping[str, Any], stack: str) -> StackRequest:
+    """Raises InvalidRequest and its like; a service or network at fault is named."""
+    check_service_name(stack)
+    for name in fields:
+        if name not in FIELDS:
+            raise InvalidRequest(f'unknown field "{name}": a stack has {", ".join(FIELDS)}')
+    networks, services = [], []
+    for body in _objects(fields, "Networks"):
+        with naming("network", body):
+            wanted = wanted_network(body)
+            labels = {**wanted.labels, STACK_LABEL: stack}
+            networks.append(msgspec.structs.replace(wanted, labels=labels))
+    for body in _objects(fields, "Services"):
+        with naming("service", body):
+            spec = service_spec_of(body)
+            check_service_name(spec.name)
+            labels = {**spec.labels, STACK_LABEL: stack}
+            services.append(msgspec.structs.replace(spec, labels=labels))
+    _check_distinct("network", (network.name for network in networks))
+    _check_distinct("service", (spec.name for spec in services))
+    _check_ports_among(services)
+    prune = fields.get("Prune") or False
+    if not isinstance(prune, bool):
+        raise InvalidRequest('"Prune": it is true or false')
+    return StackRequest(
+        networks=tuple(networks),
+        services=tuple(services),
+        prune=prune,
+        auths=_auths(fields.get("RegistryAuths") or {}),
+    )
+
+
+@contextmanager
+def naming(what: str, body: Mapping[str, Any]) -> Iterator[None]:
+    """An error from within says which of the stack's objects it is about."""
+    try:
+        yield
+    except EssaimError as error:
+        error.args = (f"{what} {field_of(body, 'Name') or '(without a name)'}: {error}",)
+        raise
+
+
+def _objects(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    found = fields.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InvalidRequest(f'"{name}": it is a list of objects')
+    return found
+
+
+def _auths(auths: Any) -> dict[str, bytes]:
+    if not isinstance(auths, dict) or not all(isinstance(auth, str) for auth in auths.values()):
+        raise InvalidRequest('"RegistryAuths": it is an object of X-Registry-Auth values')
+    return {name: decode_credentials(auth) for name, auth in auths.items()}
+
+
+def _check_distinct(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise refusal(f"{what} {name} is given twice")
+        seen.add(name)
+
+
+def _check_ports_among(services: Iterable[ServiceSpec]) -> None:
+    """Two services of one request must not publish the same port."""
+    for one, other in combinations(services, 2):
+        ingress = named_ports(one, "ingress").keys(), named_ports(other, "ingress").keys()
+        host = named_ports(one, "host").keys(), named_ports(other, "host").keys()
+        for key in (ingress[0] & ingress[1]) | (ingress[0] & host[1]) | (host[0] & ingress[1]):
+            raise refusal(f"port '{key[1]}' is published by both {one.name} and {other.name}")
+
+
+def check_ports_free(
+    state: ClusterState,
+    spec: ServiceSpec,
+    present: Service | None,
+    leaving: Mapping[ServiceId, set[PortKey]],
+) -> None:
+    """Raises PortTaken for a port that another service has and does not give back by the same
+    request: `leaving` holds what each one does, by its id."""
+    for key in named_ports(spec, "ingress"):
+        held = state.ingress_ports.get(f"{key[0]}/{key[1]}")
+        if held is None or (present is not None and held.service_id == present.id):
+            continue
+        holder = state.services.get(held.service_id)
+        if holder is not None and key not in leaving.get(holder.id, ()):
+            raise port_taken(key, holder, "an ingress port")

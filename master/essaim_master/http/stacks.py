@@ -1,0 +1,65 @@
+"""`/essaim/stacks`: stacks as a whole, on the server's side. Docker's own clients do without it.
+
+GET    /essaim/stacks       [{"Name","Services","Networks"}], the numbers of both
+POST   /essaim/stacks/NAME  {"Networks": [bodies of POST /networks/create],
+                             "Services": [bodies of POST /services/create], "Prune": bool,
+                             "RegistryAuths": {SERVICE: X-Registry-Auth}}
+                            names in full; answers {"Networks": [{"Name","Id","Created"}],
+                            "Services": [{"Name","Id","Action"}], "Warnings"}, the action one of
+                            created, updated, unchanged, removed
+DELETE /essaim/stacks/NAME  removes services, then networks; 409 when their tasks take too long
+"""
+
+from collections import Counter
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from essaim_master.http.api import Api, json_response, read_body
+from essaim_master.http.json_edge import decode_object
+from essaim_master.http.service_images import image_request
+from essaim_master.http.stack_deploys import StackDeploys
+from essaim_master.http.stack_requests import STACK_LABEL, stack_request
+
+
+class StackRoutes:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._deploys = StackDeploys(api)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/essaim/stacks", self.list_all, methods=["GET"]),
+            Route("/essaim/stacks/{name}", self.deploy, methods=["POST"]),
+            Route("/essaim/stacks/{name}", self.remove, methods=["DELETE"]),
+        ]
+
+    async def list_all(self, request: Request) -> Response:
+        await self._api.read_barrier(request)
+        state = self._api.state
+        services = Counter(
+            service.spec.labels[STACK_LABEL]
+            for service in state.services.values()
+            if STACK_LABEL in service.spec.labels
+        )
+        networks = Counter(
+            network.labels[STACK_LABEL]
+            for network in state.networks.values()
+            if STACK_LABEL in network.labels
+        )
+        return json_response(
+            [
+                {"Name": name, "Services": services[name], "Networks": networks[name]}
+                for name in sorted(services.keys() | networks.keys())
+            ]
+        )
+
+    async def deploy(self, request: Request) -> Response:
+        stack = request.path_params["name"]
+        wanted = stack_request(decode_object(await read_body(request), "stack"), stack)
+        asked = image_request(request, is_new=True)
+        return json_response(await self._deploys.deploy(stack, wanted, asked))
+
+    async def remove(self, request: Request) -> Response:
+        return json_response(await self._deploys.remove(request.path_params["name"]))
