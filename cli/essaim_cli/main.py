@@ -51,6 +51,7 @@ class LazyGroup(click.Group):
         "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
         "kv": ("essaim_cli.kv:kv", "Keep keys and values of your own"),
         "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
+        "net": ("essaim_cli.net:net", "Look into the network between containers"),
         "network": ("essaim_cli.network:network", "Manage networks"),
         "node": ("essaim_cli.node:node", "Manage nodes"),
         "raft": ("essaim_cli.raft:raft", "Look into the consensus of the masters"),

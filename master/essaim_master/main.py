@@ -19,6 +19,7 @@ from essaim_master.consensus import Consensus
 from essaim_master.control.figures_cache import FiguresCache
 from essaim_master.control.founding import ControlSettings
 from essaim_master.control.leader import Leader
+from essaim_master.control.network_reports import NetworkReports
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
@@ -54,9 +55,7 @@ async def run_master(config: MasterConfig) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_loose_exception)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
+    _stop_on_signals(stop)
     unfit: list[ConfigError] = []
 
     def on_unfit(error: ConfigError) -> None:
@@ -67,10 +66,12 @@ async def run_master(config: MasterConfig) -> None:
     consensus = Consensus(config, KeyValueStore(), clock, rng, on_unfit)
     cluster = consensus.cluster
     transport = NatsTransport(config.bus_servers, f"master-{config.member_id}", clock, rng)
-    figures = FiguresCache(transport, Subjects(config.cluster_id), clock)
+    subjects = Subjects(config.cluster_id)
+    figures = FiguresCache(transport, subjects, clock)
+    reports = NetworkReports(transport, subjects, clock, lambda: cluster.state.nodes)
     images = _images(config, clock)
     leader = Leader(cluster, transport, clock, rng, _control_settings(config), images.vault)
-    api = _api(config, consensus, clock, rng, figures, images)
+    api = _api(config, consensus, clock, rng, figures, images, reports)
     http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
     kv_servers = _kv_servers(config, consensus, clock, rng)
 
@@ -96,8 +97,7 @@ async def run_master(config: MasterConfig) -> None:
                 started.push_async_callback(kv_server.stop)
             started.push_async_callback(transport.close)
             await transport.open(wait_s=0)
-            started.push_async_callback(figures.stop)
-            await figures.start()
+            await _hear(started, figures, reports)
             _log.info("started %s", fields(member=config.member_id, cluster=config.cluster_id))
             notify.notify(os.environ, "READY=1")
             await stop.wait()
@@ -108,6 +108,18 @@ async def run_master(config: MasterConfig) -> None:
     _log.info("stopped")
     if unfit:
         raise unfit[0]
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _hear(started: AsyncExitStack, *caches: FiguresCache | NetworkReports) -> None:
+    """Follow what agents tell all masters."""
+    for cache in caches:
+        started.push_async_callback(cache.stop)
+        await cache.start()
 
 
 async def _end(loops: Sequence[asyncio.Task[None]]) -> None:
@@ -145,9 +157,19 @@ def _api(
     rng: random.Random,
     figures: FiguresCache,
     images: Images,
+    reports: NetworkReports,
 ) -> Api:
-    facts, networks, inside = read_host_facts(), network_settings(config), consensus.inside
-    return Api(consensus.cluster, clock, rng, figures, facts, inside, images, networks)
+    return Api(
+        consensus.cluster,
+        clock,
+        rng,
+        figures,
+        read_host_facts(),
+        consensus.inside,
+        images,
+        network_settings(config),
+        reports,
+    )
 
 
 def _images(config: MasterConfig, clock: Clock) -> Images:

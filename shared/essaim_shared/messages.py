@@ -114,6 +114,8 @@ class NetworkReport(BusMessage, frozen=True, kw_only=True):
     rest is, whatever their clocks say."""
     problems: tuple[str, ...] = ()
     """What is wrong now, in words."""
+    has_overlay: bool = True
+    """False: tasks of this node have no networks of their own (it runs processes)."""
     networks: int = 0
     endpoints: int = 0
     services: int = 0

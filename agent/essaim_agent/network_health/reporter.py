@@ -158,6 +158,7 @@ class NetworkReporter:
             last_repair=self._last_repair,
             repaired_ns=self._repaired_ns,
             problems=self._problems(),
+            has_overlay=self._networks is not None,
             networks=len(picture.networks),
             endpoints=len(picture.endpoints),
             services=len(picture.services),

@@ -6,6 +6,6 @@ at), `orchestrator` with `restart` and `reaper` (services to tasks), `scheduler`
 `leader` (the driver), and for the agents `sessions`, `liveness`, `reports`, `assignments` and
 their driver `dispatcher`.
 
-Everything but the drivers (`leader`, `guarded`, `dispatcher`, `batching`, `figures_cache`)
-decides only: state in, writes out.
+Everything but the drivers (`leader`, `guarded`, `dispatcher`, `batching`, `figures_cache`,
+`network_reports`) decides only: state in, writes out.
 """

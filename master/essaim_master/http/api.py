@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from essaim_master.control.network_reports import ReceivedReport
 from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
@@ -46,6 +47,12 @@ class Figures(Protocol):
     def containers(self) -> Mapping[TaskId, ContainerFigures]: ...
 
 
+class NetworkReportsHeard(Protocol):
+    """The newest report of each node on its networks."""
+
+    def received(self) -> Mapping[NodeId, ReceivedReport]: ...
+
+
 class Api:
     """One per master."""
 
@@ -59,6 +66,7 @@ class Api:
         inside: Inside | None = None,
         images: Images | None = None,
         networks: NetworkSettings | None = None,
+        network_reports: NetworkReportsHeard | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -69,6 +77,7 @@ class Api:
         self.inside = inside
         self.images = images or Images()
         self.networks = networks or NetworkSettings()
+        self.network_reports = network_reports
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

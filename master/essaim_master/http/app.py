@@ -16,6 +16,7 @@ from essaim_master.http.cluster_routes import ClusterRoutes
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.essaim_routes import EssaimRoutes
 from essaim_master.http.kv_routes import KvRoutes, compacted_response
+from essaim_master.http.network_doctor import NetworkDoctorRoute
 from essaim_master.http.networks import NetworkRoutes
 from essaim_master.http.nodes import NodeRoutes
 from essaim_master.http.role_routes import RoleRoutes
@@ -112,6 +113,7 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *StackRoutes(api).routes(),
         *DistributionRoute(api).routes(),
         *essaim.routes(),
+        *NetworkDoctorRoute(api).routes(),
         *ClusterRoutes(api).routes(),
         *RoleRoutes(api).routes(),
         *BackupRoute(api).routes(),

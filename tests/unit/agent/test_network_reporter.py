@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from essaim_shared.messages import Endpoint, NetworkReport, NodeNetwork, decode,
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Delivery
 
+METRICS = Path(__file__).resolve().parents[3] / "docs/reference/metrics.md"
 NODE, RED = NodeId("n1"), NetworkId("red")
 SUBJECT = Subjects("test").network_report(NODE)
 PICTURE = NetworkPicture(
@@ -211,6 +214,9 @@ async def test_the_metrics_page_has_the_figures(site: Site) -> None:
         reporter.picture.networks,
         reporter.findings.all.values(),
     )
+    [_, documented] = METRICS.read_text().split("\n# Metrics of an agent's networks")
+    served = re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE)
+    assert set(served) == set(re.findall(r"^\| `(\w+)", documented, re.MULTILINE))
     assert [line for line in page.splitlines() if not line.startswith("#")] == [
         "essaim_network_repairs_total 2",
         "essaim_network_differences 3",

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from support.scripted_master import ScriptedMaster
 
+from essaim_master.control.network_reports import ReceivedReport
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
@@ -76,6 +77,27 @@ class Figures:
         }
 
 
+class Reports:
+    """What nodes told of their networks; with `is_renewed` they tell it again all the time."""
+
+    def __init__(self, clock) -> None:
+        self._clock = clock
+        self._heard = {}
+        self.is_renewed = False
+        self.asked = 0
+
+    def hear(self, report, age_s=0.0) -> None:
+        heard = ReceivedReport(report, self._clock.monotonic_s() - age_s)
+        self._heard[report.node_id] = heard
+
+    def received(self):
+        self.asked += 1
+        if self.is_renewed:
+            for heard in list(self._heard.values()):
+                self.hear(heard.report)
+        return self._heard
+
+
 class Done:
     def __init__(self, code: int, out: bytes, err: bytes) -> None:
         self.code, self.out, self.err = code, out.decode(), err.decode()
@@ -94,8 +116,16 @@ class Master:
         self.rng = random.Random(SEED)
         self.cluster = LocalCluster(self.clock, Member("h1", "10.98.0.1:7401", "10.98.0.1:7400"))
         self.state = self.cluster.state
+        self.reports = Reports(self.clock)
         self.app = App(
-            Api(self.cluster, self.clock, self.rng, Figures(self.state), read_host_facts())
+            Api(
+                self.cluster,
+                self.clock,
+                self.rng,
+                Figures(self.state),
+                read_host_facts(),
+                network_reports=self.reports,
+            )
         )
         self.broken: list[BaseException] = []
         self.server = HttpServer(self.app, self.broken.append, socket)
