@@ -6,16 +6,20 @@ from typing import Literal
 
 import msgspec
 
+from essaim_agent.dns import DNS_PORT_DEFAULT
 from essaim_agent.generic_resources import parse_generic_resources
 from essaim_shared import config
 from essaim_shared.errors import ConfigError
 
 PORT_MAX = 65_535
+DNS_PORT_WELL_KNOWN = 53
 
 
 class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     udp_port: int = 7472
     """For VXLAN, the same on every node; not Swarm's 4789, so that both can live on one host."""
+    dns_port: int = DNS_PORT_DEFAULT
+    """Where the node's name server hears what the packet filter leads to it."""
 
 
 class ImagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,8 +90,12 @@ def _check(loaded: AgentConfig) -> None:
         parse_generic_resources(loaded.generic_resources)
     except ConfigError as error:
         raise ConfigError(f"generic_resources: {error}") from error
-    if not 0 < loaded.overlay.udp_port <= PORT_MAX:
-        raise ConfigError(f"overlay.udp_port: {loaded.overlay.udp_port} is not in 1..{PORT_MAX}")
+    for key in ("udp_port", "dns_port"):
+        port = getattr(loaded.overlay, key)
+        if not 0 < port <= PORT_MAX:
+            raise ConfigError(f"overlay.{key}: {port} is not in 1..{PORT_MAX}")
+    if loaded.overlay.dns_port == DNS_PORT_WELL_KNOWN:
+        raise ConfigError("overlay.dns_port: 53 belongs to the node's own resolver; choose another")
     above, below = loaded.images.clean_up_above_percent, loaded.images.clean_up_below_percent
     if not 0 < below <= above <= 100:
         raise ConfigError(

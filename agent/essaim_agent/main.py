@@ -30,7 +30,7 @@ from essaim_agent.metrics.sampler import FiguresSampler
 from essaim_agent.metrics.server import MetricsServer
 from essaim_agent.metrics.session_exposition import render_session
 from essaim_agent.network import TaskNetworks
-from essaim_agent.network_health.reporter import CheckedNetworks, NetworkReporter
+from essaim_agent.network_health.reporter import CheckedNetworks, NameServerHealth, NetworkReporter
 from essaim_agent.no_network import NoNetworks
 from essaim_agent.registry_logins import RegistryLogins, node_key_pair
 from essaim_agent.reporter import Reporter
@@ -64,12 +64,14 @@ class Engine(msgspec.Struct, frozen=True):
     cleanup: ImageCleanup | None = None
     checked_networks: CheckedNetworks | None = None
     """`networks` again, where they are real."""
+    name_server: NameServerHealth | None = None
 
 
 def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None = None) -> Engine:
     """Each kind imports its libraries only when it is chosen: they are half of the memory."""
     run_dir = Path(config.run_dir)
     if config.executor == "docker":
+        from essaim_agent.dns.keeper import NameServer
         from essaim_agent.docker_executor import DockerExecutor
         from essaim_agent.overlay.task_networks import OverlayNetworks
 
@@ -94,11 +96,19 @@ def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None
             config.images.clean_up_below_percent,
         )
         images.make_room = cleanup.make_room
-        networks = OverlayNetworks(config.address, clock, config.overlay.udp_port)
+        name_server = NameServer(run_dir, clock, random.Random(), config.overlay.dns_port)
+        networks = OverlayNetworks(
+            config.address,
+            clock,
+            config.overlay.udp_port,
+            name_server_port=config.overlay.dns_port,
+            name_server=name_server,
+        )
         return Engine(
             executor=docker_executor,
             networks=networks,
             checked_networks=networks,
+            name_server=name_server,
             measured_as="docker",
             data_root=lambda: docker_executor.engine_root,
             pid_of=docker_executor.pid_of,
@@ -264,6 +274,7 @@ def _network_reporter(
         subject=subjects.network_report(node_id),
         node_id=node_id,
         networks=engine.checked_networks,
+        names=engine.name_server,
         may_tell=lambda: session.state is not State.REFUSED,
         clock=clock,
         rng=rng,

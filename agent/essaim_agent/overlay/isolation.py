@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from essaim_agent.dns import DNS_PORT_DEFAULT
 from essaim_agent.overlay.host_ports import PROTOCOLS, PortKey
 from essaim_agent.overlay.nft_table import Chain, Set, Table
 from essaim_agent.overlay.tables import BRIDGE_PREFIX
 
 TABLE = "essaim"
 
-NAME_SERVER_PORT_DEFAULT = 7453
+NAME_SERVER_PORT_DEFAULT = DNS_PORT_DEFAULT
 """Where the node's name server listens: port 53 is the host's own."""
 
 NAME_SERVER_PRIORITY = -103

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
+from essaim_agent.dns.keeper import NameServer
 from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
 from essaim_agent.network_health.checked import Checked
 from essaim_agent.overlay import rtnetlink as rt
@@ -65,10 +66,13 @@ class OverlayNetworks:
         namespace_directory: Path = NAMESPACE_DIRECTORY,
         thread_initializer: Callable[[], None] | None = None,
         name_server_port: int = NAME_SERVER_PORT_DEFAULT,
+        name_server: NameServer | None = None,
     ) -> None:
         """`address` is the node's on the underlay. `thread_initializer` runs first on the
         overlay's thread, and may move it to another network namespace. What tasks send to port
-        53 of their gateway comes to `name_server_port` there."""
+        53 of their gateway comes to `name_server_port` there; without `name_server` nobody of
+        ours answers it."""
+        self.name_server = name_server
         self._clock = clock
         self._address, self._udp_port = address, udp_port
         self._name_server_port = name_server_port
@@ -117,6 +121,8 @@ class OverlayNetworks:
         self._node, self._listener = node, listener
         loop.add_reader(listener, self._hear)
         self._watch = asyncio.create_task(self._keep_checking(), name="overlay check")
+        if self.name_server is not None:
+            await self.name_server.start()
 
     def _open(self) -> tuple[OverlayNode, socket.socket]:
         if self._thread_initializer is not None:
@@ -135,6 +141,8 @@ class OverlayNetworks:
         return node, listener
 
     async def close(self) -> None:
+        if self.name_server is not None:
+            await self.name_server.close()
         if self._watch is not None and self._listener is not None and self._node is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -153,6 +161,8 @@ class OverlayNetworks:
         count = await self._run(lambda node: node.want(picture))
         if count:
             _log.debug("overlay changed %s", fields(operations=count))
+        if self.name_server is not None:
+            await self.name_server.update(picture)
 
     async def attach(
         self,
