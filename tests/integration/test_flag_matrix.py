@@ -111,13 +111,20 @@ class Driver:
             raise AssertionError("\n".join([f"by {self.client}:", *lines])) from late
 
 
+NETWORKS = {"network": "matrix-front", "other_network": "matrix-back"}
+
+
 @pytest.fixture
-def places(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
+async def places(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
     """What the flags of the table name on this machine."""
     (tmp_path / "bind").mkdir()
     (tmp_path / "bind" / "file").write_text("from the node\n")
     (tmp_path / "env").write_text("# a file of variables\nF=1\nG=a b\n")
+    known = (await cluster.essaim("network", "ls", "--format", "{{.Name}}")).stdout.split()
+    for name in set(NETWORKS.values()) - set(known):
+        assert (await cluster.essaim("network", "create", name)).code == 0
     return {
+        **NETWORKS,
         "bind": str(tmp_path / "bind"),
         "env_file": str(tmp_path / "env"),
         "cgroup": cluster.hosts[0].cgroup,
@@ -148,7 +155,7 @@ ELSEWHERE = {
     "with-registry-auth": "test_lab_images",
     "generic-resource": "http/test_docker_flags: no node of a lab announces any",
     "health-start-interval": "http/test_docker_flags: Debian's engine is older than it",
-    "network secret config credential-spec": "refused in words: http/test_docker_flags",
+    "secret config credential-spec": "refused in words: http/test_docker_flags",
     "help": "of the client alone",
 }
 """Flags without a row, and where they are tried. As of create: `-add` and `-rm` count as these."""

@@ -48,12 +48,8 @@ PROCESS = MatrixService(
             {"C.StopSignal": "SIGUSR1"},
             {"Config.StopSignal": "SIGUSR1"},
         ),
-        Asked(
-            "--dns 10.9.9.9",
-            {"C.DNSConfig.Nameservers": ["10.9.9.9"]},
-            {"HostConfig.Dns": ["10.9.9.9"]},
-            {"grep -c 10.9.9.9 /etc/resolv.conf": "1"},
-        ),
+        # The container asks its node's name server, which asks these for what it does not know.
+        Asked("--dns 10.9.9.9", {"C.DNSConfig.Nameservers": ["10.9.9.9"]}),
         Asked(
             "--dns-option ndots:3",
             {"C.DNSConfig.Options": ["ndots:3"]},
@@ -69,6 +65,19 @@ PROCESS = MatrixService(
             {"C.Hosts": ["10.9.8.7 db"]},
             {"HostConfig.ExtraHosts": Holds(("db:10.9.8.7",))},
             {"grep -c '10.9.8.7.*db' /etc/hosts": "1"},
+        ),
+        Asked(
+            "-p 8090:80",
+            {
+                "EndpointSpec.Ports": [
+                    {
+                        "Protocol": "tcp",
+                        "TargetPort": 80,
+                        "PublishedPort": 8090,
+                        "PublishMode": "ingress",
+                    }
+                ]
+            },
         ),
         Asked(
             "--sysctl kernel.msgmax=9999",
@@ -140,7 +149,6 @@ PROCESS = MatrixService(
         Asked(
             "--dns-add 10.9.9.8 --dns-rm 10.9.9.9",
             {"C.DNSConfig.Nameservers": ["10.9.9.8"]},
-            {"HostConfig.Dns": ["10.9.9.8"]},
         ),
         Asked(
             "--dns-option-add ndots:4 --dns-option-rm ndots:3",
@@ -156,6 +164,19 @@ PROCESS = MatrixService(
             "--host-add api:10.9.8.6 --host-rm db:10.9.8.7",
             {"C.Hosts": ["10.9.8.6 api"]},
             {"HostConfig.ExtraHosts": Holds(("api:10.9.8.6",), ("db:10.9.8.7",))},
+        ),
+        Asked(
+            "--publish-rm 80 --publish-add 8091:81/udp",
+            {
+                "EndpointSpec.Ports": [
+                    {
+                        "Protocol": "udp",
+                        "TargetPort": 81,
+                        "PublishedPort": 8091,
+                        "PublishMode": "ingress",
+                    }
+                ]
+            },
         ),
         Asked(
             "--sysctl-add kernel.msgmnb=9999 --sysctl-rm kernel.msgmax "
@@ -290,6 +311,7 @@ AROUND = MatrixService(
             },
         ),
         Asked("--endpoint-mode dnsrr", {"EndpointSpec.Mode": "dnsrr"}),
+        Asked("--network name={network},alias=matrix", {"T.Networks.0.Aliases": ["matrix"]}),
         Asked(
             "--restart-condition on-failure --restart-delay 1s --restart-max-attempts 3 "
             "--restart-window 1m",
@@ -366,6 +388,10 @@ AROUND = MatrixService(
             },
         ),
         Asked("--endpoint-mode vip", {"EndpointSpec.Mode": "vip"}),
+        Asked(
+            "--network-rm {network} --network-add {other_network}",
+            {"T.Networks.0.Aliases": None, "T.Networks.1": None},
+        ),
         Asked("--restart-window 5m", {"T.RestartPolicy.Window": 300 * SECOND_NS}),
         Asked(
             "--update-parallelism 0 --rollback-order stop-first",
@@ -413,6 +439,8 @@ OURS = MatrixService(
             {"Config.Healthcheck": None},
         ),
         Asked("--pre-stop 'echo bye'", {"C.PreStop.Command": ["echo", "bye"]}),
+        Asked("--session-affinity client-ip", {"EndpointSpec.Affinity": "client-ip"}),
+        Asked("--publish-force", {"EndpointSpec.ForcePorts": True}),
         Asked("--stop-when-cut-off 1m", {"T.StopWhenCutOff": 60 * SECOND_NS}),
         Asked("--restart-backoff-max 1m", {"T.RestartPolicy.BackoffMax": 60 * SECOND_NS}),
         Asked(
@@ -429,6 +457,10 @@ OURS = MatrixService(
              "HostConfig.PidMode": "", "HostConfig.IpcMode": "private"},
         ),
         Asked("--cgroup-parent ''", {"C.CgroupParent": None}, {"HostConfig.CgroupParent": None}),
+        Asked(
+            "--session-affinity none --publish-force=false",
+            {"EndpointSpec.Affinity": None, "EndpointSpec.ForcePorts": None},
+        ),
         Asked("--memory-swap=-1", {"T.Resources.SwapBytes": -1}, {"HostConfig.MemorySwap": -1}),
         Asked(
             "--startup '' --readiness '' --liveness '' --pre-stop ''",

@@ -214,6 +214,7 @@ class Master:
                 id=f"{service.id[:20]}t{slot:04d}",
                 service_id=service.id,
                 service_name=service.spec.name,
+                service_labels=service.spec.labels,
                 slot=slot,
                 spec=service.spec.task,
                 spec_version=service.spec_version,
