@@ -7,6 +7,7 @@ keeps the time of orders to stop that wait for other nodes (`drain_barrier`).
 """
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
@@ -29,6 +30,7 @@ from essaim_master.state.writes import Writes
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import NodeId, new_id
 from essaim_shared.limits import HEARTBEAT_PERIOD_S, NODE_SILENCE_MAX_S
+from essaim_shared.log import fields
 from essaim_shared.messages import (
     BusMessage,
     Heartbeat,
@@ -46,6 +48,8 @@ from essaim_shared.messages import (
 )
 from essaim_shared.objects import NodeStatus
 from essaim_shared.transport import BusDisconnected, Delivery
+
+_log = logging.getLogger(__name__)
 
 REGISTRATIONS_WAITING_MAX: Final = 5_000
 REPORTS_WAITING_MAX: Final = 20_000
@@ -321,7 +325,14 @@ class Dispatcher:
         self._release_due()
 
     def _release_due(self) -> None:
-        released = self._barrier.due(self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        unheard = self._barrier.unheard(now_s)
+        if unheard:
+            _log.warning(
+                "tasks stop while nodes may still lead to them %s",
+                fields(nodes=len(unheard), first=unheard[0]),
+            )
+        released = self._barrier.due(now_s)
         if released:
             self._book.release(released)
             self._wake.set()

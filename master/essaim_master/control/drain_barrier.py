@@ -67,6 +67,11 @@ class DrainBarrier:
         for waiting in self._rounds:
             waiting.waiting.pop(node_id, None)
 
+    def unheard(self, now_s: float) -> list[NodeId]:
+        """The nodes for which the longest wait is over now. To be asked before `due`."""
+        over = (w.waiting for w in self._rounds if w.due_s <= now_s)
+        return sorted({node_id for waiting in over for node_id in waiting})
+
     def due(self, now_s: float) -> list[TaskId]:
         """The tasks that may be told to stop now; each is named once."""
         released = [

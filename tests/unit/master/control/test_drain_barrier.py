@@ -47,6 +47,8 @@ def test_nobody_waits_longer_than_the_bound():
     barrier.sent(A, 1)
     assert barrier.next_due_s() == 1.0 + DRAIN_BARRIER_S
     assert barrier.due(0.99 + DRAIN_BARRIER_S) == []
+    assert barrier.unheard(0.99 + DRAIN_BARRIER_S) == []
+    assert barrier.unheard(1.0 + DRAIN_BARRIER_S) == [A]
     assert barrier.due(1.0 + DRAIN_BARRIER_S) == [WEB]
     assert barrier.next_due_s() == 1.5 + DRAIN_BARRIER_S
 

@@ -6,11 +6,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.node_mirrors import Listeners, Mirror, full
 
+from essaim_agent.assignment_stream import AssignmentStream
 from essaim_master.control.assignments import AssignmentBook
+from essaim_master.control.chunks import assignment_payloads
+from essaim_master.control.difference import OWN_LISTS, SHARED_LISTS
 from essaim_master.state.writes import Writes
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
-from essaim_shared.messages import ServiceEntry
+from essaim_shared.messages import Assignments, ServiceEntry, decode
 from essaim_shared.objects import (
     Attachment,
     Gateway,
@@ -415,6 +418,30 @@ def test_what_is_the_same_for_many_nodes_is_made_once(script, listen):
     script.see(task)
     (one,), (two,), (three,) = (d.shared for d in listeners.flush().values())
     assert one is two is three
+
+
+@pytest.mark.parametrize("chunk_bytes_max", [4_000, 256 * 1024])
+def test_everything_of_a_difference_goes_over_the_bus_in_chunks(script, listen, chunk_bytes_max):
+    listeners = listen()
+    aliases = tuple(f"alias-{number}" for number in range(32))
+    for number in range(70):
+        service_id = ServiceId(f"s{number}")
+        script.service(service_id, (NetworkAttachment(target=RED, aliases=aliases),))
+        script.addresses(service_id, (PORT,), red=f"10.0.1.{number + 1}")
+        script.task(f"t{number}", "n1", service_id)
+    script.join("n1", RED)
+    told = listeners.flush()[NodeId("n1")]
+    payloads = assignment_payloads(told, 7, 3, False, True, chunk_bytes_max)
+    assert all(len(payload) <= chunk_bytes_max for payload in payloads)
+    stream, whole = AssignmentStream(0), None
+    stream.offer(Assignments(term=7, sequence=2, full=True))
+    for payload in payloads:
+        assert whole is None
+        whole = stream.offer(decode(payload, Assignments)).message
+    assert whole.wants_applied
+    for name in (*OWN_LISTS, *SHARED_LISTS):
+        assert list(getattr(whole, name)) == list(getattr(told, name)), name
+    assert len(whole.services) == len(whole.tasks) == 70
 
 
 # The order to stop.

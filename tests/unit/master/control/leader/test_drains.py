@@ -66,11 +66,13 @@ async def test_no_order_before_the_slowest_has_answered(story):
     assert 1.0 <= await story.until_ordered() <= 1.3
 
 
-async def test_who_never_answers_costs_the_bound_and_no_more(story):
+async def test_who_never_answers_costs_the_bound_and_is_named(story, caplog):
     story.listeners[2].answers_after_s = None
     await story.scale_down()
     took_s = await story.until_ordered()
     assert DRAIN_BARRIER_S - 0.2 <= took_s <= DRAIN_BARRIER_S + 0.2
+    (complaint,) = [r.message for r in caplog.records if "may still lead" in r.message]
+    assert "nodes=1 first=n3" in complaint
 
 
 async def test_all_tasks_of_a_removed_service_wait_together(story):
