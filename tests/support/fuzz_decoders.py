@@ -2,15 +2,22 @@
 errors it may raise, and samples of what it reads."""
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 
+import dnslib
 import msgspec
+from support.dns_tables import FRONT, endpoint, picture, service, table_of, task
 from support.full_service import FULL_SERVICE
 
 from essaim_agent.assignment_stream import AssignmentStream
 from essaim_agent.config import AgentConfig
+from essaim_agent.dns import control, wire
+from essaim_agent.dns.answers import Answers
+from essaim_agent.dns.resolv_conf import name_servers
+from essaim_agent.dns.table import Change, NetworkFact, Table
 from essaim_master import bus_pieces, peer_frames
 from essaim_master.config import MasterConfig
 from essaim_master.control.cron_expression import next_after, parse_expression
@@ -163,6 +170,57 @@ def _bus_message(payload: bytes) -> object:
 def _orders(payload: bytes) -> object:
     """An agent takes them in, whatever numbers they carry."""
     return AssignmentStream(highest_term=1).offer(messages.decode(payload, messages.Assignments))
+
+
+# The name server.
+
+_NAMES = table_of(
+    picture(
+        service("web", "10.201.0.2", aliases=("www",)),
+        *(endpoint(f"web.{slot}", f"10.1.0.{slot}", hostname="host") for slot in range(10, 60)),
+        tasks={"client": task((FRONT, "10.1.0.9"))},
+    )
+)
+_QUESTIONS = tuple(
+    bytes(question.pack())
+    for question in (
+        dnslib.DNSRecord.question("web"),
+        dnslib.DNSRecord.question("tasks.WWW.front"),
+        dnslib.DNSRecord.question("10.0.1.10.in-addr.arpa", "PTR"),
+        dnslib.DNSRecord(
+            q=dnslib.DNSQuestion("tasks.web", 1, 1),
+            ar=[dnslib.EDNS0(udp_len=1400, opts=[dnslib.EDNSOption(10, b"cookie12")])],
+        ),
+    )
+)
+
+
+def _question(data: bytes) -> object:
+    """From the packet to the answer, which is never longer than it may be, and can be read."""
+    answers = Answers(random.Random(1))
+    answers.replace(_NAMES)
+    for over in (answers.over_udp, answers.over_udp, answers.over_tcp):
+        answer = over("10.1.0.9", data)
+        if isinstance(answer, bytes):
+            assert over == answers.over_tcp or len(answer) <= wire.UDP_BYTES_MAX
+            assert answer[:2] == data[:2]
+            dnslib.DNSRecord.parse(answer)
+    return wire.read_query(data)
+
+
+_TOLD = control.encode(
+    control.Tell(
+        Change(networks=(NetworkFact(FRONT, "front", "10.1.0.0/24"),)), is_first=True, revision=2
+    )
+)[control.LENGTH_BYTES :]
+
+
+def _told(body: bytes) -> object:
+    """A table takes whatever can be read, and then forgets it."""
+    message = control.from_agent(body)
+    if isinstance(message, control.Tell):
+        Table().apply(message.change)
+    return message
 
 
 # Masters among themselves.
@@ -388,6 +446,14 @@ _ANNOUNCEMENTS = (
 DECODERS: dict[str, Decoder] = {
     "bus message": Decoder(_bus_message, MALFORMED, _BUS_SAMPLES),
     "orders to an agent": Decoder(_orders, MALFORMED, _BUS_SAMPLES),
+    "question for a name": Decoder(_question, MALFORMED, _QUESTIONS),
+    "table of names": Decoder(_told, MALFORMED, (_TOLD,)),
+    "answer of a name server": Decoder(
+        control.from_server, MALFORMED, (control.encode(control.Counts(1))[control.LENGTH_BYTES :],)
+    ),
+    "list of name servers": Decoder(
+        lambda data: name_servers(data.decode("utf-8", "replace")), (), (b"nameserver 192.0.2.1",)
+    ),
     "stream from a peer": Decoder(_peer_stream, MALFORMED, _FRAMES),
     **{
         f"peer frame, {decode.__name__}": Decoder(_peer_frame(decode), MALFORMED, _FRAMES)

@@ -15,12 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from essaim_agent.dns import DNS_PORT_DEFAULT, control, link
 from essaim_agent.dns.connection import Connection, ConnectionLost
+from essaim_agent.dns.link import listening_sockets
 from essaim_agent.network import NetworkError, NetworkPicture
 from essaim_shared.backoff import backoff_s
 from essaim_shared.clock import Clock, wait_until
@@ -57,8 +58,11 @@ class NameServer:
         port: int = DNS_PORT_DEFAULT,
         launcher: Sequence[str] = (),
         options: Sequence[str] = (),
+        make_sockets: Callable[[int], tuple[socket.socket, socket.socket]] = listening_sockets,
     ) -> None:
-        """`launcher` is a command before the server's, `options` are more words behind it."""
+        """`launcher` is a command before the server's, `options` are more words behind it;
+        `make_sockets` makes those for the tasks, where not in this process's own namespace."""
+        self._make_sockets = make_sockets
         self._directory, self._port = run_dir, port
         self._clock, self._rng = clock, rng
         self.build = link.build_id()
@@ -179,7 +183,8 @@ class NameServer:
             raise ConnectionLost("the name server ended")
         except NetworkError as error:
             self._problem = str(error)
-            _log.warning("no name server %s", fields(reason=error))
+            if self._is_wanted:
+                _log.warning("no name server %s", fields(reason=error))
         finally:
             if connection is not None:
                 await connection.close()
@@ -289,7 +294,7 @@ class NameServer:
         """Raises NetworkError, in its own words when another process has the port."""
         if not self._sockets:
             try:
-                self._sockets = link.listening_sockets(self._port)
+                self._sockets = self._make_sockets(self._port)
             except OSError as error:
                 raise NetworkError(
                     f"the name server cannot have port {self._port}: {error.strerror}; "

@@ -4,13 +4,14 @@ Two pictures differ by little and share the rest: sets of thousands are compared
 they already hold, and only what differs is made into facts.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from essaim_agent.dns.table import AddressFact, Change, NetworkFact, ServiceFact, SourceFact
 from essaim_agent.network import NetworkPicture
+from essaim_shared.ids import ServiceId
 from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 
 CHANGE_FACTS_MAX = 1_000
@@ -30,23 +31,20 @@ def changes(old: NetworkPicture, new: NetworkPicture) -> list[Change]:
     networks = _difference(
         old_networks - new_networks,
         new_networks - old_networks,
-        new_networks,
         _network_fact,
-        lambda network: network.network_id,
+        lambda _: new_networks,
     )
     services = _difference(
         old.services - new.services,
         new.services - old.services,
-        new.services,
         _service_fact,
-        lambda service: service.service_id,
+        lambda gone: _with_ids(new, {service.service_id for service in gone}),
     )
     addresses = _difference(
         _left_out(old, new),
         _left_out(new, old),
-        (endpoint for endpoint in new.endpoints if _is_told(new, endpoint)),
         _address_fact,
-        lambda endpoint: endpoint.address,
+        lambda gone: _at_addresses(new, {endpoint.address for endpoint in gone}),
     )
     old_sources, new_sources = _sources(old), _sources(new)
     kinds = (networks, services, addresses, (old_sources - new_sources, new_sources - old_sources))
@@ -56,22 +54,29 @@ def changes(old: NetworkPicture, new: NetworkPicture) -> list[Change]:
 def _difference(
     gone: Iterable[T],
     came: Iterable[T],
-    now: Iterable[T],
     fact_of: Callable[[T], F],
-    place_of: Callable[[T], str],
+    left_beside: Callable[[Sequence[T]], Iterable[T]],
 ) -> tuple[set[F], set[F]]:
     """Facts that went, and facts that came.
 
     A fact holds less than what it is made of, so two things can make the same one: it goes with
-    the last of them. Those have one place.
+    the last of them. `left_beside` finds those that can make the same as these.
     """
     gone = tuple(gone)
     gone_facts, came_facts = set(map(fact_of, gone)), set(map(fact_of, came))
     removed, added = gone_facts - came_facts, came_facts - gone_facts
     if removed:
-        places = {place_of(item) for item in gone}
-        removed.difference_update(fact_of(item) for item in now if place_of(item) in places)
+        removed.difference_update(map(fact_of, left_beside(gone)))
     return removed, added
+
+
+def _with_ids(picture: NetworkPicture, ids: set[ServiceId]) -> Iterable[ServiceEntry]:
+    return [service for service in picture.services if service.service_id in ids]
+
+
+def _at_addresses(picture: NetworkPicture, addresses: set[str]) -> Iterable[Endpoint]:
+    found = [endpoint for endpoint in picture.endpoints if endpoint.address in addresses]
+    return [endpoint for endpoint in found if _is_told(picture, endpoint)]
 
 
 def _left_out(one: NetworkPicture, other: NetworkPicture) -> list[Endpoint]:

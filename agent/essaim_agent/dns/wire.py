@@ -136,9 +136,7 @@ def pack(query: Query, answer: Answer) -> Packed:
     return Packed(
         flags=_flags(query, code) | _AUTHORITATIVE,
         question_bytes=query.question_bytes,
-        addresses=b"".join(
-            record + ipaddress.IPv4Address(address).packed for address in answer.addresses
-        ),
+        addresses=b"".join(record + octets for octets in map(_octets, answer.addresses) if octets),
         others=tuple(_pointer(name, answer.ttl_s) for name in answer.names),
         tail=_options(code) if query.has_options else b"",
     )
@@ -195,6 +193,14 @@ def _flags(query: Query, code: int) -> int:
 def _options(code: int) -> bytes:
     """An OPT record: root, type, size, the upper bits of the code, version 0."""
     return _OPT_RECORD.pack(0, QTYPE.OPT, UDP_BYTES_MAX, code >> 4, 0, 0, 0)
+
+
+def _octets(address: str) -> bytes:
+    """Nothing for what is no IPv4 address."""
+    try:
+        return ipaddress.IPv4Address(address).packed
+    except ValueError:
+        return b""
 
 
 def _pointer(name: str, ttl_s: int) -> bytes:

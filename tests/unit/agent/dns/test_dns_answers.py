@@ -132,6 +132,14 @@ def test_who_is_no_task_of_this_node_is_refused() -> None:
     assert not answer.rr
 
 
+def test_an_address_of_another_kind_is_left_out() -> None:
+    node = Node(service("web"), endpoint("web.1", "fd00::1"), endpoint("web.2", "10.1.1.2"))
+    for _ in range(3):
+        assert node.addresses("web") == ["10.1.1.2"]
+    node.want(service("web"), endpoint("web.1", "fd00::1"))
+    assert node.addresses("web") == []
+
+
 def test_a_reverse_question_is_answered_with_the_name() -> None:
     (record,) = Node(*web()).ask("2.0.201.10.in-addr.arpa", "PTR").rr
     assert str(record.rdata) == "web.front."
