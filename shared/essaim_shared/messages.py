@@ -223,7 +223,7 @@ class ServiceEntry(BusMessage, frozen=True, kw_only=True):
     """Empty: names lead to the tasks themselves (`dnsrr`)."""
     ports: tuple[PortConfig, ...] = ()
     """Published in the mode `ingress`, with their numbers; only on the service's first network,
-    by which its tasks are reached."""
+    by which its tasks are reached, and during an update on those that it is leaving."""
     has_affinity: bool = False
     """Connections of one client address go to the same task."""
     is_forced: bool = False

@@ -175,7 +175,8 @@ def entries_of(state: ClusterState, service_id: ServiceId, networks: ServiceNetw
     for network in overlays.values():
         if addresses is None and has_vips and network.vip_subnet:
             continue
-        is_first = bool(present) and network is present[0]
+        # Tasks of an older template are still reached by the network that was its first.
+        has_ports = network not in present or network is present[0]
         entry = ServiceEntry(
             service_id=service_id,
             network_id=network.id,
@@ -183,7 +184,7 @@ def entries_of(state: ClusterState, service_id: ServiceId, networks: ServiceNetw
             stack=service.spec.labels.get(STACK_LABEL, ""),
             aliases=aliases.get(network.id, ()),
             vip=vips.get(network.id, ""),
-            ports=addresses.ports if addresses is not None and is_first else (),
+            ports=addresses.ports if addresses is not None and has_ports else (),
             has_affinity=endpoint is not None and endpoint.affinity == "client-ip",
             is_forced=endpoint is not None and endpoint.force_ports is True,
         )

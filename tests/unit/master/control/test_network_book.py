@@ -275,7 +275,7 @@ def test_a_service_is_found_on_a_network_that_it_has_left_while_it_has_an_addres
     listeners.flush()
     entries = {entry.network_id: entry for entry in listeners.mirrors["n1"].services}
     assert {n: entry.vip for n, entry in entries.items()} == {BLUE: "10.1.1.7", RED: "10.0.1.7"}
-    assert {n: entry.ports for n, entry in entries.items()} == {BLUE: (PORT,), RED: ()}
+    assert {n: entry.ports for n, entry in entries.items()} == {BLUE: (PORT,), RED: (PORT,)}
     script.delete("network", RED)
     listeners.flush()
     assert entry_of(listeners.mirrors["n1"], WEB).network_id == BLUE
