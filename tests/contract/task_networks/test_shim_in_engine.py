@@ -1,22 +1,30 @@
-"""The shim under a real Docker Engine, in a lab host where the overlay is at work."""
+"""Containers of a real Docker Engine, in a lab host where the overlay is at work: the shim, and
+what a container sees of its network.
+"""
 
 import json
+import random
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from essaim_agent import shim
+from essaim_agent.docker_executor import DockerExecutor
 from essaim_agent.network import NetworkPicture
 from essaim_agent.overlay.task_networks import OverlayNetworks
 from essaim_shared.clock import SystemClock, wait_until
-from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.container_spec import ContainerSpec, DnsConfig
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId, new_id
 from essaim_shared.messages import Endpoint, NodeNetwork
-from essaim_shared.objects import Attachment
+from essaim_shared.objects import Attachment, Task
+from essaim_shared.spec import NetworkAttachment, TaskSpec
+from essaim_shared.task_state import TaskState
 
 pytestmark = pytest.mark.lab
 
@@ -187,3 +195,86 @@ def test_a_container_without_a_prepared_namespace_is_refused_with_the_reason(
 def test_the_ordinary_runtime_is_left_alone(engine: Engine) -> None:
     output = engine.ok("run", "--rm", "--network=none", "image", "/busybox", "ip", "link")
     assert "eth0" not in output
+
+
+# As the agent does it.
+
+
+@pytest.fixture
+async def executor(engine: Engine) -> AsyncIterator[DockerExecutor]:
+    made = DockerExecutor(
+        engine.socket, "lab", engine.run_dir, SystemClock(), uses_namespaces=True, node_name="host7"
+    )
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def task_of(container: ContainerSpec, **more: Any) -> Task:
+    return Task(
+        id=TaskId(new_id(random.SystemRandom())),
+        service_id=ServiceId("service"),
+        service_name="web",
+        slot=1,
+        spec=TaskSpec(container=container, **more),
+        spec_version=1,
+        node_id=NodeId("node"),
+        desired_state=TaskState.RUNNING,
+        attachments=() if more else (Attachment(network_id=RED, address=ONE_RED),),
+        created_ns=1,
+        updated_ns=1,
+    )
+
+
+def sleeper(**container: Any) -> ContainerSpec:
+    return ContainerSpec(image="image", command=("/busybox", "sleep", "600"), **container)
+
+
+async def seen_inside(
+    executor: DockerExecutor, engine: Engine, task: Task, path: str | None
+) -> Callable[..., str]:
+    """What commands print in the task's container."""
+    await executor.prepare(task)
+    container = await executor.start(task, path, "10.244.0.1" if path else "")
+
+    def ask(*words: str) -> str:
+        return engine.ok("exec", container.container_id, "/busybox", *words)
+
+    return ask
+
+
+@pytest.mark.parametrize("hostname", ["", "db"])
+async def test_a_container_knows_its_own_name_and_asks_its_node_for_all_others(
+    executor: DockerExecutor, engine: Engine, path: str, hostname: str
+) -> None:
+    dns = DnsConfig(nameservers=("192.0.2.53",), search=("lan",), options=("timeout:1",))
+    task = task_of(sleeper(hostname=hostname, hosts=("192.0.2.7 seven",), dns_config=dns))
+    ask = await seen_inside(executor, engine, task, path)
+    name = ask("hostname")
+    assert name == (hostname or task.id[:12])
+    hosts = [line.split() for line in ask("cat", "/etc/hosts").splitlines()]
+    assert [address for address, *names in hosts if name in names] == [ONE_RED]
+    assert ["127.0.0.1", "localhost"] in hosts
+    assert ["192.0.2.7", "seven"] in hosts
+    assert ONE_RED in ask("ping", "-c1", name)
+    resolver = {line for line in ask("cat", "/etc/resolv.conf").splitlines() if line[:1] != "#"}
+    assert resolver == {"nameserver 10.244.0.1", "search lan", "options timeout:1 ndots:0"}
+
+
+async def test_a_container_on_the_host_s_network_sees_all_that_the_host_sees(
+    executor: DockerExecutor, engine: Engine, path: str, lab: Any
+) -> None:
+    task = task_of(sleeper(), networks=(NetworkAttachment(target="host"),))
+    ask = await seen_inside(executor, engine, task, None)
+    assert lab.underlay["a"] in ask("ip", "address")
+    assert ask("hostname") == socket.gethostname()
+
+
+async def test_a_task_that_asked_for_no_network_and_has_none_prepared_sees_none(
+    executor: DockerExecutor, engine: Engine
+) -> None:
+    ask = await seen_inside(executor, engine, task_of(sleeper()), None)
+    assert "eth0" not in ask("ip", "address")
+    assert "under0" not in ask("ip", "address")
