@@ -1,4 +1,5 @@
-"""Questions about the world outside, put to the name servers of this host.
+"""Questions about the world outside, put to the name servers of this host, or to those that the
+user named for the task.
 
 A question goes out as it came, with an id drawn anew and from a port drawn by the kernel, so that
 nobody who did not see it can answer it. The servers are asked in their order, those that were
@@ -50,11 +51,15 @@ TRY_S: Final = 1.5
 WHOLE_S: Final = 4.5
 SUSPECT_S: Final = 10.0
 """So long a server that was silent is asked last."""
+SUSPECTS_MAX: Final = 256
+"""Tasks can have servers of their own; one more, and all are trusted again."""
 
 _NO_ANSWER: Final = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
 _UNREADABLE_TEXT: Final = "replace"
 
 Reply = Callable[[bytes], None]
+_Key = tuple[bool, tuple[str, ...], bytes]
+"""Over TCP; the task's own servers; the question without its id."""
 
 
 class Forwarder:
@@ -75,15 +80,23 @@ class Forwarder:
         self._seen: tuple[int, int, int] | None = None
         self._looked_s = float("-inf")
         self._silent_s: dict[str, float] = {}
-        self._asking: dict[tuple[bool, bytes], list[tuple[str, bytes, Reply]]] = {}
+        self._asking: dict[_Key, list[tuple[str, bytes, Reply]]] = {}
         self._per_source: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.forwarded = 0
         self.failed = 0
 
-    def ask(self, source: str, data: bytes, is_tcp: bool, reply: Reply) -> None:
-        """Have `reply` called once with the whole answer: at once, or within `whole_s`."""
-        key = (is_tcp, data[ID_BYTES:])
+    def ask(
+        self,
+        source: str,
+        data: bytes,
+        is_tcp: bool,
+        reply: Reply,
+        servers: tuple[str, ...] = (),
+    ) -> None:
+        """Have `reply` called once with the whole answer: at once, or within `whole_s`. Of
+        `servers` if there are any, else of the host's."""
+        key = (is_tcp, servers, data[ID_BYTES:])
         asking = self._asking.get(key)
         mine = (source, data[:ID_BYTES], reply)
         if self._per_source.get(source, 0) >= OUTSTANDING_PER_SOURCE_MAX:
@@ -92,7 +105,7 @@ class Forwarder:
             if len(asking) < ASKING_MAX:
                 asking.append(mine)
                 self._count(source, 1)
-        elif len(self._asking) >= OUTSTANDING_MAX or not self._present_servers():
+        elif len(self._asking) >= OUTSTANDING_MAX or not (servers or self._present_servers()):
             self._fail(data, reply)
         else:
             self._asking[key] = [mine]
@@ -118,10 +131,10 @@ class Forwarder:
         else:
             self._per_source.pop(source, None)
 
-    async def _follow(self, key: tuple[bool, bytes], data: bytes) -> None:
+    async def _follow(self, key: _Key, data: bytes) -> None:
         answer: bytes | None = None
         try:
-            answer = await self._answer(data, is_tcp=key[0])
+            answer = await self._answer(data, is_tcp=key[0], servers=key[1])
         finally:
             asking = self._asking.pop(key)
             for source, _, _ in asking:
@@ -134,11 +147,11 @@ class Forwarder:
         for _, id_bytes, reply in asking:
             reply(id_bytes + answer[ID_BYTES:])
 
-    async def _answer(self, data: bytes, is_tcp: bool) -> bytes | None:
+    async def _answer(self, data: bytes, is_tcp: bool, servers: tuple[str, ...]) -> bytes | None:
         last: bytes | None = None
         deadline_s = self._clock.monotonic_s() + self._whole_s
         for _ in range(ROUNDS):
-            for server in self._in_order():
+            for server in self._in_order(servers or self._servers):
                 left_s = deadline_s - self._clock.monotonic_s()
                 if left_s <= 0:
                     return last
@@ -150,10 +163,10 @@ class Forwarder:
                 return last  # they answer, and asking again does not change it
         return None
 
-    def _in_order(self) -> list[str]:
+    def _in_order(self, servers: tuple[str, ...]) -> list[str]:
         now_s = self._clock.monotonic_s()
         suspects = {server for server, s in self._silent_s.items() if now_s - s < SUSPECT_S}
-        return sorted(self._servers, key=suspects.__contains__)
+        return sorted(servers, key=suspects.__contains__)
 
     async def _ask_one(
         self, server: str, data: bytes, is_tcp: bool, timeout_s: float
@@ -165,6 +178,8 @@ class Forwarder:
                 exchange = _over_tcp if is_tcp else _over_udp
                 answer = await exchange(server, self._port, question)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            if len(self._silent_s) >= SUSPECTS_MAX:
+                self._silent_s.clear()
             self._silent_s[server] = self._clock.monotonic_s()
             return None
         self._silent_s.pop(server, None)

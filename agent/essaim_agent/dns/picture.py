@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from essaim_agent.dns.resolv_conf import addresses_of
 from essaim_agent.dns.table import AddressFact, Change, NetworkFact, ServiceFact, SourceFact
 from essaim_agent.network import NetworkPicture
 from essaim_shared.ids import ServiceId
@@ -96,8 +97,12 @@ def _is_told(picture: NetworkPicture, endpoint: Endpoint) -> bool:
 
 def _sources(picture: NetworkPicture) -> set[SourceFact]:
     return {
-        SourceFact(attachment.address, tuple(other.network_id for other in attachments))
-        for attachments in picture.tasks.values()
+        SourceFact(
+            attachment.address,
+            tuple(other.network_id for other in attachments),
+            addresses_of(picture.nameservers.get(task_id, ())),
+        )
+        for task_id, attachments in picture.tasks.items()
         for attachment in attachments
     }
 

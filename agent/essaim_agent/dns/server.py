@@ -163,7 +163,8 @@ class Server:
             with contextlib.suppress(OSError):
                 self._udp.sendto(answer, address)
 
-        self._forwarder.ask(address[0], data, is_tcp=False, reply=reply)
+        servers = self._answers.table.servers.get(address[0], ())
+        self._forwarder.ask(address[0], data, is_tcp=False, reply=reply, servers=servers)
 
     async def _answer_over_tcp(self, source: str, data: bytes) -> bytes | None:
         self._turn_period()
@@ -176,7 +177,8 @@ class Server:
             if not future.done():
                 future.set_result(whole)
 
-        self._forwarder.ask(source, data, is_tcp=True, reply=reply)
+        servers = self._answers.table.servers.get(source, ())
+        self._forwarder.ask(source, data, is_tcp=True, reply=reply, servers=servers)
         return await future
 
     # Agents.

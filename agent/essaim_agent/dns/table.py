@@ -65,6 +65,8 @@ class SourceFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     address: str
     networks: tuple[NetworkId, ...]
+    servers: tuple[str, ...] = ()
+    """Asked about the world outside, for this task; empty: the host's."""
 
 
 K = TypeVar("K")
@@ -117,6 +119,8 @@ class Table:
         """How many services have a name, on whatever network."""
         self._network_names: dict[str, int] = {}
         self.sources: dict[str, tuple[NetworkId, ...]] = {}
+        self.servers: dict[str, tuple[str, ...]] = {}
+        """Of those sources that have name servers of their own."""
         self.facts = 0
 
     def apply(self, change: Change) -> frozenset[NetworkId]:
@@ -130,6 +134,9 @@ class Table:
         for source in change.sources:
             self.facts += source.address not in self.sources
             self.sources[source.address] = source.networks
+            self.servers.pop(source.address, None)
+            if source.servers:
+                self.servers[source.address] = source.servers
         for network in change.removed_networks:
             self._remove_network(network)
         for service in change.removed_services:
@@ -137,8 +144,10 @@ class Table:
         for address in change.removed_addresses:
             self._remove_address(address)
         for source in change.removed_sources:
-            if self.sources.get(source.address) == source.networks:
+            present = (self.sources.get(source.address), self.servers.get(source.address, ()))
+            if present == (source.networks, source.servers):
                 del self.sources[source.address]
+                self.servers.pop(source.address, None)
                 self.facts -= 1
         for facts in (
             *(change.removed_networks, change.networks),

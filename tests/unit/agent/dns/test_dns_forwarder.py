@@ -39,7 +39,12 @@ class Host:
         self.file.write_text("".join(f"nameserver {server}\n" for server in servers))
 
     def begin(
-        self, name: str, source: str = CLIENT, number: int = 77, tcp: bool = False
+        self,
+        name: str,
+        source: str = CLIENT,
+        number: int = 77,
+        tcp: bool = False,
+        servers: tuple[str, ...] = (),
     ) -> "asyncio.Future[dnslib.DNSRecord]":
         future: asyncio.Future[dnslib.DNSRecord] = asyncio.get_running_loop().create_future()
         question = dnslib.DNSRecord.question(name)
@@ -49,6 +54,7 @@ class Host:
             bytes(question.pack()),
             tcp,
             lambda answer: future.set_result(dnslib.DNSRecord.parse(answer)),
+            servers,
         )
         return future
 
@@ -173,6 +179,21 @@ async def test_the_same_question_is_put_once_and_told_to_all(host: Host) -> None
     assert [answer.header.id for answer in answers] == list(range(1, 9))
     assert all(str(answer.rr[0].rdata) == ADDRESS for answer in answers)
     assert host.first.heard == ["udp example.com"]
+
+
+async def test_a_task_s_own_servers_are_asked_instead_of_the_host_s(host: Host) -> None:
+    host.serve()
+    own, others = host.begin("example.com", servers=(SECOND,)), host.begin("example.com")
+    assert str((await own).rr[0].rdata) == ADDRESS
+    assert (await others).header.rcode == dnslib.RCODE.SERVFAIL, "the host has none"
+    assert (host.first.heard, host.second.heard) == ([], ["udp example.com"])
+
+
+async def test_who_asks_other_servers_is_not_told_what_these_say(host: Host) -> None:
+    host.second.manner = "missing"
+    futures = [host.begin("example.com", servers=(server,)) for server in (FIRST, SECOND)]
+    found, missing = await asyncio.gather(*futures)
+    assert (found.header.rcode, missing.header.rcode) == (0, dnslib.RCODE.NXDOMAIN)
 
 
 async def test_one_task_cannot_take_all_the_room(host: Host) -> None:

@@ -52,7 +52,10 @@ services = st.builds(
     st.sampled_from(["", "s"]),
 )
 pictures = st.builds(
-    lambda items, networks, tasks: picture(*items, networks=tuple(networks), tasks=tasks),
+    lambda items, networks, tasks, servers: msgspec.structs.replace(
+        picture(*items, networks=tuple(networks), tasks=tasks),
+        nameservers=dict.fromkeys(tasks, servers) if servers else {},
+    ),
     st.lists(endpoints | services | bridges, max_size=8),
     st.sets(st.sampled_from(NETWORKS)),
     st.dictionaries(
@@ -60,6 +63,7 @@ pictures = st.builds(
         st.sampled_from([task((FRONT, "10.1.0.1")), task((BACK, "10.2.0.2"), (FRONT, "10.1.0.3"))]),
         max_size=2,
     ),
+    st.sampled_from([(), ("192.0.2.53",), ("no address", "192.0.2.54")]),
 )
 
 
@@ -68,6 +72,7 @@ def told(table: Table) -> object:
     return (
         table.facts,
         table.sources,
+        table.servers,
         [
             resolve(table, networks, Question(name, kind))
             for networks in ((FRONT,), (BACK, FRONT), (AWAY,), ())
@@ -90,6 +95,7 @@ def test_changes_lead_from_any_picture_to_any_other(steps: list[NetworkPicture])
         table.apply(change)
     assert table.facts == 0, "nothing stays behind"
     assert not table._networks
+    assert not table.servers
     assert not table._known
     assert not table._network_names
 
