@@ -169,27 +169,30 @@ class Leads:
         entry = self._claimant(self._by_port.get(key, ()))
         if entry is None:
             return None
-        pool = self._pool(entry)
-        is_here = entry.network_id in self._picture.networks
+        # During an update that changes a service's first network it has its ports on both.
+        pool = [
+            endpoint
+            for claim in self._by_port[key]
+            if claim.service_id == entry.service_id
+            for endpoint in self._pool(claim)
+        ]
+        serving = [endpoint for endpoint in pool if endpoint.state == "serving"]
         local = {
-            endpoint.address
-            for endpoint in pool
-            if is_here and endpoint.state == "serving" and endpoint.node_address == self._local
+            endpoint.task_id: endpoint.address
+            for endpoint in sorted(serving, key=_by_place, reverse=True)
+            if self._is_here(endpoint)
         }
-        remote = Counter(
-            endpoint.node_address
-            for endpoint in pool
-            if endpoint.state == "serving" and endpoint.node_address != self._local
-        )
+        remote = {
+            endpoint.task_id: endpoint.node_address
+            for endpoint in serving
+            if endpoint.node_address != self._local
+        }
         return Lead(
             service=entry.name,
-            shares=tuple((address, 1) for address in sorted(local)) or _reduced(remote),
-            serving=frozenset(local | remote.keys()),
-            alive=frozenset(
-                endpoint.address if endpoint.node_address == self._local else endpoint.node_address
-                for endpoint in pool
-                if endpoint.state != "starting"
-            ),
+            shares=tuple((address, 1) for address in sorted(local.values()))
+            or _reduced(Counter(remote.values())),
+            serving=frozenset(self._place(endpoint) for endpoint in serving),
+            alive=frozenset(self._place(e) for e in pool if e.state != "starting"),
             target_port=next(
                 port.target_port
                 for port in entry.ports
@@ -199,6 +202,19 @@ class Leads:
             has_affinity=entry.has_affinity,
             is_forced=entry.is_forced,
         )
+
+    def _is_here(self, endpoint: Endpoint) -> bool:
+        is_on_network = endpoint.network_id in self._picture.networks
+        return is_on_network and endpoint.node_address == self._local
+
+    def _place(self, endpoint: Endpoint) -> str:
+        """Where a connection to a published port goes that ends at this task."""
+        is_own = endpoint.node_address == self._local
+        return endpoint.address if is_own else endpoint.node_address
+
+
+def _by_place(endpoint: Endpoint) -> tuple[str, str]:
+    return endpoint.network_id, endpoint.address
 
 
 def port_keys(entry: ServiceEntry) -> list[PortKey]:

@@ -12,7 +12,7 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,10 @@ class Kernel:
                 with contextlib.suppress(OSError):  # it went meanwhile
                     return socket.if_indextoname(index)
         return None
+
+    def prefer(self, wanted: Mapping[Entry, Entry]) -> None:
+        """See `RowReader.prefer`."""
+        self._rows.prefer(wanted)
 
     def learn_names(self, tables: Tables) -> None:
         """Renew `names` after devices came or went."""

@@ -25,7 +25,7 @@ _NFNL_SUBSYS_NFTABLES = 10
 _NFT_MSG_GETGEN = 16
 _NFTA_GEN_ID = 1
 _NFGENMSG = struct.Struct("=BBH")
-_GENERATIONS = 1 << 32
+_GENERATION_MAX = (1 << 32) - 1
 
 
 def _library() -> ctypes.CDLL:
@@ -64,7 +64,7 @@ class Nftables:
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
         self._seen = self.generation()
-        self._is_disturbed = True
+        self._is_disturbed = False
 
     def close(self) -> None:
         self._channel.close()
@@ -76,7 +76,7 @@ class Nftables:
             self._is_disturbed = True
         self._execute(script)
         now = self.generation()
-        if now != (self._seen + 1) % _GENERATIONS:
+        if now != next_generation(self._seen):
             self._is_disturbed = True
         self._seen = now
 
@@ -98,8 +98,14 @@ class Nftables:
 
     @property
     def is_disturbed(self) -> bool:
-        """Somebody else changed something since `settle`."""
+        """Somebody else changed something since the last `settle`, or the start."""
         return self._is_disturbed or self.generation() != self._seen
+
+    def own(self) -> None:
+        """One change since the last of ours was ours too, made by another program."""
+        now = self.generation()
+        if now == next_generation(self._seen):
+            self._seen = now
 
     def settle(self, generation: int) -> None:
         """The tables were looked at in this generation, and are right."""
@@ -114,3 +120,8 @@ class Nftables:
             words = " ".join(complaint.decode(errors="replace").split())[:ERROR_CHARS_MAX]
             raise NetworkError(f"nft: {words}")
         return output.decode(errors="replace")
+
+
+def next_generation(generation: int) -> int:
+    """After one change; 0 is left out (nf_tables_api.c, nf_tables_commit)."""
+    return generation + 1 if generation < _GENERATION_MAX else 1

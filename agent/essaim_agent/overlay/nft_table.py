@@ -118,6 +118,8 @@ def _elements(verb: str, table: str, set_name: str, elements: Mapping[str, str])
 
 def differences(found: str, right: str, table: str, most: int) -> tuple[str, ...]:
     """In words: what a listing of a table has too much and lacks, compared with a right one."""
+    if found == right:
+        return ()
     if not found:
         return (f"nft table {table} was gone",)
     have, want = _listed(found), _listed(right)

@@ -23,10 +23,10 @@ from essaim_agent.overlay.tables import (
     UDP_PORT_DEFAULT,
     Port,
     Tables,
+    WantedTables,
     bridge_name,
     port_alias,
     port_name,
-    wanted_tables,
 )
 from essaim_agent.overlay.traffic import Traffic
 from essaim_shared.ids import TaskId
@@ -59,8 +59,6 @@ class OverlayNode:
         namespace_directory: Path = NAMESPACE_DIRECTORY,
         name_server_port: int = NAME_SERVER_PORT_DEFAULT,
     ) -> None:
-        self._address = address
-        self._udp_port = udp_port
         self._kernel = Kernel()
         self._namespaces = Namespaces(self._kernel, namespace_directory)
         self._traffic = Traffic(address, self._kernel, name_server_port)
@@ -69,6 +67,7 @@ class OverlayNode:
         self.picture = NetworkPicture()
         self._is_told = False
         self._is_applied = False
+        self._wanted_tables = WantedTables(address, udp_port)
         self.wanted = Tables()
         self._present = Tables()
         self._ports: dict[TaskId, list[str]] = {}
@@ -97,10 +96,10 @@ class OverlayNode:
         done is done."""
         if self._is_applied and picture == self.picture:
             return 0
-        self.wanted = wanted_tables(
-            picture.networks.values(), picture.endpoints, self._address, self._udp_port
-        )
+        self.wanted = self._wanted_tables.update(picture.networks, picture.endpoints)
         self.picture = picture
+        if not self._is_told:
+            self._kernel.prefer(self._wanted_tables.known)
         self._is_told, self._is_applied = True, False
         count, failures = self._reconcile()
         self._traffic.want(picture)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay.firewall import accept_script
-from essaim_agent.overlay.nft import Nftables
+from essaim_agent.overlay.nft import Nftables, next_generation
 from essaim_agent.overlay.nft_table import Table, differences, increment, whole
 
 COMMAND_TIMEOUT_S = 20.0
@@ -63,6 +63,10 @@ class RuleTables:
         """Somebody changed some table since the last check: three system calls."""
         return self._nft.is_disturbed
 
+    def own_other_change(self) -> None:
+        """iptables changed something for us, which is not to be taken for somebody's damage."""
+        self._nft.own()
+
     def check(self) -> tuple[str, ...]:
         """Compare, mend, and tell the differences. Raises NetworkError.
 
@@ -70,21 +74,18 @@ class RuleTables:
         A table that we changed since it was listed cannot be compared: it is loaded anew, which
         hurts nobody, and then its listings before and after are.
         """
+        if not self._nft.is_disturbed:
+            return ()
         generation = self._nft.generation()
-        is_disturbed = self._nft.is_disturbed
         found: list[str] = []
         for name, table in self._held.items():
-            if not is_disturbed and name in self._listed:
-                continue
             listing = self._nft.listing(name)
-            if is_disturbed and listing != self._listed.get(name):
+            if listing != self._listed.get(name):
                 self._nft.run(whole(table))
+                generation = next_generation(generation)
                 right = self._nft.listing(name)
-                if listing != right:
-                    found += differences(listing, right, name, DIFFERENCES_MAX)
-                listing = right
-                generation = (generation + 1) & 0xFFFFFFFF
-            self._listed[name] = listing
+                found += differences(listing, right, name, DIFFERENCES_MAX)
+                self._listed[name] = right
         self._nft.settle(generation)
         return tuple(found)
 

@@ -9,7 +9,7 @@ A bridge that still has a task's port is kept, with its VXLAN device and entries
 wants it any more: it goes with its last task, whose connections may be draining.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -245,11 +245,13 @@ def _entries(
     return [RemoveEntry(stale[key]) for key in sorted(stale)], puts
 
 
-def carried_out(operations: Iterable[Operation], present: Tables) -> Tables:
+def carried_out(operations: Sequence[Operation], present: Tables) -> Tables:
     """The tables after the operations, as the kernel would have them.
 
     The driver keeps this instead of reading thousands of rows back after each change.
     """
+    if not operations:
+        return present
     model = _Model(present)
     for operation in operations:
         model.carry_out(operation)

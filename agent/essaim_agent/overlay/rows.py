@@ -30,6 +30,12 @@ class RowReader:
     def __init__(self) -> None:
         self._seen: _Seen = {}
         self._names: Mapping[int, str] = {}
+        self._wanted: Mapping[Entry, Entry] = {}
+
+    def prefer(self, wanted: Mapping[Entry, Entry]) -> None:
+        """Return these from now on where a row says the same (`WantedTables.known`)."""
+        self._wanted = wanted
+        self._seen = {}
 
     def read(self, payloads: Iterable[bytes], names: Mapping[int, str]) -> frozenset[Entry]:
         """The entries among the rows of some dumps; `names` are the overlay's devices by index."""
@@ -41,7 +47,8 @@ class RowReader:
             found = known.get(head)
             if found is None or found[0] != len(payload):
                 row = rt.neighbour(payload)
-                found = (len(payload), _entry(row, names))
+                entry = _entry(row, names)
+                found = (len(payload), entry and self._wanted.get(entry, entry))
                 if not row.is_plain:
                     if found[1] is not None:
                         entries.add(found[1])

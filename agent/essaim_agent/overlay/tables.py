@@ -13,8 +13,8 @@ and a flood entry for each VTEP with at least one address on the network. All of
 nothing is learned, so nothing is forgotten, aged or poisoned.
 """
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -137,22 +137,17 @@ def prefix_length(subnet: str) -> str:
     return subnet.rpartition("/")[2]
 
 
-ENDPOINTS_REMEMBERED_MAX = 16_384
-
-
-@lru_cache(maxsize=ENDPOINTS_REMEMBERED_MAX)
-def entries_of(endpoint: Endpoint) -> tuple[Entry, Entry, Entry, Entry]:
-    """The three entries of a remote address, and the flood entry of its node.
-
-    Remembered, for sets of thousands come again with one endpoint more.
-    """
-    mac = mac_of(endpoint.address)
-    vxlan = vxlan_name(endpoint.network_id)
+def entries_of(
+    network_id: NetworkId, address: str, node_address: str
+) -> tuple[Entry, Entry, Entry, Entry]:
+    """The three entries of a remote address, and the flood entry of its node."""
+    mac = mac_of(address)
+    vxlan = vxlan_name(network_id)
     return (
-        Forward(vxlan, mac, endpoint.node_address),
+        Forward(vxlan, mac, node_address),
         PortMac(vxlan, mac),
-        Neighbour(bridge_name(endpoint.network_id), endpoint.address, mac),
-        Forward(vxlan, FLOOD_MAC, endpoint.node_address),
+        Neighbour(bridge_name(network_id), address, mac),
+        Forward(vxlan, FLOOD_MAC, node_address),
     )
 
 
@@ -162,31 +157,104 @@ def wanted_tables(
     local: str,
     udp_port: int = UDP_PORT_DEFAULT,
 ) -> Tables:
-    """The tables of the node whose underlay address is `local`.
+    """The tables of the node whose underlay address is `local`."""
+    by_id = {network.network_id: network for network in networks}
+    return WantedTables(local, udp_port).update(by_id, frozenset(endpoints))
+
+
+_Place = tuple[NetworkId, str]
+"""A network and an address on it."""
+
+
+class WantedTables:
+    """The tables of the node whose underlay address is `local`, renewed with each picture: what
+    a change of one endpoint costs does not grow with the others.
 
     Endpoints of networks that this node is not on, and those on this node itself (their frames
     would leave on the wire and never come back), are left out. An address has one place: of two,
     the greater VTEP counts, so that every reading of a set agrees.
     """
-    by_id = {network.network_id: network for network in networks}
-    bridges: dict[str, Bridge] = {}
-    vxlans: dict[str, Vxlan] = {}
-    for network_id, network in by_id.items():
-        bridge = bridge_name(network_id)
-        gateway = f"{network.gateway}/{prefix_length(network.subnet)}"
-        bridges[bridge] = Bridge(
-            bridge, mac_of(network.gateway), network.mtu, frozenset((gateway,))
-        )
-        vxlan = vxlan_name(network_id)
-        vxlans[vxlan] = Vxlan(vxlan, bridge, network.vni, local, udp_port, network.mtu)
-    place: dict[tuple[NetworkId, str], Endpoint] = {}
-    for endpoint in endpoints:
-        key = (endpoint.network_id, endpoint.address)
-        known = place.get(key)
-        if known is None or known.node_address < endpoint.node_address:
-            place[key] = endpoint
-    entries: set[Entry] = set()
-    for endpoint in place.values():
-        if endpoint.network_id in by_id and endpoint.node_address != local:
-            entries.update(entries_of(endpoint))
-    return Tables(bridges=bridges, vxlans=vxlans, entries=frozenset(entries))
+
+    def __init__(self, local: str, udp_port: int = UDP_PORT_DEFAULT) -> None:
+        self._local, self._udp_port = local, udp_port
+        self._networks: Mapping[NetworkId, NodeNetwork] = {}
+        self._endpoints: frozenset[Endpoint] = frozenset()
+        self._vteps: dict[_Place, list[str]] = {}
+        """Of all endpoints at a place, one each."""
+        self._of_place: dict[_Place, tuple[Entry, Entry, Entry, Entry]] = {}
+        self.known: dict[Entry, Entry] = {}
+        """All entries, each by itself: who finds an equal one elsewhere takes this one instead,
+        so that comparing thousands of them is comparing where they lie."""
+        self._flooded: Counter[Entry] = Counter()
+        self._tables = Tables()
+
+    def update(
+        self, networks: Mapping[NetworkId, NodeNetwork], endpoints: frozenset[Endpoint]
+    ) -> Tables:
+        touched = self._take(self._endpoints - endpoints, endpoints - self._endpoints)
+        changed = self._networks.keys() ^ networks.keys()
+        if changed:
+            touched.update(place for place in self._vteps if place[0] in changed)
+            touched.update(place for place in self._of_place if place[0] in changed)
+        is_same = networks == self._networks
+        self._networks, self._endpoints = networks, endpoints
+        is_moved = False
+        for place in touched:
+            is_moved = self._settle(place) or is_moved
+        if is_moved or not is_same:
+            bridges, vxlans = self._devices()
+            entries = frozenset(self.known) if is_moved else self._tables.entries
+            self._tables = Tables(bridges=bridges, vxlans=vxlans, entries=entries)
+        return self._tables
+
+    def _take(self, removed: Iterable[Endpoint], added: Iterable[Endpoint]) -> set[_Place]:
+        touched: set[_Place] = set()
+        for endpoint in removed:
+            place = (endpoint.network_id, endpoint.address)
+            self._vteps[place].remove(endpoint.node_address)
+            if not self._vteps[place]:
+                del self._vteps[place]
+            touched.add(place)
+        for endpoint in added:
+            place = (endpoint.network_id, endpoint.address)
+            self._vteps.setdefault(place, []).append(endpoint.node_address)
+            touched.add(place)
+        return touched
+
+    def _settle(self, place: _Place) -> bool:
+        """Make the entries of a place fit; False when they did."""
+        vtep = max(self._vteps.get(place, ()), default=self._local)
+        known = self._of_place.get(place)
+        if vtep == self._local or place[0] not in self._networks:
+            fresh = None
+        elif known is not None and isinstance(known[0], Forward) and known[0].vtep == vtep:
+            return False
+        else:
+            fresh = entries_of(*place, vtep)
+        if known is not None:
+            del self._of_place[place]
+            for entry in known[:3]:
+                del self.known[entry]
+            self._flooded[known[3]] -= 1
+            if not self._flooded[known[3]]:
+                del self._flooded[known[3]]
+                del self.known[known[3]]
+        if fresh is not None:
+            fresh = self._of_place[place] = (*fresh[:3], self.known.get(fresh[3], fresh[3]))
+            self.known.update(zip(fresh, fresh, strict=True))
+            self._flooded[fresh[3]] += 1
+        return known is not None or fresh is not None
+
+    def _devices(self) -> tuple[dict[str, Bridge], dict[str, Vxlan]]:
+        bridges: dict[str, Bridge] = {}
+        vxlans: dict[str, Vxlan] = {}
+        for network_id, network in self._networks.items():
+            bridge, vxlan = bridge_name(network_id), vxlan_name(network_id)
+            gateway = f"{network.gateway}/{prefix_length(network.subnet)}"
+            bridges[bridge] = Bridge(
+                bridge, mac_of(network.gateway), network.mtu, frozenset((gateway,))
+            )
+            vxlans[vxlan] = Vxlan(
+                vxlan, bridge, network.vni, self._local, self._udp_port, network.mtu
+            )
+        return bridges, vxlans

@@ -116,7 +116,9 @@ class Traffic:
             write_sysctl(_loopback_setting(device), "1")
         self._open_devices = devices
         is_passed_on = bool(segments) or bool(self._proxy.captured)
-        is_changed = self._accept_rules.apply(is_passed_on, check=False) or is_changed
+        if self._accept_rules.apply(is_passed_on, check=False):
+            self._rules.own_other_change()
+            is_changed = True
         while self._suspected:
             self._conntrack.forget(self._suspected[0])
             del self._suspected[0]

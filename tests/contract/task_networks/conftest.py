@@ -178,7 +178,7 @@ class Lab:
         paths = [str(path) for path in directory.iterdir()] if directory.exists() else []
         return [
             *(line for line in devices if line.startswith("es-")),
-            *(line for line in rules.splitlines() if "essaim" in line),
+            *sorted(line for line in rules.splitlines() if "essaim" in line),
             *paths,
         ]
 
