@@ -20,6 +20,8 @@ def container_spec(
     path = f"services.{name}"
     container = {
         "Image": service["image"],
+        # Said by Docker's client always: whoever changes clients keeps the tasks.
+        "Privileges": {},
         **present(
             {
                 "Labels": {**service.get("labels", {}), **labels},
@@ -186,7 +188,7 @@ def _named_volume(
             options["DriverConfig"] = driver
     return {
         "Source": declared.get("name") or f"{stack}_{source}",
-        **present({"VolumeOptions": options}),
+        "VolumeOptions": options,
     }
 
 

@@ -21,7 +21,7 @@ def test_the_least_service(service):
         "Name": "s_web",
         "Labels": {**LABEL, "com.docker.stack.image": "img"},
         "TaskTemplate": {
-            "ContainerSpec": {"Image": "img", "Labels": LABEL},
+            "ContainerSpec": {"Image": "img", "Privileges": {}, "Labels": LABEL},
             "Resources": {},
             "Placement": {},
             "Networks": [{"Target": "s_default", "Aliases": ["web"]}],
@@ -143,8 +143,8 @@ volumes:
             },
         ),
         ("real", {"Labels": LABEL}),
-        ("outside", None),
-        ("elsewhere", None),
+        ("outside", {}),
+        ("elsewhere", {}),
     ]
 
 
