@@ -22,7 +22,7 @@ from essaim_shared.spec import ServiceSpec
 NetworkLookup = Callable[[str], Network]
 """What a user typed → the network. Raises NotFound, AmbiguousName."""
 
-FORCE_HINT = "publish another port, or force it (EndpointSpec.ForcePorts, --force-ports)"
+FORCE_HINT = "publish another port, or force it (EndpointSpec.ForcePorts, --publish-force)"
 
 
 def lookup_in(state: ClusterState) -> NetworkLookup:
