@@ -185,7 +185,11 @@ def _images(config: MasterConfig, clock: Clock) -> Images:
 def _control_settings(config: MasterConfig) -> ControlSettings:
     overlay = config.overlay
     return ControlSettings(
-        cluster_id=config.cluster_id, subnet=overlay.subnet, vni=overlay.vni, mtu=overlay.mtu
+        cluster_id=config.cluster_id,
+        subnet=overlay.subnet,
+        vni=overlay.vni,
+        mtu=overlay.mtu,
+        pools=overlay.network_pools,
     )
 
 

@@ -1,24 +1,17 @@
 """What every cluster has, written by each new leader where it is missing. Pure."""
 
-import ipaddress
 import random
 
 import msgspec
 
-from essaim_master.control.service_networks import DEFAULT_NETWORK_NAME
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.errors import PoolExhausted
 from essaim_master.state.keys import NETWORK_LEDGER_KEY
+from essaim_master.state.network_choice import MTU_DEFAULT, NetworkPools, Taken
+from essaim_master.state.network_uses import DEFAULT_NETWORK, HOST_NETWORK
 from essaim_master.state.writes import Writes
-from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
 from essaim_shared.ids import NetworkId, new_id
-from essaim_shared.objects import ClusterInfo, Network
-
-HOST_NETWORK_NAME = "host"
-
-DEFAULT_VIP_SUBNET = "10.160.0.0/20"
-
-DEFAULT_MTU = 1500 - VXLAN_OVERHEAD_BYTES
-"""Until the nodes have told what theirs is."""
+from essaim_shared.objects import ClusterInfo, Network, NetworkLedger
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,11 +20,11 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     subnet: str
     """Of the default network, in CIDR form."""
-    vip_subnet: str = DEFAULT_VIP_SUBNET
-    """Of its services. Where it is not free, the next of its size is taken."""
     vni: int
     mtu: int = 0
     """Of the default network; 0: it follows the nodes' interfaces."""
+    pools: NetworkPools = NetworkPools()
+    """From which its services have their addresses."""
 
 
 def founding_writes(
@@ -45,58 +38,55 @@ def founding_writes(
     writes = Writes()
     if state.cluster is None:
         writes.put(ClusterInfo(id=settings.cluster_id, created_ns=now_ns))
-    networks = []
-    default = state.network_named(DEFAULT_NETWORK_NAME)
-    if default is None:
-        default = Network(
-            id=NetworkId(new_id(rng)),
-            name=DEFAULT_NETWORK_NAME,
-            vni=settings.vni,
-            subnet=settings.subnet,
-            mtu=settings.mtu or DEFAULT_MTU,
-            is_mtu_fixed=bool(settings.mtu),
-            created_ns=now_ns,
+    present = state.network_named(DEFAULT_NETWORK)
+    default, ledger = _default_network(state, settings, present, rng, now_ns)
+    host = None
+    if state.network_named(HOST_NETWORK) is None:
+        host = Network(
+            id=NetworkId(new_id(rng)), name=HOST_NETWORK, driver="host", created_ns=now_ns
         )
-    if not default.vip_subnet:
-        networks.append(_with_service_addresses(state, settings, default))
-    if state.network_named(HOST_NETWORK_NAME) is None:
-        networks.append(
-            Network(
-                id=NetworkId(new_id(rng)), name=HOST_NETWORK_NAME, driver="host", created_ns=now_ns
-            )
-        )
-    if networks:
-        ledger = state.network_ledger
+    if default != present or host is not None:
         writes.expect(NETWORK_LEDGER_KEY, state.modified(NETWORK_LEDGER_KEY))
         writes.put(msgspec.structs.replace(ledger, changes=ledger.changes + 1))
-    for network in networks:
-        writes.put(network)
+    if default != present:
+        writes.put(default)
+    if host is not None:
+        writes.put(host)
     return writes
 
 
-def _with_service_addresses(
-    state: ClusterState, settings: ControlSettings, default: Network
-) -> Network:
-    """The default network of a new cluster, or of one that was made before services had addresses;
-    the latter's MTU stays as it was configured."""
-    return msgspec.structs.replace(
+def _default_network(
+    state: ClusterState,
+    settings: ControlSettings,
+    present: Network | None,
+    rng: random.Random,
+    now_ns: int,
+) -> tuple[Network, NetworkLedger]:
+    """As it should be: a new cluster's, or one that was made before services had addresses of
+    their own. The latter's MTU stays as it was configured. Where the nodes' routes leave no room
+    its services have none, and a later leader tries again."""
+    default = present or Network(
+        id=NetworkId(new_id(rng)),
+        name=DEFAULT_NETWORK,
+        vni=settings.vni,
+        subnet=settings.subnet,
+        mtu=settings.mtu or MTU_DEFAULT,
+        is_mtu_fixed=bool(settings.mtu),
+        created_ns=now_ns,
+    )
+    ledger = state.network_ledger
+    if default.vip_subnet:
+        return default, ledger
+    taken = Taken(state)
+    taken.add(default.subnet, "the default network itself")
+    pools = settings.pools
+    try:
+        vip_subnet = taken.free(pools.vip_subnets, pools.prefix_length, ledger.last_vip_subnet)
+    except PoolExhausted:
+        return default, ledger
+    default = msgspec.structs.replace(
         default,
-        vip_subnet=_free_subnet(state, default, settings.vip_subnet),
+        vip_subnet=vip_subnet,
         is_mtu_fixed=default.is_mtu_fixed or bool(settings.mtu),
     )
-
-
-def _free_subnet(state: ClusterState, default: Network, wanted: str) -> str:
-    """The wanted subnet, or the first one of its size behind it that no network has."""
-    taken = [
-        ipaddress.IPv4Network(subnet)
-        for network in (*state.networks.values(), default)
-        for subnet in (network.subnet, network.vip_subnet)
-        if subnet
-    ]
-    found = ipaddress.IPv4Network(wanted)
-    while any(found.overlaps(other) for other in taken):
-        found = ipaddress.IPv4Network(
-            (int(found.network_address) + found.num_addresses, found.prefixlen)
-        )
-    return str(found)
+    return default, msgspec.structs.replace(ledger, last_vip_subnet=vip_subnet)

@@ -31,6 +31,7 @@ from essaim_master.control.worklist import Worklist
 from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.cluster_state import AppliedChanges
+from essaim_master.state.network_uses import DEFAULT_NETWORK
 from essaim_shared.clock import Clock
 from essaim_shared.errors import Unavailable
 from essaim_shared.log import fields
@@ -128,10 +129,15 @@ class Leader:
         for _ in range(FOUNDING_ATTEMPTS_MAX):
             now_ns = self._clock.wall_ns()
             if await writer.write(founding_writes(state, self._settings, self._rng, now_ns)):
-                return
-        raise Unavailable(
-            f"other networks came {FOUNDING_ATTEMPTS_MAX} times while the predefined ones were made"
-        )
+                break
+        else:
+            raise Unavailable(
+                f"networks came {FOUNDING_ATTEMPTS_MAX} times while the predefined ones were made"
+            )
+        default = state.network_named(DEFAULT_NETWORK)
+        if default is not None and not default.vip_subnet:
+            pools = ", ".join(self._settings.pools.vip_subnets)
+            _log.warning("services on the default network get no addresses %s", fields(full=pools))
 
 
 class _Office:

@@ -1,11 +1,10 @@
 """The networks that the tasks of a spec are on. Pure."""
 
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.network_uses import DEFAULT_NETWORK
 from essaim_shared.ids import NetworkId
 from essaim_shared.objects import Network
 from essaim_shared.spec import TaskSpec
-
-DEFAULT_NETWORK_NAME = "default"
 
 
 class ServiceNetworks:
@@ -13,7 +12,7 @@ class ServiceNetworks:
 
     def __init__(self, state: ClusterState) -> None:
         self._networks = state.networks
-        default = state.network_named(DEFAULT_NETWORK_NAME)
+        default = state.network_named(DEFAULT_NETWORK)
         self._default = () if default is None else (default,)
 
     def of(self, spec: TaskSpec) -> tuple[tuple[Network, ...], str]:

@@ -64,7 +64,18 @@ def test_a_default_network_of_before_gets_service_addresses_and_keeps_the_rest(l
     assert after == msgspec.structs.replace(before, vip_subnet="10.160.0.0/20", is_mtu_fixed=True)
 
 
-def test_service_addresses_avoid_what_networks_have(land):
-    settings = msgspec.structs.replace(SETTINGS, subnet="10.160.0.0/19")
-    found(land, settings)
-    assert land.state.network_named("default").vip_subnet == "10.160.32.0/20"
+def test_service_addresses_avoid_what_networks_and_nodes_have(land):
+    land.add_node("n1", routes=("10.160.32.0/20",))
+    found(land, msgspec.structs.replace(SETTINGS, subnet="10.160.0.0/19"))
+    assert land.state.network_named("default").vip_subnet == "10.160.48.0/20"
+    assert land.state.network_ledger.last_vip_subnet == "10.160.48.0/20"
+
+
+def test_without_room_for_them_there_are_none_until_a_later_leader_finds_some(land):
+    land.add_node("n1", routes=("10.0.0.0/8",))
+    found(land)
+    assert land.state.network_named("default").vip_subnet == ""
+    assert found(land) == 0
+    land.remove_node("n1")
+    found(land)
+    assert land.state.network_named("default").vip_subnet == "10.160.0.0/20"

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from essaim_master.control.founding import DEFAULT_VIP_SUBNET
 from essaim_master.kv.commands import Transaction, TransactionResult
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.keys import LEADER_KEY
@@ -25,7 +24,7 @@ async def test_first_leader_founds_the_cluster(bench):
     assert bench.state.cluster.id == CLUSTER
     default, host = bench.state.networks.values()
     assert (default.name, default.subnet, default.vni) == ("default", "10.1.0.0/24", 70_001)
-    assert default.vip_subnet == DEFAULT_VIP_SUBNET
+    assert default.vip_subnet == "10.160.0.0/20"
     assert (host.name, host.driver, host.subnet) == ("host", "host", "")
 
 
