@@ -5,10 +5,10 @@ A line `$ command` is carried out; the lines under it are its expected output: w
 when. `ESSAIM_REWRITE=1 pytest tests/scenarios` writes the output that came instead; read the diff
 before you believe it.
 
-`$ service …` and `$ node …` are the real command line, which talks to the real API; leader and
-state are real too. The agents are played (`support.control_stage`, which says what the images do).
-The other commands are the methods `do_…` below. After every transaction the states are checked, and
-after every command that a second look at everything finds nothing to do.
+`$ service …`, `$ node …` and `$ network …` are the real command line, which talks to the real API;
+leader and state are real too. The agents are played (`support.control_stage`, which says what the
+images do). The other commands are the methods `do_…` below. After every transaction the states are
+checked, and after every command that a second look at everything finds nothing to do.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from essaim_master.http.app import App
 from essaim_master.http.host_facts import HostFacts
 from essaim_master.http.server import HttpServer
 from essaim_shared.clock import ManualClock, rfc3339
+from essaim_shared.ids import NetworkId
 from essaim_shared.objects import Task
 from essaim_shared.spec import DiscreteResource, GenericResource
 from essaim_shared.task_state import TaskState
@@ -105,7 +106,7 @@ class Script:
     def run(self, command: str) -> list[str]:
         self.stage.log.clear()
         name, *words = shlex.split(command)
-        if name in ("service", "node"):
+        if name in ("service", "node", "network"):
             said = self.command_line(name, words)
             self.stage.settle()
         else:
@@ -122,14 +123,16 @@ class Script:
             cli, ["--host", self.url, group, verb, *detach, *rest], catch_exceptions=False
         )
         if result.exit_code:
-            return [f"exit {result.exit_code}: {line}" for line in result.stderr.splitlines()]
+            said = self.stage.plain(result.stderr)
+            return [f"exit {result.exit_code}: {line}" for line in said.splitlines()]
         # What a change prints is an id or a name; only what was asked for is worth showing.
         return result.stdout.splitlines() if verb in ("ls", "ps", "history", "runs") else []
 
     # Nodes.
 
     def do_nodes(self, *names: str) -> None:
-        """`nodes a b zone=east c gpu=2`: labels follow their node; cpus and gpu are resources."""
+        """`nodes a b zone=east c gpu=2`: labels follow their node; cpus and gpu are resources, mtu
+        is that of its interface."""
         name = ""
         facts: dict[str, dict[str, str]] = {}
         for word in names:
@@ -142,8 +145,10 @@ class Script:
         for name, pairs in facts.items():
             cpus = float(pairs.pop("cpus", 4))
             gpus = int(pairs.pop("gpu", 0))
+            mtu = int(pairs.pop("mtu", 0))
             resource = GenericResource(discrete=DiscreteResource(kind="gpu", resource_value=gpus))
-            self.stage.add_node(name, pairs, cpus, generic_resources=(resource,) if gpus else ())
+            units = (resource,) if gpus else ()
+            self.stage.add_node(name, pairs, cpus, generic_resources=units, mtu=mtu)
 
     def do_cut(self, *names: str) -> None:
         for name in names:
@@ -192,6 +197,49 @@ class Script:
     def do_tasks(self, service: str) -> list[str]:
         """All tasks that the state holds, oldest first in each slot."""
         return [self.describe(task) for task in self.tasks_of(service)] or ["none"]
+
+    def do_addresses(self, service: str) -> list[str]:
+        """The service's own address on each network, then its ports of the cluster."""
+        found = self.stage.state.service_named(service)
+        assert found is not None, f"no service is called {service}"
+        addresses = self.stage.state.service_addresses.get(found.id)
+        if addresses is None:
+            return ["none"]
+        lines = [
+            f"{self.network_name(each.network_id)} {each.address}"
+            for each in addresses.virtual_addresses
+        ]
+        for port in addresses.ports:
+            claim = self.stage.state.ingress_ports[f"{port.protocol}/{port.published_port}"]
+            word = " (chosen)" if claim.is_chosen else ""
+            lines.append(f"{port.published_port}->{port.target_port}/{port.protocol}{word}")
+        return lines
+
+    def do_places(self, service: str) -> list[str]:
+        """Where the tasks that have not ended are on networks."""
+        lines = []
+        for task in self.tasks_of(service):
+            if self.stage.state.observed(task.id).is_terminal:
+                continue
+            places = [f"{self.network_name(a.network_id)} {a.address}" for a in task.attachments]
+            lines.append(f"{self.stage.name_of(task):<12} {', '.join(places) or '-'}")
+        return lines or ["none"]
+
+    def do_nodes_on(self, network: str) -> list[str]:
+        """The nodes that have an address of their own there."""
+        found = self.stage.state.network_named(network)
+        gateways = self.stage.state.gateways.values()
+        on = [each for each in gateways if found is not None and each.network_id == found.id]
+        return [f"{each.node_id} {each.address}" for each in on] or ["none"]
+
+    def do_mtu(self, network: str) -> list[str]:
+        found = self.stage.state.network_named(network)
+        assert found is not None, f"no network is called {network}"
+        return [str(found.mtu)]
+
+    def network_name(self, network_id: NetworkId) -> str:
+        found = self.stage.state.networks.get(network_id)
+        return network_id if found is None else found.name
 
     def do_runs(self, service: str) -> list[str]:
         """The runs of a cron job that are kept, with the local time of each."""

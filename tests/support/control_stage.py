@@ -99,6 +99,7 @@ class Stage:
                 name="default",
                 vni=7,
                 subnet="10.1.0.0/16",
+                vip_subnet="10.160.0.0/20",
                 mtu=1450,
                 created_ns=1,
             )
@@ -362,6 +363,8 @@ class Stage:
         """Ids are drawn at random: names stand for them."""
         for task_id, name in self._names.items():
             text = text.replace(task_id, name)
+        for service in self.state.services.values():
+            text = text.replace(service.id, f"id of {service.spec.name}")
         return text
 
     def _line_of_new(self, task: Task) -> str:
