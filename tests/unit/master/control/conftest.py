@@ -10,6 +10,7 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from essaim_master.control.allocator import Cursors
+from essaim_master.control.conditions import NodeCondition, condition_of
 from essaim_master.control.planner import plan_slice
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster import LocalCluster, Member
@@ -356,7 +357,13 @@ class World:
         raise AssertionError("no convergence")
 
     def has_delayed(self) -> bool:
-        return any(t.desired_state is TaskState.READY for t in self.state.tasks.values())
+        """Whether a task waits for its time, but for those of nodes that are down: what was there
+        is given up after a day, in which a cron job runs too often to be waited for."""
+        return any(
+            task.desired_state is TaskState.READY
+            for task in self.state.tasks.values()
+            if condition_of(self.state, task.node_id) is not NodeCondition.DOWN
+        )
 
     # What is asked afterwards.
 
