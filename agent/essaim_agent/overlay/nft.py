@@ -19,8 +19,9 @@ ERROR_CHARS_MAX = 300
 
 NETLINK_NETFILTER = 12
 
-_OUTPUT_STATELESS = 1 << 1
-"""Without counters (`nft -s`)."""
+_OUTPUT_STATELESS, _OUTPUT_NUMERIC_PROTO = 1 << 2, 1 << 7
+"""Without counters (`nft -s`), and with protocols as numbers: their names come from a function of
+libc that must not be called on two threads at once."""
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_MSG_GETGEN = 16
 _NFTA_GEN_ID = 1
@@ -60,7 +61,9 @@ class Nftables:
         if not self._context:
             self._channel.close()
             raise NetworkError(f"{LIBRARY} cannot be used: no netlink socket, or no memory")
-        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_STATELESS)
+        self._library.nft_ctx_output_set_flags(
+            self._context, _OUTPUT_STATELESS | _OUTPUT_NUMERIC_PROTO
+        )
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
         self._seen = self.generation()
