@@ -103,8 +103,7 @@ class NetworkReport(BusMessage, frozen=True, kw_only=True):
     repairs: int = 0
     """Differences that were mended since the agent started."""
     differences: tuple[str, ...] = ()
-    """In words, and mended: those found since the last but one report, so that each is told for
-    a whole period though a report is lost."""
+    """In words, and mended: each is told at once, and again with the next regular report."""
     last_repair: str = ""
     """The newest difference that was mended, however long ago."""
     repaired_ns: int = 0

@@ -1,4 +1,4 @@
-"""Tells the masters how this node's networks are: every few seconds, and when problems come or go.
+"""Tells the masters how this node's networks are: every few seconds, and when something changes.
 
 A report that is lost is replaced by the next one: nothing is repeated.
 """
@@ -29,7 +29,7 @@ from essaim_shared.transport import BusDisconnected, Transport
 _log = logging.getLogger(__name__)
 
 REPORT_SPACING_S: Final = 1.0
-"""Problems that come and go all the time do not flood the bus."""
+"""Troubles that come and go all the time do not flood the bus."""
 
 
 class CheckedNetworks(Protocol):
@@ -86,11 +86,11 @@ class NetworkReporter:
         self._ask = ask
         self._checked = Checked()
         self._recent: deque[tuple[int, str]] = deque(maxlen=REPORTED_DIFFERENCES_MAX)
-        """(number of the report that is to tell it first, difference)."""
+        """(number of the regular report that tells it, difference); it is told at once, too."""
         self._reports = 0
         """Those of the regular kind."""
         self._last_repair, self._repaired_ns = "", 0
-        self._told: frozenset[object] = frozenset()
+        self._told: tuple[frozenset[str], int] = (frozenset(), 0)
         self._changed = asyncio.Event()
         self.repairs = 0
         self.findings = Findings()
@@ -185,13 +185,17 @@ class NetworkReporter:
         return tuple(shown)
 
     def _look_for_change(self) -> None:
-        if frozenset(self._problems()) != self._told:
+        if self._news() != self._told:
             self._changed.set()
 
+    def _news(self) -> tuple[frozenset[str], int]:
+        """What is told at once when it changes."""
+        return frozenset(self._problems()), self.repairs
+
     async def _tell(self) -> None:
-        while self._recent and self._recent[0][0] < self._reports - 1:
+        while self._recent and self._recent[0][0] < self._reports:
             self._recent.popleft()
-        self._told = frozenset(self._problems())
+        self._told = self._news()
         if not self._may_tell():
             return
         with contextlib.suppress(BusDisconnected):

@@ -153,15 +153,19 @@ async def test_problems_that_come_and_go_do_not_flood_the_bus(site: Site) -> Non
     assert site.heard[-1].problems == ("problem 49",), "the last word is told"
 
 
-async def test_a_difference_is_told_for_a_whole_period_and_counted_for_ever(site: Site) -> None:
+async def test_a_difference_is_told_at_once_and_with_the_next_report_and_counted_for_ever(
+    site: Site,
+) -> None:
     site.networks.found("a forward was missing: put back", at_ns=77)
-    first = await site.period()
-    second = await site.period()
-    third = await site.period()
+    await site.clock.advance(0)
+    assert len(site.heard) == 2
+    await site.period()
+    await site.period()
     told = ("a forward was missing: put back",)
-    assert [one.differences for one in (first, second, third)] == [told, told, ()]
-    assert third.repairs == 1
-    assert (third.last_repair, third.repaired_ns) == (told[0], 77)
+    assert [one.differences for one in site.heard[1:]] == [told, told, ()]
+    last = site.heard[-1]
+    assert last.repairs == 1
+    assert (last.last_repair, last.repaired_ns) == (told[0], 77)
 
 
 async def test_a_report_is_bounded_however_much_is_wrong(site: Site) -> None:
