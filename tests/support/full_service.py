@@ -44,6 +44,7 @@ FULL_SERVICE = {
             "MaxReplicas": 2,
         },
         "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}},
+        "Networks": [{"Target": "default", "Aliases": ["www", "shop.internal"]}],
     },
     "UpdateConfig": {
         "Parallelism": 0,
@@ -56,6 +57,8 @@ FULL_SERVICE = {
     "RollbackConfig": {"Parallelism": 2, "FailureAction": "continue"},
     "EndpointSpec": {
         "Mode": "dnsrr",
+        "Affinity": "client-ip",
+        "ForcePorts": True,
         "Ports": [
             {"TargetPort": 53, "PublishedPort": 53, "Protocol": "udp", "PublishMode": "host"},
             {"TargetPort": 53, "PublishedPort": 53, "Protocol": "", "PublishMode": "host"},

@@ -26,11 +26,13 @@ from essaim_master.http import swarm
 from essaim_master.http.docker_objects import service_spec_object
 from essaim_master.http.filters import decode_filters
 from essaim_master.http.json_edge import decode_object, decode_spec
+from essaim_master.http.network_requests import wanted_network
 from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
     updated_service,
 )
+from essaim_master.http.stack_requests import stack_request
 from essaim_master.images import answers
 from essaim_master.images.answers import UnreadableAnswer
 from essaim_master.kv import commands
@@ -417,6 +419,14 @@ def _created(body: bytes) -> object:
     return policy_of(service), service_spec_object(service.spec)
 
 
+def _network(body: bytes) -> object:
+    return wanted_network(decode_object(body, "network"))
+
+
+def _stack(body: bytes) -> object:
+    return stack_request(decode_object(body, "stack"), "shop")
+
+
 def _schedule(text: bytes) -> object:
     expression = parse_expression(text.decode("utf-8", "replace"))
     return next_after(expression, UTC, _NOW_NS)
@@ -437,6 +447,19 @@ def _filters(body: bytes) -> object:
 
 
 MALFORMED = (MalformedMessage,)
+
+_NETWORKS = (
+    b'{"Name":"back","CheckDuplicate":true,"Driver":"overlay","Scope":"","EnableIPv6":false,'
+    b'"IPAM":{"Driver":"default","Options":{},"Config":[{"Subnet":"10.9.0.0/24",'
+    b'"IPRange":"10.9.0.128/25"}]},"Internal":true,"Attachable":false,"Ingress":false,'
+    b'"ConfigOnly":false,"ConfigFrom":{"Network":""},'
+    b'"Options":{"com.docker.network.driver.mtu":"1400"},"Labels":{"a":"b"}}',
+    b'{"Name":"front"}',
+)
+_STACK = b'{"Networks":[%b],"Services":[%b],"Prune":true,"RegistryAuths":{"web":"e30="}}' % (
+    _NETWORKS[0],
+    _FULL_SPEC,
+)
 
 _ANNOUNCEMENTS = (
     msgspec.json.encode(Announcement("c", MEMBERS[0], "10.0.0.1:1", "10.0.0.1:2", 1, "0.1.0")),
@@ -502,6 +525,8 @@ DECODERS: dict[str, Decoder] = {
     "service that is created": Decoder(
         _created, (InvalidRequest, NotSupported), (_SPEC, _FULL_SPEC, _JOB_SPEC)
     ),
+    "network in JSON": Decoder(_network, (InvalidRequest, NotSupported), _NETWORKS),
+    "stack in JSON": Decoder(_stack, (InvalidRequest, NotSupported), (_STACK,)),
     "schedule": Decoder(_schedule, (InvalidRequest,), (b"*/5 0-6,22 1 jan-mar mon", b"@hourly")),
     "template": Decoder(_template, (TemplateError,), _TEMPLATES),
     "swarm in JSON": Decoder(_swarm, (InvalidRequest, NotSupported), (_SWARM_SPEC,)),

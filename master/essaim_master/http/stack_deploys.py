@@ -20,6 +20,7 @@ from essaim_master.state.errors import NetworkInUse, SubnetTaken
 from essaim_master.state.keys import service_key
 from essaim_master.state.network_choice import WantedNetwork, chosen_network, overlaps
 from essaim_master.state.port_claims import PortKey, named_ports
+from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict, NotFound, VersionConflict
 from essaim_shared.ids import ServiceId, new_id
 from essaim_shared.objects import Network, Service
@@ -207,6 +208,8 @@ class StackDeploys:
         planned = self._made(plan, spec, present)
         before = None if present is None else present.spec
         check_published_ports(api.state, api.networks, before, planned.spec)
+        # Whether credentials can be sealed at all is known before anything is written.
+        self._images.write_credentials(image, Writes(), planned.id)
         return ServicePlan(spec, image, present, planned)
 
     def _made(self, plan: StackPlan, spec: ServiceSpec, present: Service | None) -> Service:

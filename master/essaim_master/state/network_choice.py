@@ -40,6 +40,11 @@ class NetworkPools(msgspec.Struct, frozen=True, kw_only=True):
     """Of every subnet and range that is cut out of them."""
     first_vni: int = 70_001
 
+    @property
+    def first_vip_subnet(self) -> str:
+        """For the default network."""
+        return f"{self.vip_subnets[0].partition('/')[0]}/{self.prefix_length}"
+
 
 class WantedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asked for, checked as far as it can be without the state."""
@@ -105,13 +110,6 @@ def chosen_network(
 
 def overlaps(one: str, other: str) -> bool:
     return ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other))
-
-
-def free_vip_subnet(state: ClusterState, pools: NetworkPools) -> str:
-    """A range of service addresses for a network that has none. Raises PoolExhausted."""
-    return Taken(state).free(
-        pools.vip_subnets, pools.prefix_length, state.network_ledger.last_vip_subnet
-    )
 
 
 def carried_mtu(state: ClusterState) -> int:

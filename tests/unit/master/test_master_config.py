@@ -38,6 +38,14 @@ def test_one_that_joins_begins_with_none(tmp_path) -> None:
     assert [member.id for member in config.first_members] == ["m1", "m2", "m3"]
 
 
+def test_what_networks_are_chosen_from_can_be_configured(tmp_path) -> None:
+    overlay = '[overlay]\nvni = 9\npools = ["172.16.0.0/12"]\npool_prefix_length = 24\n'
+    pools = load_master_config(written(tmp_path, "m1", overlay)).overlay.network_pools
+    assert pools.subnets == ("172.16.0.0/12",)
+    assert pools.vip_subnets == ("10.160.0.0/11",)
+    assert (pools.prefix_length, pools.first_vni) == (24, 9)
+
+
 @pytest.mark.parametrize("member_id", ["m1", "m4"])
 def test_one_that_stands_by_may_be_one_of_the_first_or_not(tmp_path, member_id) -> None:
     assert load_master_config(written(tmp_path, member_id, "standby = true")).standby
@@ -57,6 +65,10 @@ def test_over_the_bus_elections_take_three_to_six_seconds(tmp_path) -> None:
         ("m4", "standby = true\njoin = true", "choose one"),
         ("m 4", "standby = true", "cannot name a master that stands by"),
         ("m1", "join = true", "one of the first members"),
+        ("m1", "[overlay]\npools = []", "overlay.pools: name at least one subnet"),
+        ("m1", '[overlay]\npools = ["10.0.0.1/8"]', "overlay.pools: 10.0.0.1/8 has host bits"),
+        ("m1", '[overlay]\nvip_pools = ["10.1.0.0/24"]', "10.1.0.0/24 holds no /20"),
+        ("m1", "[overlay]\npool_prefix_length = 30", "30 is not in 1..29"),
         ("m1", 'raft_transport = "udp"', "raft_transport"),
         ("m1", "joins = true", "did you mean 'join'"),
         ("m1", "[snapshots]\nevery_entries = 0", "snapshots.every_entries"),

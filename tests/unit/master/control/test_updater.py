@@ -8,14 +8,17 @@ import msgspec
 import pytest
 from support.update_bench import SECOND_NS, UpdateBench
 
-from essaim_shared.objects import RegistryCredentials
+from essaim_shared.objects import IngressPort, RegistryCredentials, Service
 from essaim_shared.spec import (
     EndpointSpec,
     Limits,
+    NetworkAttachment,
     Placement,
     PortConfig,
+    ReplicatedMode,
     Resources,
     RestartPolicy,
+    ServiceMode,
     UpdateConfig,
 )
 from essaim_shared.task_state import TaskState
@@ -360,6 +363,15 @@ def test_scaling_ends_the_pause_as_in_swarm() -> None:
 
 # Rollback.
 
+PUBLISHED = EndpointSpec(ports=(PortConfig(target_port=80, published_port=8080),))
+
+
+def broken(bench):
+    """The service's template with an image that fails at once."""
+    template = bench.service.spec.task
+    container = msgspec.structs.replace(template.container, image="bad")
+    return msgspec.structs.replace(template, container=container)
+
 
 def test_rollback_by_the_failure_action() -> None:
     bench = UpdateBench(replicas=4, parallelism=1, failure_action="rollback")
@@ -401,6 +413,51 @@ def test_rollback_follows_its_own_configuration() -> None:
     bench.advance(60)
     assert bench.images == ["good:1"] * 6
     assert bench.state == "rollback_completed"
+
+
+def test_a_rollback_takes_the_port_of_the_cluster_back() -> None:
+    bench = UpdateBench(replicas=2, parallelism=1, failure_action="rollback")
+    bench.change(endpoint=PUBLISHED)
+    bench.advance(0)
+    bench.change(endpoint=None, task=broken(bench))
+    bench.advance(60)
+    assert bench.state == "rollback_completed"
+    (claim,) = bench.stage.state.ingress_ports.values()
+    assert (claim.number, claim.service_id) == (8080, bench.id)
+
+
+def test_a_rollback_to_a_port_that_another_service_has_by_now_is_paused_and_says_so() -> None:
+    bench = UpdateBench(replicas=2, parallelism=1, failure_action="rollback")
+    bench.change(endpoint=PUBLISHED)
+    bench.advance(0)
+    bench.change(endpoint=None, task=broken(bench))
+    spec = msgspec.structs.replace(
+        bench.service.spec,
+        name="db",
+        endpoint=PUBLISHED,
+        mode=ServiceMode(replicated=ReplicatedMode(replicas=0)),
+    )
+    bench.stage.put(Service(id="service-db", spec=spec, created_ns=1, updated_ns=1))
+    bench.stage.put(IngressPort(protocol="tcp", number=8080, service_id="service-db"))
+    bench.advance(0)
+    assert bench.state == "paused"
+    assert bench.message.startswith("update paused due to failure or early termination of task")
+    assert "cannot be rolled back" in bench.message
+    assert "port '8080' is already in use by service 'db' (service-db)" in bench.message
+    assert bench.service.spec.endpoint is None
+    # It stays so: a user decides.
+    bench.advance(60)
+    assert bench.state == "paused"
+
+
+def test_a_rollback_to_a_network_that_is_gone_is_paused_and_says_so() -> None:
+    bench = UpdateBench(replicas=2, parallelism=1, failure_action="rollback")
+    bench.update(networks=(NetworkAttachment(target="gone"),))
+    bench.advance(0)
+    bench.change(task=msgspec.structs.replace(broken(bench), networks=()))
+    bench.advance(60)
+    assert bench.state == "paused"
+    assert "(it cannot be rolled back: network gone not found)" in bench.message
 
 
 def test_a_rollback_that_fails_is_paused_and_never_rolled_back() -> None:

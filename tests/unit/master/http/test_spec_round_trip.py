@@ -40,6 +40,7 @@ from essaim_shared.spec import (
     GlobalMode,
     Limits,
     LogDriver,
+    NetworkAttachment,
     Placement,
     PlacementPreference,
     Platform,
@@ -109,6 +110,24 @@ PORTS = st.sampled_from(
         (PortConfig(target_port=53, published_port=53, protocol="udp", publish_mode="host"),),
     ]
 )
+INGRESS_PORTS = st.sampled_from(
+    [
+        (PortConfig(target_port=80), PortConfig(target_port=80, published_port=8080)),
+        (PortConfig(name="dns", target_port=53, published_port=53, protocol="udp"),),
+        (PortConfig(target_port=9, published_port=9, protocol="sctp", publish_mode=""),),
+    ]
+)
+NETWORKS = st.lists(
+    st.sampled_from(
+        [
+            NetworkAttachment(target="n1"),
+            NetworkAttachment(target="n2", aliases=("www", "a.b_c")),
+            NetworkAttachment(target="n3", aliases=("A" * 63,)),
+        ]
+    ),
+    unique_by=lambda attachment: attachment.target,
+    max_size=3,
+).map(tuple)
 JOBS = st.sampled_from(
     [
         ServiceMode(global_job=GlobalJobMode()),
@@ -198,6 +217,7 @@ TASKS = st.builds(
         ),
     ),
     log_driver=st.sampled_from([None, LogDriver(name="local", driver_options={"max-size": "1m"})]),
+    networks=NETWORKS,
     runtime=st.sampled_from(["", "container"]),
     force_update=COUNT,
     stop_when_cut_off=OURS,
@@ -218,7 +238,19 @@ SERVICES = st.builds(
     rollback_config=UPDATES,
     endpoint=st.one_of(
         st.none(),
-        st.builds(EndpointSpec, mode=st.sampled_from(["", "vip", "dnsrr"]), ports=PORTS),
+        st.builds(
+            EndpointSpec,
+            mode=st.sampled_from(["", "vip", "dnsrr"]),
+            ports=PORTS,
+            affinity=ours_of("client-ip", ""),
+            force_ports=ours_of(True, False),
+        ),
+        st.builds(
+            EndpointSpec,
+            mode=st.sampled_from(["", "vip"]),
+            ports=INGRESS_PORTS,
+            affinity=ours_of("client-ip"),
+        ),
     ),
 )
 JOB_SERVICES = st.builds(ServiceSpec, name=st.just("web"), task=TASKS, mode=JOBS)
@@ -233,7 +265,17 @@ SPECS = st.one_of(SERVICES, JOB_SERVICES, CRON_SERVICES)
 
 OURS_ALONE = frozenset(
     [
-        *("BackoffMax", "CgroupParent", "Devices", "IpcMode", "PidMode", "PreStop", "Privileged"),
+        *(
+            "Affinity",
+            "BackoffMax",
+            "CgroupParent",
+            "ForcePorts",
+            "Devices",
+            "IpcMode",
+            "PidMode",
+            "PreStop",
+            "Privileged",
+        ),
         *("Probes", "ProgressDeadline", "PullPolicy", "Schedule", "SecurityOpt", "ShmSize"),
         *("Steps", "StopWhenCutOff"),
     ]
