@@ -21,9 +21,10 @@ from essaim_shared.errors import Conflict
 from essaim_shared.ids import NetworkId, new_id
 from essaim_shared.objects import Network
 
-LEAVE_WAIT_S = 30.0
+LEAVE_WAIT_S = 20.0
 """How long a removal waits for tasks that are ordered to end: `docker stack rm` removes services
-and then, without a pause, their networks. The default grace period and the drain before it fit."""
+and then, without a pause, their networks. The default grace period and the drain before it fit, and
+no client gives up before (ours after 30 s)."""
 
 CREATE_ATTEMPTS_MAX = 16
 """Of a network that is made while others are: each of them moves the ledger once."""
