@@ -205,8 +205,10 @@ def _act_on_failure(
 
 
 def without_rollback(paused: UpdateStatus, obstacle: str) -> UpdateStatus:
-    """The status of an update that failed and cannot be rolled back."""
-    return _moved(paused, paused.state, f"{paused.message} (it cannot be rolled back: {obstacle})")
+    """The status of an update that failed and cannot be rolled back. Of the obstacle, which is
+    said to clients in Docker's form elsewhere, the sentence alone."""
+    sentence = obstacle.rpartition(" desc = ")[2]
+    return _moved(paused, paused.state, f"{paused.message} (it cannot be rolled back: {sentence})")
 
 
 def _waiting(

@@ -40,11 +40,6 @@ class NetworkPools(msgspec.Struct, frozen=True, kw_only=True):
     """Of every subnet and range that is cut out of them."""
     first_vni: int = 70_001
 
-    @property
-    def first_vip_subnet(self) -> str:
-        """For the default network."""
-        return f"{self.vip_subnets[0].partition('/')[0]}/{self.prefix_length}"
-
 
 class WantedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asked for, checked as far as it can be without the state."""

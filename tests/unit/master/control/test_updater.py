@@ -442,8 +442,10 @@ def test_a_rollback_to_a_port_that_another_service_has_by_now_is_paused_and_says
     bench.advance(0)
     assert bench.state == "paused"
     assert bench.message.startswith("update paused due to failure or early termination of task")
-    assert "cannot be rolled back" in bench.message
-    assert "port '8080' is already in use by service 'db' (service-db)" in bench.message
+    assert bench.message.endswith(
+        "(it cannot be rolled back: port '8080' is already in use by service 'db' (id of db) as an "
+        "ingress port)"
+    )
     assert bench.service.spec.endpoint is None
     # It stays so: a user decides.
     bench.advance(60)
