@@ -47,8 +47,7 @@ class ServicePlan:
     def given_back(self) -> set[PortKey]:
         if self.present is None:
             return set()
-        before = named_ports(self.present.spec, "ingress").keys()
-        return before - named_ports(self.planned.spec, "ingress").keys()
+        return _ports_of(self.present.spec) - _ports_of(self.planned.spec)
 
 
 @dataclass(slots=True)
@@ -219,9 +218,7 @@ class StackDeploys:
         return updated_service(present, spec, now_ns, find)
 
     def _check_ports(self, plan: StackPlan) -> None:
-        leaving = {
-            service.id: set(named_ports(service.spec, "ingress")) for service in plan.removed
-        }
+        leaving = {service.id: _ports_of(service.spec) for service in plan.removed}
         for one in plan.services:
             if one.present is not None:
                 leaving[one.present.id] = one.given_back
@@ -281,6 +278,11 @@ def services_of(state: ClusterState, stack: str) -> list[Service]:
 
 def networks_of(state: ClusterState, stack: str) -> list[Network]:
     return [one for one in state.networks.values() if one.labels.get(STACK_LABEL) == stack]
+
+
+def _ports_of(spec: ServiceSpec) -> set[PortKey]:
+    """In whatever mode."""
+    return {*named_ports(spec, "ingress"), *named_ports(spec, "host")}
 
 
 def _lookup(planned: Mapping[str, Network], state: ClusterState) -> NetworkLookup:

@@ -122,10 +122,14 @@ def check_ports_free(
 ) -> None:
     """Raises PortTaken for a port that another service has and does not give back by the same
     request: `leaving` holds what each one does, by its id."""
-    for key in named_ports(spec, "ingress"):
+    own_id = None if present is None else present.id
+    ingress, host = named_ports(spec, "ingress"), named_ports(spec, "host")
+    for key in (*ingress, *host):
         held = state.ingress_ports.get(f"{key[0]}/{key[1]}")
-        if held is None or (present is not None and held.service_id == present.id):
-            continue
-        holder = state.services.get(held.service_id)
-        if holder is not None and key not in leaving.get(holder.id, ()):
+        holder = None if held is None else state.services.get(held.service_id)
+        if holder is not None and holder.id != own_id and key not in leaving.get(holder.id, ()):
             raise port_taken(key, holder, "an ingress port")
+    for service in state.services.values() if ingress else ():
+        for key in named_ports(service.spec, "host"):
+            if key in ingress and service.id != own_id and key not in leaving.get(service.id, ()):
+                raise port_taken(key, service, "a host-published port")

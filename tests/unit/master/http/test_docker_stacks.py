@@ -6,6 +6,7 @@ Tasks are made by the test's own hand, as the leader and the agents would.
 import asyncio
 import json
 
+import docker
 import pytest
 from support.docker_clients import succeed
 
@@ -238,3 +239,32 @@ async def test_two_services_never_have_one_port(cluster, run_any, docker_command
     (held,) = cluster.state.ingress_ports.values()
     assert isinstance(held, IngressPort)
     assert list(cluster.state.services) == [held.service_id]
+
+
+async def test_docker_py_makes_networks_too(cluster) -> None:
+    def use_it():
+        client = docker.DockerClient(base_url=f"unix://{cluster.socket_path}", timeout=60)
+        try:
+            pool = docker.types.IPAMPool(subnet="10.9.0.0/24")
+            made = client.networks.create(
+                "back",
+                driver="overlay",
+                internal=True,
+                labels={"team": "a"},
+                ipam=docker.types.IPAMConfig(pool_configs=[pool]),
+            )
+            bare = client.networks.create("bare", driver="overlay")
+            found = client.networks.list(names=["back"], filters={"label": "team=a"})
+            assert [one.id for one in found] == [made.id]
+            with pytest.raises(docker.errors.APIError, match="attachable networks"):
+                client.networks.create("x", driver="overlay", attachable=True)
+            client.services.create("busybox", name="web", networks=["back"])
+            bare.remove()
+            return made.id
+        finally:
+            client.close()
+
+    made = await asyncio.to_thread(use_it)
+    service = cluster.state.service_named("web")
+    assert [one.target for one in service.spec.task.networks] == [made]
+    assert cluster.state.network_named("bare") is None

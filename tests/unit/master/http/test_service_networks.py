@@ -6,6 +6,7 @@ import pytest
 
 from essaim_master.config import MasterConfig
 from essaim_master.http.network_settings import network_settings
+from essaim_shared.limits import INGRESS_PORTS_MAX, REVISIONS_KEPT, SERVICE_NETWORKS_MAX
 from essaim_shared.objects import Attachment, ServiceAddresses, VirtualAddress
 from essaim_shared.spec import NetworkAttachment, PortConfig
 
@@ -301,3 +302,19 @@ def test_essaims_own_ports_come_from_the_configuration(server, number) -> None:
         f"tcp/{number}": "the bus",
     }
     assert found.pools.subnets == ("10.128.0.0/11",)
+
+
+async def test_the_largest_change_of_ports_and_networks_fits_one_transaction(world) -> None:
+    names = [f"n{number}" for number in range(SERVICE_NETWORKS_MAX)]
+    for name in names:
+        assert (await world.post("/networks/create", {"Name": name})).status == 201
+    first = [port(1000 + number) for number in range(INGRESS_PORTS_MAX)]
+    second = [port(2000 + number) for number in range(INGRESS_PORTS_MAX)]
+    service = await create(world, ports=first)
+    for _ in range(REVISIONS_KEPT):
+        assert (await update(world, service, ports=second)).status == 200
+        answer = await update(world, service, names, first)
+        assert answer.status == 200, answer.message
+    assert len(world.state.ingress_ports) == INGRESS_PORTS_MAX
+    assert (await world.call("DELETE", "/services/web")).status == 200
+    assert not world.state.ingress_ports

@@ -136,6 +136,11 @@ BAD = [
         "service shop_web: rpc error: code = InvalidArgument desc = port '9000' is already in use",
     ),
     (
+        {"services": [service("db"), service("web", ports=[9001])]},
+        400,
+        "port '9001' is already in use by service 'nodes'",
+    ),
+    (
         {"services": [service("db"), service("web", ports=[7400])]},
         400,
         "service shop_web: rpc error: code = InvalidArgument desc = EndpointSpec: port 7400/tcp",
@@ -156,6 +161,9 @@ async def test_a_mistake_anywhere_makes_nothing(world, fields, status, sentence)
     await world.post("/networks/create", {"Name": "theirs"})
     other = {**service("x", [], [9000]), "Name": "other"}
     assert (await world.post("/services/create", other)).status == 201
+    of_nodes = {**service("x", [], [9001]), "Name": "nodes"}
+    of_nodes["EndpointSpec"]["Ports"][0]["PublishMode"] = "host"
+    assert (await world.post("/services/create", of_nodes)).status == 201
     revision = world.state.revision
     answer = await world.post("/essaim/stacks/shop", request(**fields))
     assert (answer.status, sentence in answer.message) == (status, True), answer.message
