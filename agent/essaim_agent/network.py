@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from essaim_shared.errors import EssaimError
-from essaim_shared.ids import NetworkId, TaskId
+from essaim_shared.ids import HOST_NETWORK_ID, NetworkId, TaskId
 from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import PortConfig
@@ -34,9 +34,9 @@ EndpointState = Literal["starting", "serving", "draining"]
 
 
 def is_on_host_network(task: Task) -> bool:
-    """Whether the task asked for its node's own network, the predefined one called `host`: nobody
-    gives it an address. One that asked for nothing has an address on the default network."""
-    return bool(task.spec.networks) and not task.attachments
+    """Whether the task asked for its node's own network, and for nothing else."""
+    wanted = [network.target for network in task.spec.networks]
+    return wanted == [HOST_NETWORK_ID] and not task.attachments
 
 
 class NetworkPicture(msgspec.Struct, frozen=True):

@@ -14,6 +14,10 @@ NetworkId = NewType("NetworkId", str)
 MemberId = NewType("MemberId", str)
 """The name of a Raft member; in the static first configuration it is chosen by the operator."""
 
+HOST_NETWORK_ID = NetworkId("essaimhostnetwork00000000")
+"""Of the predefined network that stands for each node's own: the same in every cluster, so that a
+node knows it without being told, and puts no task there for want of an address."""
+
 ID_LENGTH = 25
 SHORT_ID_LENGTH = 12
 """What tables show, as `docker` does."""

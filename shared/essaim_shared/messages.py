@@ -200,8 +200,7 @@ class Endpoint(BusMessage, frozen=True, kw_only=True):
     slot: str = ""
     """`Task.slot_key`: with the service's name it makes the task's name."""
     hostname: str = ""
-    """The container's, where it is known before the container is: otherwise the first twelve
-    characters of the container's id, once there is one."""
+    """The container's: the first twelve characters of the task's id unless its spec says else."""
     state: Literal["starting", "serving", "draining"] = "starting"
     """New connections go to those that serve. A task serves while it runs, is ready, and is not
     to be stopped, on a node that is not down; it drains from the order to stop it until it has

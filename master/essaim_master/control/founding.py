@@ -10,7 +10,7 @@ from essaim_master.state.keys import NETWORK_LEDGER_KEY
 from essaim_master.state.network_choice import MTU_DEFAULT, NetworkPools, Taken
 from essaim_master.state.network_uses import DEFAULT_NETWORK, HOST_NETWORK
 from essaim_master.state.writes import Writes
-from essaim_shared.ids import NetworkId, new_id
+from essaim_shared.ids import HOST_NETWORK_ID, NetworkId, new_id
 from essaim_shared.objects import ClusterInfo, Network, NetworkLedger
 
 
@@ -42,9 +42,7 @@ def founding_writes(
     default, ledger = _default_network(state, settings, present, rng, now_ns)
     host = None
     if state.network_named(HOST_NETWORK) is None:
-        host = Network(
-            id=NetworkId(new_id(rng)), name=HOST_NETWORK, driver="host", created_ns=now_ns
-        )
+        host = Network(id=HOST_NETWORK_ID, name=HOST_NETWORK, driver="host", created_ns=now_ns)
     if default != present or host is not None:
         writes.expect(NETWORK_LEDGER_KEY, state.modified(NETWORK_LEDGER_KEY))
         writes.put(msgspec.structs.replace(ledger, changes=ledger.changes + 1))

@@ -14,7 +14,7 @@ import msgspec
 from essaim_master.control.service_networks import ServiceNetworks
 from essaim_master.state.cluster_state import ClusterState
 from essaim_shared.errors import TemplateError
-from essaim_shared.ids import SHORT_ID_LENGTH, NetworkId, NodeId, ServiceId
+from essaim_shared.ids import NetworkId, NodeId, ServiceId, short_id
 from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 from essaim_shared.objects import Gateway, NodeStatus, Task, TaskStatus
 from essaim_shared.task_state import TaskState
@@ -49,7 +49,7 @@ def endpoints_of(state: ClusterState, task: Task) -> Endpoints:
     addresses = state.service_addresses.get(task.service_id)
     is_published = addresses is not None and bool(addresses.ports)
     serving = serving_state(task, status, node)
-    hostname = _hostname(task, status, node)
+    hostname = _hostname(task, node)
     return tuple(
         Record(
             Endpoint(
@@ -82,17 +82,15 @@ def facets(status: object) -> tuple[object, ...]:
     if not isinstance(status, TaskStatus):
         return (False,)
     if status.state is TaskState.RUNNING:
-        return (False, status.is_ready, status.container_id)
+        return (False, status.is_ready)
     return (status.state.is_terminal,)
 
 
-def _hostname(task: Task, status: TaskStatus | None, node: NodeStatus) -> str:
-    """As the container has it. The id of the container is taken from the report that it runs: the
-    one before would cost every node a record more, for a name that nobody can use yet."""
+def _hostname(task: Task, node: NodeStatus) -> str:
+    """As the container has it."""
     text = task.spec.container.hostname
     if not text:
-        is_running = status is not None and status.state is TaskState.RUNNING
-        return status.container_id[:SHORT_ID_LENGTH] if status and is_running else ""
+        return short_id(task.id)
     if LEFT not in text:
         return text
     context = TemplateContext(

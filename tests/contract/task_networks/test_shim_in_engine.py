@@ -20,7 +20,7 @@ from essaim_agent.network import NetworkPicture
 from essaim_agent.overlay.task_networks import OverlayNetworks
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.container_spec import ContainerSpec, DnsConfig
-from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId, new_id
+from essaim_shared.ids import HOST_NETWORK_ID, NetworkId, NodeId, ServiceId, TaskId, new_id
 from essaim_shared.messages import Endpoint, NodeNetwork
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import NetworkAttachment, TaskSpec
@@ -266,7 +266,7 @@ async def test_a_container_knows_its_own_name_and_asks_its_node_for_all_others(
 async def test_a_container_on_the_host_s_network_sees_all_that_the_host_sees(
     executor: DockerExecutor, engine: Engine, path: str, lab: Any
 ) -> None:
-    task = task_of(sleeper(), networks=(NetworkAttachment(target="host"),))
+    task = task_of(sleeper(), networks=(NetworkAttachment(target=HOST_NETWORK_ID),))
     ask = await seen_inside(executor, engine, task, None)
     assert lab.underlay["a"] in ask("ip", "address")
     assert ask("hostname") == socket.gethostname()

@@ -16,7 +16,7 @@ from essaim_agent.docker_options import (
 from essaim_agent.engine_facts import EngineFacts, facts_of
 from essaim_agent.executor import ExecutorError, Health, grace_period_s
 from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
-from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import HOST_NETWORK_ID, NetworkId, NodeId, ServiceId, TaskId
 from essaim_shared.objects import Attachment, Task
 from essaim_shared.spec import (
     DiscreteResource,
@@ -71,7 +71,7 @@ def test_a_task_without_a_namespace_never_lands_on_the_hosts_network() -> None:
 
 def on_the_hosts_network(container: ContainerSpec) -> dict[str, Any]:
     task = make_task(container)
-    spec = msgspec.structs.replace(task.spec, networks=(NetworkAttachment(target="host"),))
+    spec = msgspec.structs.replace(task.spec, networks=(NetworkAttachment(target=HOST_NETWORK_ID),))
     task = msgspec.structs.replace(task, spec=spec, attachments=())
     return create_body(task, "lab", False, "", OLD_ENGINE)
 

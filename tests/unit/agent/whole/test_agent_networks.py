@@ -10,7 +10,7 @@ from essaim_agent.fake_executor import Script
 from essaim_agent.network_tables import TABLES_SPACING_S
 from essaim_agent.task_network import DRAIN_TABLES_MAX_S, SERVE_TABLES_MAX_S
 from essaim_shared.container_spec import DnsConfig, ExecAction, Probe, Probes
-from essaim_shared.ids import NetworkId, ServiceId, TaskId
+from essaim_shared.ids import HOST_NETWORK_ID, NetworkId, ServiceId, TaskId
 from essaim_shared.limits import DRAIN_CONNECTIONS_S
 from essaim_shared.messages import ServiceEntry
 from essaim_shared.spec import NetworkAttachment
@@ -357,7 +357,7 @@ async def test_an_order_with_an_address_that_is_none_is_not_obeyed(bench: Any) -
 
 async def test_a_task_on_the_host_s_network_has_no_namespace_and_no_endpoint(bench: Any) -> None:
     task = bench.make_task("a")
-    on_host = (NetworkAttachment(target="host"),)
+    on_host = (NetworkAttachment(target=HOST_NETWORK_ID),)
     task = msgspec.structs.replace(
         task, attachments=(), spec=msgspec.structs.replace(task.spec, networks=on_host)
     )

@@ -186,16 +186,16 @@ def test_the_slot_of_a_global_task_is_its_node(script, listen):
 @pytest.mark.parametrize(
     ("hostname", "expected"),
     [
-        ("", "0123456789ab"),
+        ("", "t1-012345678"),
         ("literal", "literal"),
         ("{{.Service.Name}}-{{.Task.Slot}}-on-{{.Node.Hostname}}", "web-1-on-n1"),
         ("{{.No.Such.Thing}}", ""),
     ],
 )
-def test_the_host_name_of_a_running_container(script, listen, hostname, expected):
+def test_the_host_name_is_that_of_the_container(script, listen, hostname, expected):
     script.join("n1", RED)
-    task = script.task("t1", "n1", hostname=hostname)
-    script.see(task, container_id="0123456789abcdef")
+    task = script.task("t1-0123456789abcdef", "n1", hostname=hostname)
+    script.see(task)
     assert endpoint_of(listen().mirrors["n1"], task).hostname == expected
 
 
