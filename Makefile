@@ -1,6 +1,6 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test slow check sim mutations fuzz bench bench-etcd failover lock
+.PHONY: help up down test slow soak check sim mutations fuzz bench bench-etcd failover lock
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo 'make down    remove every trace of the lab'
 	@echo 'make test    install what the tests need and run all of them'
 	@echo 'make slow    the slow proofs that make test leaves out (about three minutes)'
+	@echo 'make soak    ten minutes of random cuts, deaths and changes of a lab; no difference may be left (SOAK_S=600)'
 	@echo 'make check   style, types and house rules only'
 	@echo 'make sim     whole clusters of masters on virtual time, with faults (SEEDS=2000, or SEED=42)'
 	@echo 'make mutations  put known bugs into copies of the code; the simulator must find each'
@@ -33,6 +34,10 @@ test:
 slow:
 	@tools/bootstrap dev
 	.venv/bin/python -m pytest -m slow
+
+soak:
+	@tools/bootstrap dev
+	.venv/bin/python -m pytest -m soak -s tests/integration
 
 check:
 	@tools/bootstrap dev
