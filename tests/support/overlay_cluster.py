@@ -1,9 +1,11 @@
 """Tasks, services and pictures of two real nodes, for tests of whom connections are led to."""
 
 import asyncio
+import contextlib
 import json
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -251,3 +253,18 @@ class Cluster:
     async def hear(self, place: str, address: str, port: int = 80, protocol: str = "tcp") -> str:
         [heard] = await self.ask(place, address, port, protocol)
         return heard
+
+
+@contextlib.contextmanager
+def listening(cluster: Cluster, host: str, *ports: str) -> Iterator[None]:
+    """A process of a host."""
+    with subprocess.Popen(
+        ["nsenter", f"--net={cluster.namespace(host)}", sys.executable, "-c", SERVER, host, *ports],
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()

@@ -120,8 +120,8 @@ def describe(operation: Operation, before: Tables, names: Names = _NO_NAMES) -> 
             )
         case JoinPort(name, bridge):
             what = (
-                f"the interface {name}{_task(name, before)} was down or not a port of "
-                f"{_device(bridge, names)}"
+                f"the interface {name}{_task(name, before)} was down, not a port of "
+                f"{_device(bridge, names)}, or not in hairpin mode"
             )
             return Difference(what, "joined and set up")
         case PutEntry(entry, replaced):

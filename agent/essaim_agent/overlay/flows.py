@@ -27,11 +27,10 @@ _NFNL_SUBSYS_CTNETLINK = 1 << 8
 _CT_GET, _CT_DELETE = _NFNL_SUBSYS_CTNETLINK | 1, _NFNL_SUBSYS_CTNETLINK | 2
 _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ID = 2, 3, 4, 12
 _CTA_FILTER, _CTA_STATUS_MASK = 25, 26
-_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_CTA_IP_V4_SRC, _CTA_PROTO_NUM = 1, 1
+_CTA_TUPLE_IP, _CTA_IP_V4_SRC = 1, 1
 _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
 _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
-_FILTER_IP_SRC, _FILTER_PROTO_NUM = 1 << 0, 1 << 3
+_FILTER_IP_SRC = 1 << 0
 _NLA_F_NESTED = 0x8000
 
 _HEAD = struct.pack("=BBH", rt.AF_INET, 0, 0)
@@ -74,22 +73,21 @@ def dump_by_status(status: int, mask: int) -> bytes:
     )
 
 
-def dump_by_server(server: str, protocol: int) -> bytes:
+def dump_by_server(server: str) -> bytes:
     """Flows that lead to an address; kernels before 5.8 tell all of them."""
     source = rt.attribute(_CTA_IP_V4_SRC, rt.address_bytes(server))
-    number = rt.attribute(_CTA_PROTO_NUM, bytes([protocol]))
-    reply = rt.attribute(_CTA_TUPLE_IP | _NLA_F_NESTED, source) + rt.attribute(
-        _CTA_TUPLE_PROTO | _NLA_F_NESTED, number
-    )
     flags = struct.Struct("=I")
     wanted = rt.attribute(_CTA_FILTER_ORIG_FLAGS, flags.pack(0)) + rt.attribute(
-        _CTA_FILTER_REPLY_FLAGS, flags.pack(_FILTER_IP_SRC | _FILTER_PROTO_NUM)
+        _CTA_FILTER_REPLY_FLAGS, flags.pack(_FILTER_IP_SRC)
     )
     return rt.message(
         _CT_GET,
         rt.NLM_F_DUMP,
         _HEAD
-        + rt.attribute(_CTA_TUPLE_REPLY | _NLA_F_NESTED, reply)
+        + rt.attribute(
+            _CTA_TUPLE_REPLY | _NLA_F_NESTED,
+            rt.attribute(_CTA_TUPLE_IP | _NLA_F_NESTED, source),
+        )
         + rt.attribute(_CTA_FILTER | _NLA_F_NESTED, wanted),
     )
 
@@ -143,6 +141,8 @@ class Suspicion(msgspec.Struct, frozen=True):
     vips: Mapping[str, Lead | None] = {}
     ports: Mapping[PortKey, Lead | None] = {}
     """Leads as they are now of which some flows may lead elsewhere; None: all do."""
+    lost: frozenset[str] | None = None
+    """All addresses that some flow may lead to and should not; None: it is not known."""
     opened_vips: frozenset[str] = frozenset()
     opened_ports: frozenset[PortKey] = frozenset()
     """Led nowhere until now: clients that kept trying have flows to nowhere."""
@@ -162,17 +162,24 @@ class Suspicion(msgspec.Struct, frozen=True):
 def suspicion(change: Change) -> Suspicion:
     """Nothing, for most changes: an endpoint more leaves the flows of the others alone."""
     return Suspicion(
-        vips={key: new for key, (old, new) in change.vips.items() if _has_lost(old, new)},
-        ports={key: new for key, (old, new) in change.ports.items() if _has_lost(old, new)},
+        lost=frozenset(
+            address
+            for old, new in (*change.vips.values(), *change.ports.values())
+            for address in _lost(old, new)
+        ),
+        vips={key: new for key, (old, new) in change.vips.items() if _lost(old, new)},
+        ports={key: new for key, (old, new) in change.ports.items() if _lost(old, new)},
         opened_vips=frozenset(k for k, (old, new) in change.vips.items() if _opens(old, new)),
         opened_ports=frozenset(k for k, (old, new) in change.ports.items() if _opens(old, new)),
     )
 
 
-def _has_lost(old: Lead | None, new: Lead | None) -> bool:
+def _lost(old: Lead | None, new: Lead | None) -> frozenset[str]:
     if old is None:
-        return False
-    return new is None or not (old.serving <= new.serving and old.alive <= new.alive)
+        return frozenset()
+    if new is None:
+        return old.alive
+    return (old.serving - new.serving) | (old.alive - new.alive)
 
 
 def _opens(old: Lead | None, new: Lead | None) -> bool:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay import rtnetlink as rt
-from essaim_agent.overlay.netlink import Channel, Kernel, check, settle, write_sysctl
+from essaim_agent.overlay.channel import Channel, check, settle
+from essaim_agent.overlay.netlink import Kernel, write_sysctl
 from essaim_agent.overlay.routes import routes_of
 from essaim_agent.overlay.sysctls import DEFAULT_SYSCTLS
 from essaim_agent.overlay.tables import (

@@ -8,10 +8,11 @@ the kernel's tables and looks again when the kernel's generation moved.
 import ctypes
 import socket
 import struct
+import threading
 
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay import rtnetlink as rt
-from essaim_agent.overlay.netlink import Channel
+from essaim_agent.overlay.channel import Channel
 from essaim_agent.overlay.nft_table import FAMILY
 
 LIBRARY = "libnftables.so.1"
@@ -19,14 +20,17 @@ ERROR_CHARS_MAX = 300
 
 NETLINK_NETFILTER = 12
 
-_OUTPUT_STATELESS, _OUTPUT_NUMERIC_PROTO = 1 << 2, 1 << 7
-"""Without counters (`nft -s`), and with protocols as numbers: their names come from a function of
-libc that must not be called on two threads at once."""
+_OUTPUT_STATELESS = 1 << 2
+"""Without counters (`nft -s`)."""
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_MSG_GETGEN = 16
 _NFTA_GEN_ID = 1
 _NFGENMSG = struct.Struct("=BBH")
 _GENERATION_MAX = (1 << 32) - 1
+
+_one_at_a_time = threading.Lock()
+"""The library asks libc for the names of protocols, which must not be done on two threads at once
+(getprotobyname(3)); several nodes in one process, as tests have them, are on several threads."""
 
 
 def _library() -> ctypes.CDLL:
@@ -61,9 +65,7 @@ class Nftables:
         if not self._context:
             self._channel.close()
             raise NetworkError(f"{LIBRARY} cannot be used: no netlink socket, or no memory")
-        self._library.nft_ctx_output_set_flags(
-            self._context, _OUTPUT_STATELESS | _OUTPUT_NUMERIC_PROTO
-        )
+        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_STATELESS)
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
         self._seen = self.generation()
@@ -116,9 +118,10 @@ class Nftables:
         self._is_disturbed = False
 
     def _execute(self, script: str) -> str:
-        failed = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
-        output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
-        complaint: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        with _one_at_a_time:
+            failed = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
+            output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+            complaint: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
         if failed:
             words = " ".join(complaint.decode(errors="replace").split())[:ERROR_CHARS_MAX]
             raise NetworkError(f"nft: {words}")

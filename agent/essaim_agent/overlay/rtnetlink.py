@@ -81,6 +81,8 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     port_learning: bool
     """Of the bridge port, from frames."""
     neigh_suppress: bool
+    reflecting: bool = False
+    """As a port of a bridge it gets back what it sent to itself (`hairpin`)."""
 
 
 class NeighbourRow(msgspec.Struct, frozen=True, gc=False):
@@ -422,7 +424,8 @@ def link(payload: bytes) -> Link:
     info = attributes(own.get(_IFLA_LINKINFO, b""))
     kind = _read_text(info.get(_IFLA_INFO_KIND, b""))
     data = attributes(info.get(_IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
-    port = attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"")) if kind == "vxlan" else {}
+    is_port = kind in ("vxlan", "veth")
+    port = attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"")) if is_port else {}
     local = data.get(_IFLA_VXLAN_LOCAL)
     return Link(
         index=index,
@@ -438,6 +441,7 @@ def link(payload: bytes) -> Link:
         udp_port=int.from_bytes(data.get(_IFLA_VXLAN_PORT, b"\0"), "big"),
         learning=data.get(_IFLA_VXLAN_LEARNING, b"\0") != b"\0",
         port_learning=port.get(_IFLA_BRPORT_LEARNING, b"\0") != b"\0",
+        reflecting=port.get(_IFLA_BRPORT_MODE, b"\0") != b"\0",
         neigh_suppress=port.get(_IFLA_BRPORT_NEIGH_SUPPRESS, b"\0") != b"\0",
     )
 

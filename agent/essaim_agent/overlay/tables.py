@@ -66,7 +66,7 @@ class Port(msgspec.Struct, frozen=True):
     """Name of the bridge it belongs to: from its alias, whatever its present master is."""
     task_id: TaskId
     joined: bool
-    """It is up and a port of that bridge."""
+    """It is up and a port of that bridge, and gets back what it sends to itself."""
     described: bool = True
     """It has its alias."""
 

@@ -23,10 +23,10 @@ from essaim_agent.dns.keeper import NameServer
 from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
 from essaim_agent.network_health.checked import Checked
 from essaim_agent.overlay import rtnetlink as rt
+from essaim_agent.overlay.channel import RECEIVE_BYTES, open_notifications
 from essaim_agent.overlay.host_ports import published_tasks
 from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
-from essaim_agent.overlay.netlink import RECEIVE_BYTES, open_notifications
 from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import contradicts, link_contradicts
 from essaim_agent.overlay.rows import entry_of

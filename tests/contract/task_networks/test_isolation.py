@@ -1,13 +1,11 @@
 """What a task can reach and what can reach it, in a real kernel: who fails to connect."""
 
 import contextlib
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.overlay_cluster import BLUE, INNER, RED, SERVER, Cluster
+from support.overlay_cluster import BLUE, INNER, RED, Cluster, listening
 
 from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT
 from essaim_shared.spec import PortConfig
@@ -24,21 +22,6 @@ WEB_RED, WEB_BLUE, FAR_BLUE, WEB_INNER = (
     "10.244.32.14",
 )
 HOST_PORT, PUBLISHED, OF_NODE = 2222, 8080, 9090
-
-
-@contextlib.contextmanager
-def listening(cluster: Cluster, host: str, *ports: str) -> Iterator[None]:
-    """A process of a host."""
-    with subprocess.Popen(
-        ["nsenter", f"--net={cluster.namespace(host)}", sys.executable, "-c", SERVER, host, *ports],
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from essaim_agent.network import NetworkPicture
-from essaim_agent.overlay.netlink import Channel, settle
+from essaim_agent.overlay.channel import Channel, settle
 from essaim_agent.overlay.rtnetlink import link_up
 from essaim_agent.overlay.tables import namespace_name
 from essaim_shared.clock import SystemClock

@@ -1,10 +1,17 @@
 """Service addresses and published ports in a real kernel: who answers whom, and as whom."""
 
+import asyncio
+import itertools
+import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.overlay_cluster import BLUE, INNER, Cluster
+from support.overlay_cluster import BLUE, INNER, Cluster, listening
+
+from essaim_shared.ids import TaskId
+from essaim_shared.spec import PortConfig
 
 pytestmark = pytest.mark.lab
 
@@ -157,9 +164,210 @@ class TestPublishedPorts:
         assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-1 {A}"
         await cluster.task("a", "web-2", 12)
         assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-2 {OUTSIDE}"
-        cluster.mark("web-2", "draining")  # type: ignore[arg-type]
+        cluster.mark(TaskId("web-2"), "draining")
         await cluster.tell()
         assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-1 {A}"
+
+
+class TestPortsThatSomebodyHas:
+    @pytest.mark.parametrize("protocol", ["tcp", "udp"])
+    async def test_are_left_to_the_process_that_has_them_until_it_ends(
+        self, cluster: Cluster, protocol: str
+    ) -> None:
+        target = 80 if protocol == "tcp" else 53
+        await cluster.task("a", "web-1", 11)
+        with listening(cluster, "a", f"{protocol}/8080"):
+            cluster.service(ports=[(protocol, 8080, target), ("tcp", 8081, 80)])
+            await cluster.tell()
+            assert await cluster.hear("outside", A_OUTSIDE, 8080, protocol) == f"a {OUTSIDE}"
+            assert await cluster.hear("outside", A_OUTSIDE, 8081) == f"web-1 {OUTSIDE}"
+            [problem] = (await cluster.nodes["a"].check()).problems
+            assert problem.startswith(f"port 8080/{protocol} of service web is in use by another")
+        checked = await cluster.nodes["a"].check()
+        assert (checked.problems, checked.mended) == ((), ())
+        assert await cluster.hear("outside", A_OUTSIDE, 8080, protocol) == f"web-1 {OUTSIDE}"
+
+    async def test_are_taken_all_the_same_when_they_are_forced(self, cluster: Cluster) -> None:
+        await cluster.task("a", "web-1", 11)
+        with listening(cluster, "a", "tcp/8080"):
+            cluster.service(ports=[("tcp", 8080, 80)], is_forced=True)
+            await cluster.tell()
+            assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-1 {OUTSIDE}"
+            assert (await cluster.nodes["a"].check()).problems == ()
+
+    async def test_are_the_task_s_that_has_them_on_this_node_alone(self, cluster: Cluster) -> None:
+        cluster.service(ports=[("tcp", 8080, 80)])
+        await cluster.task("b", "web-1", 11)
+        own = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+        await cluster.task("a", "own", 12, service="own", ports=[own])
+        assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"own {OUTSIDE}"
+        assert (await cluster.hear("b", B, 8080)).startswith("web-1 ")
+
+
+class TestInForce:
+    async def test_increments_leave_what_loading_anew_leaves(self, cluster: Cluster) -> None:
+        """As the kernel lists it, of a history in which everything happens once."""
+        for i in range(4):
+            cluster.service(f"s{i}", vip=i + 1, ports=[("tcp", 8000 + i, 80)], has_affinity=i == 3)
+        for i in range(4):
+            await cluster.task("ab"[i % 2], f"t{i}", 11 + i, service=f"s{i}", serves=())
+            await cluster.task("a", f"u{i}", 21 + i, service=f"s{i}", serves=())
+        cluster.mark(TaskId("t0"), "draining")
+        await cluster.tell()
+        cluster.forget(TaskId("u1"))
+        cluster.services = {s for s in cluster.services if s.name != "s2"}
+        await cluster.tell()
+        await cluster.task("a", "inner", 30, [INNER], service="inner", serves=())
+        listed = rules(cluster)
+        await cluster.nodes["a"].close()
+        cluster.lab.in_host("a", "nft", "delete", "table", "ip", "essaim-proxy")
+        cluster.lab.in_host("a", "nft", "delete", "table", "ip", "essaim")
+        await cluster.start("a")
+        await cluster.tell("a")
+        assert rules(cluster) == listed
+        assert (await cluster.nodes["a"].check()).mended == ()
+
+    async def test_damage_is_told_and_mended(self, cluster: Cluster) -> None:
+        vip = cluster.service(ports=[("tcp", 8080, 80)])
+        await cluster.task("a", "web-1", 11)
+        await cluster.nodes["a"].check()
+        before = rules(cluster)
+        for command, sentence in (
+            (
+                f"add rule ip essaim-proxy vip-{vip} drop",
+                f"nft table essaim-proxy had besides: chain vip-{vip}: drop: loaded again",
+            ),
+            (
+                "delete element ip essaim-proxy ports { tcp . 8080 }",
+                "nft table essaim-proxy lacked: map ports: tcp . 8080 : goto port-tcp-8080: "
+                "loaded again",
+            ),
+            ("flush chain ip essaim input", "nft table essaim lacked: chain input:"),
+            ("delete table ip essaim-proxy", "nft table essaim-proxy was gone: loaded again"),
+        ):
+            cluster.lab.in_host("a", "nft", *command.split(" "))
+            mended = (await cluster.nodes["a"].check()).mended
+            assert any(told.startswith(sentence) for told in mended), (command, mended)
+            assert rules(cluster) == before
+            assert (await cluster.nodes["a"].check()).mended == ()
+            assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-1 {OUTSIDE}"
+
+    async def test_a_change_finds_its_way_into_tables_that_somebody_flushed(
+        self, cluster: Cluster
+    ) -> None:
+        cluster.service(ports=[("tcp", 8080, 80)])
+        await cluster.task("a", "web-1", 11)
+        cluster.lab.in_host("a", "nft", "flush", "ruleset")
+        cluster.forget(TaskId("web-1"))
+        await cluster.task("a", "web-2", 12)
+        assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-2 {OUTSIDE}"
+
+    async def test_what_others_do_in_their_own_tables_mends_nothing(self, cluster: Cluster) -> None:
+        cluster.service(ports=[("tcp", 8080, 80)])
+        await cluster.task("a", "web-1", 11)
+        cluster.lab.in_host("a", "nft", "add", "table", "ip", "theirs")
+        cluster.lab.in_host("a", "iptables", "-A", "INPUT", "-p", "tcp", "-j", "ACCEPT")
+        assert (await cluster.nodes["a"].check()).mended == ()
+
+    async def test_no_client_notices_how_those_who_serve_come_and_go(
+        self, cluster: Cluster
+    ) -> None:
+        """Through both nodes, with tables changed in part and loaded anew all the time."""
+        cluster.service(ports=[("tcp", 8080, 80)])
+        for host, name, last in (("a", "web-1", 11), ("a", "web-2", 12), ("b", "web-3", 13)):
+            await cluster.task(host, name, last)
+        asking = [
+            asyncio.create_task(cluster.ask(place, address, 8080, count=1500, timeout_s=3))
+            for place, address in (("outside", A_OUTSIDE), ("b", B))
+        ]
+        names = ["web-1", "web-2", "web-3"]
+        for i in itertools.count():
+            if all(task.done() for task in asking):
+                break
+            drained = TaskId(names[i % 3])
+            cluster.mark(drained, "draining")
+            await cluster.tell()
+            cluster.lab.in_host("a", "nft", "add", "chain", "ip", "essaim-proxy", "strange")
+            await cluster.nodes["a"].check()
+            cluster.mark(drained, "serving")
+            await cluster.tell()
+        for task in asking:
+            heard = await task
+            assert {name.split()[0] for name in heard} <= set(names), heard
+            assert sum(heard.values()) == 1500
+        assert i > 3
+
+
+@pytest.mark.parametrize("underlay_mtu", [1500, 9000])
+class TestLargePackets:
+    async def test_pass_through_service_addresses_and_ports(
+        self, lab: Any, underlay_mtu: int
+    ) -> None:
+        lab.in_host("a", "ip", "link", "set", "under0", "mtu", str(underlay_mtu))
+        lab.in_host("b", "ip", "link", "set", "under0", "mtu", str(underlay_mtu))
+        cluster = Cluster(lab, mtu=underlay_mtu - 50)
+        for host in ("a", "b"):
+            await cluster.start(host)
+        try:
+            vip = cluster.service(ports=[("tcp", 8080, 80), ("udp", 5353, 53)])
+            await cluster.task("b", "web-1", 11)
+            await cluster.task("a", "client", 20, service="client", serves=())
+            for place, address, port in (("client", vip, 80), ("outside", A_OUTSIDE, 8080)):
+                assert await fetch(cluster, place, address, port) == 5_000_000
+            for place, address, port in (("client", vip, 53), ("outside", A_OUTSIDE, 5353)):
+                assert (await echo(cluster, place, address, port)).startswith("web-1 "), place
+        finally:
+            await cluster.close()
+
+
+async def fetch(cluster: Cluster, place: str, address: str, port: int) -> int:
+    """How many of five million bytes arrive over TCP."""
+    script = (
+        f"import socket; c = socket.create_connection(({address!r}, {port}), timeout=5);"
+        "c.recv(200); c.send(b'send 5000000\\n'); c.shutdown(socket.SHUT_WR); n = 0\n"
+        "while d := c.recv(1 << 16): n += len(d)\n"
+        "print(n)"
+    )
+    return int(await python(cluster, place, script))
+
+
+async def echo(cluster: Cluster, place: str, address: str, port: int) -> str:
+    """The answer to a datagram of many packets, which the network has to take apart."""
+    script = (
+        "import socket; c = socket.socket(type=socket.SOCK_DGRAM); c.settimeout(5);"
+        f"c.connect(({address!r}, {port})); c.send(b'x' * 20_000); print(c.recv(200).decode())"
+    )
+    return await python(cluster, place, script)
+
+
+async def python(cluster: Cluster, place: str, script: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *["nsenter", f"--net={cluster.namespace(place)}", sys.executable, "-c", script],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    return said.decode().strip()
+
+
+def rules(cluster: Cluster) -> list[str]:
+    """Of our tables, whatever order they were made in."""
+    return sorted(
+        line.strip()
+        for table in ("essaim", "essaim-proxy")
+        for line in cluster.lab.in_host("a", "nft", "-s", "list", "table", "ip", table).splitlines()
+        if "elements" not in line and not line.strip().startswith('"')
+    ) + sorted(elements(cluster))
+
+
+def elements(cluster: Cluster) -> list[str]:
+    found = json.loads(cluster.lab.in_host("a", "nft", "-j", "list", "ruleset"))["nftables"]
+    return [
+        f"{item[kind]['name']} {json.dumps(element)}"
+        for item in found
+        for kind in ("set", "map")
+        if kind in item
+        for element in item[kind].get("elem", ())
+    ]
 
 
 def chi_square(heard: dict[str, int], categories: int) -> float:

@@ -145,7 +145,8 @@ SENTENCES = {
     ),
     "task down": (
         with_port(joined=False),
-        f"the interface es-v1 of task t9 was down or not a port of {BRIDGE}: joined and set up",
+        f"the interface es-v1 of task t9 was down, not a port of {BRIDGE}, or not in hairpin mode:"
+        " joined and set up",
     ),
     "alias": (with_port(described=False), "the interface es-v1 of task t9 lost its alias: renewed"),
 }
