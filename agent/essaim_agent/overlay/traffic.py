@@ -93,7 +93,9 @@ class Traffic:
                 self._taken -= {key}
             elif lead.is_forced:
                 self._taken -= {key}
-            elif lead.shares and key not in self._probed:
+            elif not lead.shares:
+                self._probed.discard(key)  # nobody keeps a process from taking it meanwhile
+            elif key not in self._probed:
                 wanted.add(key)
         if wanted:
             self._probed |= wanted
