@@ -113,18 +113,67 @@ class Namespaces:
     ) -> list[bytes]:
         requests = [rt.link_up(_LOOPBACK_INDEX)]
         for i, attachment in enumerate(attachments):
-            network = networks[attachment.network_id]
-            index, mac = _FIRST_INDEX + i, mac_of(attachment.address)
-            interface = f"{attachment.address}/{prefix_length(network.subnet)}"
-            requests.append(
-                rt.new_veth(index, f"eth{i}", mac, network.mtu, names[i], self._home_fd)
-            )
-            requests.append(rt.add_address(index, interface))
+            requests += self._interface(i, attachment, networks, names[i])
         # After the addresses: a gateway must be on a connected subnet.
-        for route in routes_of(attachments, networks):
-            index = _FIRST_INDEX + route.place
-            requests.append(rt.add_route(index, route.destination, route.gateway))
-        return requests
+        return requests + _routes(attachments, networks)
+
+    def _interface(
+        self,
+        place: int,
+        attachment: Attachment,
+        networks: Mapping[NetworkId, NodeNetwork],
+        port: str,
+    ) -> list[bytes]:
+        network = networks[attachment.network_id]
+        index, mac = _FIRST_INDEX + place, mac_of(attachment.address)
+        interface = f"{attachment.address}/{prefix_length(network.subnet)}"
+        return [
+            rt.new_veth(index, f"eth{place}", mac, network.mtu, port, self._home_fd),
+            rt.add_address(index, interface),
+        ]
+
+    def restore(
+        self,
+        task_id: TaskId,
+        attachments: Sequence[Attachment],
+        networks: Mapping[NetworkId, NodeNetwork],
+        lost: Sequence[str],
+    ) -> None:
+        """Make the lost ports anew, in the namespace that the task still has, with the same
+        address and MAC. Raises NetworkError."""
+        places = {port_name(task_id, a.network_id): i for i, a in enumerate(attachments)}
+        requests: list[bytes] = []
+        joins: list[bytes] = []
+        for name in lost:
+            attachment = attachments[places[name]]
+            requests += self._interface(places[name], attachment, networks, name)
+            bridge = self._kernel.index(bridge_name(attachment.network_id))
+            joins.append(rt.describe_port(name, port_alias(task_id, attachment.network_id)))
+            joins.append(rt.set_port(name, bridge))
+        try:
+            self._enter(self.path(task_id))
+            with contextlib.closing(Channel()) as inside:
+                check(inside.send(requests), f"make {', '.join(lost)} anew")
+                routes = inside.send(_routes(attachments, networks))
+                check(routes, "routes of a task", _KEPT)
+                check(self._kernel.channel.send(joins), f"join {', '.join(lost)} to its bridge")
+                ends = [(inside, f"eth{places[name]}") for name in lost]
+                settle([*ends, *((self._kernel.channel, name) for name in lost)])
+        except NetworkError:
+            self.delete_ports(lost)
+            raise
+        finally:
+            self._return_home()
+
+    def _enter(self, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NetworkError(f"{path}: {error.strerror}") from error
+        try:
+            _system_call(f"enter {path}", _libc.setns(descriptor, _CLONE_NEWNET))
+        finally:
+            os.close(descriptor)
 
     def _prepare_mount_point(self, path: Path) -> None:
         """An empty file, or the one of an attempt that was killed just here."""
@@ -164,6 +213,16 @@ class Namespaces:
 
 
 _GONE = frozenset((errno.ENODEV,))
+_KEPT = frozenset((errno.EEXIST,))
+
+
+def _routes(
+    attachments: Sequence[Attachment], networks: Mapping[NetworkId, NodeNetwork]
+) -> list[bytes]:
+    return [
+        rt.add_route(_FIRST_INDEX + route.place, route.destination, route.gateway)
+        for route in routes_of(attachments, networks)
+    ]
 
 
 def is_namespace(path: Path) -> bool:

@@ -132,10 +132,11 @@ class OverlayNode:
             mended += self._traffic.check(self._present)
         except NetworkError as error:
             problems.append(f"the packet filter is not as wanted: {error}")
+        made_anew, lost = self._restore_ports()
         connections, complaint = count_connections()
         return Checked(
-            mended=tuple(mended),
-            problems=(*problems, *self._traffic.problems(), *self._lost_ports(), *complaint),
+            mended=(*mended, *made_anew),
+            problems=(*problems, *self._traffic.problems(), *lost, *complaint),
             networks=len(self.picture.networks),
             endpoints=len(self.picture.endpoints),
             services=len(self.picture.services),
@@ -179,14 +180,42 @@ class OverlayNode:
         settings = [(f"net/{kind}/conf/{bridge}/{key}", to) for kind, key, to in DEVICE_SYSCTLS]
         return [*settings, *self._traffic.loopback_settings(bridge)]
 
-    def _lost_ports(self) -> list[str]:
-        return [
-            f"the interface {name} of task {task_id} was deleted, so the task has no network: "
-            "stop the task, and another one is made in its place"
-            for task_id, names in self._ports.items()
-            for name in names
-            if name not in self._present.ports
-        ]
+    def _restore_ports(self) -> tuple[list[str], list[str]]:
+        """Interfaces of tasks that somebody deleted are made anew. A sentence for each that was,
+        and for each that could not be."""
+        mended: list[str] = []
+        problems: list[str] = []
+        for task_id, names in self._ports.items():
+            lost = [name for name in names if name not in self._present.ports]
+            if not lost:
+                continue
+            what = f"the interface {', '.join(lost)} of task {task_id} was deleted"
+            attachments = self._attachments.get(task_id, self.picture.tasks.get(task_id, ()))
+            networks = self.picture.networks
+            if not attachments or not all(a.network_id in networks for a in attachments):
+                problems.append(f"{what}, and its networks are no longer on this node")
+                continue
+            try:
+                self._namespaces.restore(task_id, attachments, networks, lost)
+            except NetworkError as error:
+                problems.append(f"{what}, and cannot be made anew: {error}")
+                continue
+            self._add_ports(task_id, attachments, lost)
+            mended.append(f"{what}: made anew")
+        return mended, problems
+
+    def _add_ports(
+        self, task_id: TaskId, attachments: Sequence[Attachment], names: Sequence[str]
+    ) -> None:
+        """Those that were just made."""
+        added: dict[str, Port] = {}
+        for attachment in attachments:
+            name = port_name(task_id, attachment.network_id)
+            if name in names:
+                self._kernel.aliases[name] = port_alias(task_id, attachment.network_id)
+                added[name] = Port(name, bridge_name(attachment.network_id), task_id, joined=True)
+        self._kernel.reflect(names)
+        self._set_ports({**self._present.ports, **added})
 
     def adopt_ports(self, published: Mapping[TaskId, PublishedTask]) -> None:
         self._traffic.adopt(published, self._present)
@@ -234,14 +263,7 @@ class OverlayNode:
             self._namespaces.delete_ports(leftover)
         names = self._namespaces.make(task_id, attachments, self.picture.networks, sysctls)
         self._ports[task_id] = names
-        for name, attachment in zip(names, attachments, strict=True):
-            self._kernel.aliases[name] = port_alias(task_id, attachment.network_id)
-        self._kernel.reflect(names)
-        added = {
-            name: Port(name, bridge_name(attachment.network_id), task_id, joined=True)
-            for name, attachment in zip(names, attachments, strict=True)
-        }
-        self._set_ports({**self._present.ports, **added})
+        self._add_ports(task_id, attachments, names)
         return str(path)
 
     def detach(self, task_ids: Sequence[TaskId]) -> None:

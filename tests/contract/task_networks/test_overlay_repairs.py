@@ -259,11 +259,36 @@ async def test_what_cannot_be_mended_is_said_and_keeps_nothing_else_from_it(site
     assert vxlan_name(BLUE) in (await site.a.present()).vxlans
 
 
-async def test_an_interface_that_was_deleted_is_a_problem_of_its_task(site: Site) -> None:
+@pytest.mark.parametrize("host_end", [True, False])
+async def test_an_interface_that_was_deleted_is_made_anew_with_the_same_address(
+    site: Site, host_end: bool
+) -> None:
+    inside = ["nsenter", f"--net={site.path}"]
+    before = site.lab.in_host("a", *inside, "ip", "-o", "-4", "address", "show", "eth0")
+    route = site.lab.in_host("a", *inside, "ip", "route")
+    site.lab.in_host(
+        "a", *([] if host_end else inside), "ip", "link", "del", PORT if host_end else "eth0"
+    )
+    assert await wait_until(lambda: bool(site.said), site.clock, MENDED_WITHIN_S)
+    assert site.said == [f"the interface {PORT} of task task-one was deleted: made anew"]
+    assert site.lab.in_host("a", *inside, "ip", "-o", "-4", "address", "show", "eth0") == before
+    assert site.lab.in_host("a", *inside, "ip", "route") == route
+    assert await site.reaches(TWO_RED)
+    assert await site.reaches(site.lab.outside)
+    assert (await site.a.check()).mended == ()
+
+
+async def test_an_interface_that_cannot_be_made_anew_is_a_problem(site: Site) -> None:
+    inside = ["nsenter", f"--net={site.path}"]
     site.on_host("a", f"ip link del {PORT}")
+    site.lab.in_host("a", *inside, "ip", "link", "add", "eth0", "type", "bridge")
     assert await wait_until(lambda: bool(site.last.problems), site.clock, MENDED_WITHIN_S)
     [problem] = site.last.problems
-    assert f"the interface {PORT} of task task-one was deleted" in problem
+    assert problem.startswith(f"the interface {PORT} of task task-one was deleted, and cannot be")
+    assert "File exists" in problem
+    site.lab.in_host("a", *inside, "ip", "link", "del", "eth0")
+    assert await wait_until(lambda: not site.last.problems, site.clock, MENDED_WITHIN_S)
+    assert await site.reaches(TWO_RED)
 
 
 async def test_a_peer_answers_through_the_overlay_with_its_latency_and_the_full_mtu(
