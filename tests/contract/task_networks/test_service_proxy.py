@@ -1,7 +1,6 @@
 """Service addresses and published ports in a real kernel: who answers whom, and as whom."""
 
 import asyncio
-import itertools
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -276,26 +275,25 @@ class TestInForce:
         cluster.service(ports=[("tcp", 8080, 80)])
         for host, name, last in (("a", "web-1", 11), ("a", "web-2", 12), ("b", "web-3", 13)):
             await cluster.task(host, name, last)
-        asking = [
-            asyncio.create_task(cluster.ask(place, address, 8080, count=1500, timeout_s=3))
-            for place, address in (("outside", A_OUTSIDE), ("b", B))
-        ]
-        names = ["web-1", "web-2", "web-3"]
-        for i in itertools.count():
-            if all(task.done() for task in asking):
-                break
-            drained = TaskId(names[i % 3])
+        names = [TaskId("web-1"), TaskId("web-2"), TaskId("web-3")]
+
+        async def change(drained: TaskId) -> None:
             cluster.mark(drained, "draining")
             await cluster.tell()
             cluster.lab.in_host("a", "nft", "add", "chain", "ip", "essaim-proxy", "strange")
-            await cluster.nodes["a"].check()
+            assert (await cluster.nodes["a"].check()).mended
             cluster.mark(drained, "serving")
             await cluster.tell()
-        for task in asking:
-            heard = await task
-            assert {name.split()[0] for name in heard} <= set(names), heard
-            assert sum(heard.values()) == 1500
-        assert i > 3
+
+        for drained in [*names, *names]:
+            *heard, _ = await asyncio.gather(
+                cluster.ask("outside", A_OUTSIDE, 8080, count=400, timeout_s=3),
+                cluster.ask("b", B, 8080, count=400, timeout_s=3),
+                change(drained),
+            )
+            for counts in heard:
+                assert {name.split()[0] for name in counts} <= set(names), counts
+                assert sum(counts.values()) == 400
 
 
 @pytest.mark.parametrize("underlay_mtu", [1500, 9000])
