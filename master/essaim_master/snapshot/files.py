@@ -93,13 +93,16 @@ class SnapshotFiles:
         self._files.rename(RECEIVING_FILE, name_of(metadata))
         self._files.sync_directory()
 
+    def is_there(self, metadata: SnapshotMetadata) -> bool:
+        """Whether the file is there, whatever its bytes say."""
+        return name_of(metadata) in self._files.names()
+
     def is_intact(self, metadata: SnapshotMetadata) -> bool:
         """Whether the file is there and every byte of it passes."""
-        name = name_of(metadata)
-        if name not in self._files.names():
+        if not self.is_there(metadata):
             return False
         try:
-            return self._check(name).metadata == metadata
+            return self._check(name_of(metadata)).metadata == metadata
         except SnapshotDamaged:
             return False
 

@@ -12,7 +12,7 @@ log keeps what follows the snapshot *before* the newest, in case that one turns 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import msgspec
@@ -144,7 +144,8 @@ class Wal:
 
     @property
     def snapshots(self) -> tuple[SnapshotMetadata, ...]:
-        """Those whose files must be kept, oldest first."""
+        """Those whose files must be kept, oldest first. Remove all others after a start, before a
+        snapshot is recorded: what a start found damaged must not be there for the next one."""
         return self._snapshots
 
     @property
@@ -201,7 +202,8 @@ class Wal:
         names.sort()
         segments = ((name, self._files.read(str(name))) for name in names)
         replayed, tail = recover(segments, names[-1], self._identity)
-        recovered = choose_snapshot(replayed, SnapshotFiles(self._files).is_intact, names[0])
+        snapshots = SnapshotFiles(self._files)
+        recovered = choose_snapshot(replayed, snapshots.is_intact, names[0])
         self._file = self._files.open(str(tail.segment))
         # A process that was killed leaves writes and names in the kernel's memory, where we just
         # read them. From here on they count as durable, so they must be.
@@ -211,7 +213,7 @@ class Wal:
             self._cut_torn(tail)
         self._identity = msgspec.structs.replace(self._identity, incarnation=replayed.incarnation)
         self._format_version = replayed.format_version
-        self._snapshots = _newest(replayed.snapshots, recovered.snapshot)
+        self._snapshots = _kept(replayed.snapshots, recovered.snapshot, snapshots.is_there)
         self._segments = names
         self._segment = tail.segment
         self._offset = tail.offset
@@ -334,11 +336,17 @@ class Wal:
         )
 
 
-def _newest(
-    recorded: Sequence[SnapshotMetadata], chosen: SnapshotMetadata | None
+def _kept(
+    recorded: Sequence[SnapshotMetadata],
+    chosen: SnapshotMetadata | None,
+    is_there: Callable[[SnapshotMetadata], bool],
 ) -> tuple[SnapshotMetadata, ...]:
-    """What counts as kept after a start: newer ones than the chosen one were damaged."""
+    """What counts as kept after a start: newer ones than the chosen one were damaged.
+
+    One that an earlier start found damaged still has its record, but no file any more: if it
+    counted, the intact one before it would be removed in its stead.
+    """
     if chosen is None:
         return ()
-    usable = [one for one in recorded if one.index <= chosen.index]
+    usable = [one for one in recorded if one.index <= chosen.index and is_there(one)]
     return tuple(usable[-SNAPSHOTS_KEPT:])

@@ -57,6 +57,13 @@ def snapshot(bench, wal, index: int) -> SnapshotMetadata:
     return metadata
 
 
+def started(bench) -> Wal:
+    """The log of a start that cleans up, as the driver does it."""
+    wal, _ = bench.open()
+    SnapshotFiles(bench.files).remove_all_but(wal.snapshots)
+    return wal
+
+
 def test_segments_go_only_when_two_snapshots_cover_them(bench):
     wal, _ = written(bench)
     before = bench.segments()
@@ -91,6 +98,28 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(bench):
     newer = snapshot(bench, wal, 250)
     wal.close()
     bench.files.overwrite(name_of(newer), 30, b"\xff")
+    recovered = bench.recover()
+    assert recovered.snapshot == older
+    assert [entry.index for entry in recovered.entries] == list(range(151, last + 1))
+
+
+def test_a_snapshot_once_found_damaged_does_not_displace_the_intact_one_before_it(bench):
+    """Its record stays in the log, its file does not: the two that are kept are the two that
+    are there, also after one more restart."""
+    wal, last = written(bench, 80)
+    snapshot(bench, wal, 100)
+    older = snapshot(bench, wal, 150)
+    spoiled = snapshot(bench, wal, 250)
+    wal.close()
+    bench.files.overwrite(name_of(spoiled), 30, b"\xff")
+    started(bench).close()
+    wal = started(bench)
+    newest = snapshot(bench, wal, 350)
+    wal.close()
+    wal = started(bench)
+    assert wal.snapshots == (older, newest)
+    wal.close()
+    bench.files.overwrite(name_of(newest), 30, b"\xff")
     recovered = bench.recover()
     assert recovered.snapshot == older
     assert [entry.index for entry in recovered.entries] == list(range(151, last + 1))
@@ -289,6 +318,12 @@ class LogHistory(RuleBasedStateMachine):
         if hasattr(self, "wal"):
             names = [name for name in self.files.names() if name.endswith(".snapshot")]
             assert len(names) <= 2
+
+    @invariant()
+    def the_log_counts_on_those_that_are_there(self) -> None:
+        if hasattr(self, "wal"):
+            assert self.wal.snapshots == tuple(self.snapshots[-2:])
+            assert all(name_of(one) in self.files.names() for one in self.wal.snapshots)
 
 
 TestLogHistory = LogHistory.TestCase
