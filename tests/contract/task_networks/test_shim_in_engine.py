@@ -50,10 +50,13 @@ class Engine:
 
     def start(self) -> None:
         self.state.mkdir()
-        self.config.write_text('{"live-restore": false}')
+        self.config.write_text('{"live-restore": true}')
         installed = shim.install(self.run_dir / "bin", self.run_dir)
         assert shim.register(installed, self.config)
-        with self.log.open("wb") as log:
+        self.launch()
+
+    def launch(self) -> None:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     "nsenter",
@@ -93,16 +96,43 @@ class Engine:
         options = ["--network=host", "--runtime=essaim", f"--name={name}", f"--hostname={name}"]
         return self.ok("create", *options, "image", "/busybox", "sleep", "60")
 
+    async def kill_and_launch(self) -> None:
+        """The engine dies, its containerd with it, and comes back."""
+        assert self.process is not None
+        containerd = int((self.state / "exec/containerd/containerd.pid").read_text())
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+        assert await wait_until(lambda: not is_alive(containerd), SystemClock(), STOP_TIMEOUT_S)
+        for file in (self.state / "pid", self.state / "exec/containerd/containerd.pid"):
+            file.unlink(missing_ok=True)
+        self.launch()
+        assert await wait_until(self.is_ready, SystemClock(), START_TIMEOUT_S), self.log.read_text()
+
+    def is_running(self, name: str) -> bool:
+        return self.ok("inspect", "-f", "{{.State.Running}}", name) == "true"
+
+    def addresses(self, name: str) -> str:
+        return self.ok("exec", name, "/busybox", "ip", "address")
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(STOP_TIMEOUT_S)
         # A dead dockerd leaves this mounted, which would keep the whole lab host alive.
         subprocess.run(["umount", "-l", self.state / "exec/netns/default"], check=False)
+        # And one that was killed leaves its data mounted on itself.
+        subprocess.run(["umount", "-l", self.data], stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(self.state, ignore_errors=True)
         for controller in Path("/sys/fs/cgroup").glob(f"*/{self.lab.prefix}"):
             if not controller.is_symlink() and not controller.parent.is_symlink():
                 controller.rmdir()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.fixture
@@ -195,6 +225,88 @@ def test_a_container_without_a_prepared_namespace_is_refused_with_the_reason(
 def test_the_ordinary_runtime_is_left_alone(engine: Engine) -> None:
     output = engine.ok("run", "--rm", "--network=none", "image", "/busybox", "ip", "link")
     assert "eth0" not in output
+
+
+async def test_a_container_outlives_its_engine_in_its_namespace_and_comes_back_into_it(
+    engine: Engine, path: str
+) -> None:
+    container = engine.create("web")
+    shim.link_namespace(engine.run_dir, container, path)
+    engine.ok("start", container)
+
+    await engine.kill_and_launch()
+
+    assert engine.is_running("web")
+    assert f"inet {ONE_RED}/20" in engine.addresses("web")
+    engine.ok("restart", "-t", "0", container)
+    assert f"inet {ONE_RED}/20" in engine.addresses("web")
+    engine.ok("stop", "-t", "0", container)
+    engine.ok("start", container)
+    assert f"inet {ONE_RED}/20" in engine.addresses("web")
+
+
+def test_a_container_whose_namespace_went_away_does_not_come_back(
+    engine: Engine, path: str
+) -> None:
+    container = engine.create("web")
+    shim.link_namespace(engine.run_dir, container, path)
+    engine.ok("start", container)
+    shim.unlink_namespace(engine.run_dir, container)
+    completed = engine.docker("restart", "-t", "0", container)
+    assert "no network namespace is prepared" in completed.stderr.decode()
+    assert not engine.is_running("web")
+
+
+def test_several_containers_share_a_namespace(engine: Engine, path: str) -> None:
+    for name in ("web", "helper"):
+        container = engine.create(name)
+        shim.link_namespace(engine.run_dir, container, path)
+        engine.ok("start", container)
+        assert f"inet {ONE_RED}/20" in engine.addresses(name)
+    engine.ok("exec", "-d", "web", "/busybox", "nc", "-l", "-p", "80", "-e", "/busybox", "hostname")
+    said = ""
+    for _ in range(50):  # nobody says when nc listens
+        answer = engine.docker("exec", "helper", "/busybox", "nc", "-w1", "127.0.0.1", "80")
+        said = answer.stdout.decode()
+        if said:
+            break
+    assert said.strip() == "web", "they meet on the loopback of their namespace"
+    engine.ok("rm", "-f", "helper")
+    assert f"inet {ONE_RED}/20" in engine.addresses("web"), "it goes with the last of them"
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("host", "is the network of the host itself"),
+        ("/nowhere", "no network namespace is prepared"),
+        ("/etc/hostname", "is no network namespace"),
+        ("empty", "runc create failed"),  # these two it refuses itself
+        ("/proc/self/ns/uts", "runc create failed"),
+    ],
+)
+def test_no_mistake_leads_to_the_host_s_network(
+    engine: Engine, lab: Any, tmp_path: Path, target: str, reason: str
+) -> None:
+    (tmp_path / "empty").touch()
+    host = f"/run/netns/{lab.name('a')}"
+    path = {"host": host, "empty": str(tmp_path / "empty")}.get(target, target)
+    container = engine.create("web")
+    shim.link_namespace(engine.run_dir, container, path)
+    completed = engine.docker("start", container)
+    assert completed.returncode != 0
+    assert reason in completed.stderr.decode()
+    assert not engine.is_running("web")
+
+
+def test_a_policy_that_starts_it_again_is_refused_in_the_same_words(engine: Engine) -> None:
+    """The engine itself starts containers again; none of ours has such a policy, and none must
+    land on the host by it."""
+    options = ["--network=host", "--runtime=essaim", "--name=web", "--restart=always"]
+    container = engine.ok("create", *options, "image", "/busybox", "sleep", "60")
+    completed = engine.docker("start", container)
+    assert "no network namespace is prepared" in completed.stderr.decode()
+    assert not engine.is_running("web")
 
 
 # As the agent does it.

@@ -1,17 +1,14 @@
 """essaim-runc and its installer; the shim runs under dash with a runc that records its call."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.shim_engine import CONTAINER, RUNC_EXIT, Engine
 
 from essaim_agent import shim
 from essaim_agent.shim.__main__ import main
 from essaim_shared.errors import ConfigError
-
-CONTAINER = "3f" * 32
 
 NETWORK_ENTRIES = {
     "with a path (Docker's host mode)": {
@@ -21,49 +18,6 @@ NETWORK_ENTRIES = {
     "without a path (a new namespace)": {"type": "network"},
     "absent (the host's own)": None,
 }
-
-
-class Engine:
-    """What calls the shim: a bundle, a log file, and a runc that records its arguments."""
-
-    def __init__(self, directory: Path) -> None:
-        self.run_dir = directory / "run"
-        self.bundle = directory / "bundle"
-        self.bundle.mkdir()
-        self.log = directory / "log.json"
-        self.calls = directory / "calls"
-        runc = directory / "runc"
-        runc.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{self.calls}\nexit 7\n')
-        runc.chmod(0o755)
-        self.shim = shim.install(directory / "bin", self.run_dir, runc)
-        self.namespace = directory / "namespace"
-        self.namespace.touch()
-
-    def prepare(self) -> None:
-        shim.link_namespace(self.run_dir, CONTAINER, str(self.namespace))
-
-    def write_config(self, text: str) -> None:
-        (self.bundle / "config.json").write_text(text)
-
-    def config(self) -> dict[str, object]:
-        loaded = json.loads((self.bundle / "config.json").read_text())
-        assert isinstance(loaded, dict)
-        return loaded
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        dash = shutil.which("dash")
-        assert dash is not None
-        return subprocess.run(
-            [dash, str(self.shim), *words], capture_output=True, text=True, timeout=20, check=False
-        )
-
-    def create(self, log_format: str = "json") -> subprocess.CompletedProcess[str]:
-        options = ["--root", "/run/x", "--log", str(self.log), "--log-format", log_format]
-        verb = ["create", "--bundle", str(self.bundle), "--pid-file", "/p/id", CONTAINER]
-        return self.run(*options, *verb)
-
-    def runc_arguments(self) -> list[str] | None:
-        return self.calls.read_text().splitlines() if self.calls.exists() else None
 
 
 @pytest.fixture
@@ -100,7 +54,7 @@ def test_create_puts_the_prepared_namespace_into_the_bundle_and_changes_nothing_
 
     completed = engine.create()
 
-    assert completed.returncode == 7, completed.stderr  # runc's own: it was exec'ed
+    assert completed.returncode == RUNC_EXIT, completed.stderr  # runc's own: it was exec'ed
     namespaces = engine.config()["linux"]["namespaces"]  # type: ignore[index]
     path = f"{engine.run_dir}/netns/{CONTAINER}"
     assert {"type": "network", "path": path} in namespaces
@@ -121,7 +75,7 @@ def test_create_puts_the_prepared_namespace_into_the_bundle_and_changes_nothing_
 def test_an_entry_with_its_path_first_is_understood(engine: Engine) -> None:
     engine.prepare()
     engine.write_config('{"linux":{"namespaces":[{"path":"/a/b","type":"network"}]}}')
-    assert engine.create().returncode == 7
+    assert engine.create().returncode == RUNC_EXIT
     [entry] = engine.config()["linux"]["namespaces"]  # type: ignore[index]
     assert entry["path"].endswith(CONTAINER)
 
@@ -129,7 +83,7 @@ def test_an_entry_with_its_path_first_is_understood(engine: Engine) -> None:
 def test_an_empty_list_of_namespaces_gets_its_first(engine: Engine) -> None:
     engine.prepare()
     engine.write_config('{"linux":{"namespaces": [ ]}}')
-    assert engine.create().returncode == 7
+    assert engine.create().returncode == RUNC_EXIT
     assert len(engine.config()["linux"]["namespaces"]) == 1  # type: ignore[index]
 
 
@@ -168,8 +122,11 @@ def test_a_namespace_that_went_away_is_as_good_as_none(engine: Engine) -> None:
     ("config", "reason"),
     [
         ('{"process":{}}', "has no list of namespaces"),
-        ('{"a":[{"type":"network"}],"b":[{"type":"network"}]}', "several network namespaces"),
-        ("", "has no list of namespaces"),
+        ('{"linux":{"namespaces":null}}', "has no list of namespaces"),
+        ('{"namespaces":[{"type":"network"},{"type":"network"}]}', "several network namespaces"),
+        ('{"namespaces":[],"linux":{"namespaces":[]}}', "several lists of namespaces"),
+        ('{"namespaces":[{"type":"network","x":{"y":1}}]}', "in a shape of its own"),
+        ("", "has nothing in it"),
     ],
 )
 def test_a_bundle_that_is_not_understood_is_refused(
@@ -215,7 +172,7 @@ def test_a_last_argument_that_is_no_container_id_is_refused(
 def test_every_other_verb_is_runcs_with_its_arguments_untouched(
     engine: Engine, words: list[str]
 ) -> None:
-    assert engine.run(*words).returncode == 7
+    assert engine.run(*words).returncode == RUNC_EXIT
     assert engine.runc_arguments() == (words or [""])
 
 
@@ -225,7 +182,7 @@ def test_options_may_carry_their_value_behind_an_equals_sign(engine: Engine) -> 
     assert engine.run(*words, CONTAINER).returncode == 1
     assert json.loads(engine.log.read_text())["level"] == "error"
     engine.prepare()
-    assert engine.run(*words, CONTAINER).returncode == 7
+    assert engine.run(*words, CONTAINER).returncode == RUNC_EXIT
 
 
 def test_installing_again_changes_nothing_and_another_directory_gives_another_shim(
