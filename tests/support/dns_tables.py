@@ -1,5 +1,7 @@
 """Networks as the agent knows them, made of few words, for tests of the name server."""
 
+from msgspec.structs import replace
+
 from essaim_agent.dns.picture import changes
 from essaim_agent.dns.table import Table
 from essaim_agent.network import NetworkPicture
@@ -79,9 +81,10 @@ def picture(
     *items: Endpoint | ServiceEntry,
     networks: tuple[NetworkId, ...] = (FRONT, BACK),
     tasks: dict[str, tuple[Attachment, ...]] | None = None,
+    internal: tuple[NetworkId, ...] = (),
 ) -> NetworkPicture:
     return NetworkPicture(
-        networks={network_id: network(network_id) for network_id in networks},
+        networks={n: replace(network(n), is_internal=n in internal) for n in networks},
         endpoints=frozenset(item for item in items if isinstance(item, Endpoint)),
         services=frozenset(item for item in items if isinstance(item, ServiceEntry)),
         tasks={TaskId(name): places for name, places in (tasks or {}).items()},

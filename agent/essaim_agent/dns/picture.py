@@ -108,7 +108,9 @@ def _sources(picture: NetworkPicture) -> set[SourceFact]:
 
 
 def _network_fact(network: NodeNetwork) -> NetworkFact:
-    return NetworkFact(network.network_id, network.name, network.subnet, network.vip_subnet)
+    return NetworkFact(
+        network.network_id, network.name, network.subnet, network.vip_subnet, network.is_internal
+    )
 
 
 def _service_fact(service: ServiceEntry) -> ServiceFact:

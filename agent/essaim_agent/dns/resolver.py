@@ -15,7 +15,8 @@ remembers that it was missing.
 
 The rest is asked outside, but for names that cannot mean anything there: those of one label,
 those that end in a number, those of services of networks that the task is not on, and addresses
-of any of the cluster's networks that this node knows.
+of any of the cluster's networks that this node knows. A task that is on internal networks only asks
+nobody outside: it has no way there, and a question would be one.
 """
 
 import ipaddress
@@ -86,7 +87,12 @@ def resolve(table: Table, networks: tuple[NetworkId, ...], question: Question) -
         return MISSING
     if name and ("." not in name or name.rpartition(".")[2].isdecimal()):
         return SLIP
-    return FORWARD
+    return _outside(table, networks)
+
+
+def _outside(table: Table, networks: tuple[NetworkId, ...]) -> Answer | Forward:
+    has_way_out = any(table.has_way_out(network_id) for network_id in networks)
+    return FORWARD if has_way_out else SLIP
 
 
 def _qualified(table: Table, network_id: NetworkId, name: str) -> Answer | None:
@@ -180,7 +186,7 @@ def _reverse(table: Table, networks: tuple[NetworkId, ...], question: Question) 
     address = _reversed_address(question.name)
     known = table.networks_with(address) if address is not None else frozenset()
     if not known:
-        return FORWARD
+        return _outside(table, networks)
     for network_id in networks:
         names = _names_at(table, network_id, str(address)) if network_id in known else ()
         if names:

@@ -26,6 +26,7 @@ class NetworkFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     subnet: str
     vip_subnet: str = ""
+    is_internal: bool = False
 
 
 class ServiceFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -235,6 +236,11 @@ class Table:
         """One name, but for the moment in which a network of the same id is another one."""
         at = self._networks.get(network_id)
         return frozenset(fact.name for fact in at.facts) if at is not None else frozenset()
+
+    def has_way_out(self, network_id: NetworkId) -> bool:
+        """Whether its tasks reach the world outside; not known of a network: no."""
+        at = self._networks.get(network_id)
+        return at is not None and any(not fact.is_internal for fact in at.facts)
 
     def services_called(self, network_id: NetworkId, name: str) -> frozenset[ServiceFact]:
         at = self._networks.get(network_id)

@@ -186,9 +186,17 @@ def test_other_names_are_asked_outside(name: str) -> None:
     assert ask(name) == FORWARD
 
 
-def test_a_task_on_no_network_has_only_the_world_outside() -> None:
+def test_a_task_that_is_on_internal_networks_only_asks_nobody_outside() -> None:
+    table = table_of(picture(service("web", "10.201.0.2"), internal=(FRONT,)))
+    assert ask("web", (FRONT,), table=table) == Answer(addresses=("10.201.0.2",), ttl_s=VIP_TTL_S)
+    for name, kind in (("example.com", TYPE_A), ("8.8.8.8.in-addr.arpa", TYPE_PTR)):
+        assert ask(name, (FRONT,), kind, table) == SLIP
+        assert ask(name, (FRONT, BACK), kind, table) == FORWARD
+
+
+def test_a_task_on_no_network_has_no_names_at_all() -> None:
     assert ask("web", networks=()) == MISSING
-    assert ask("example.com", networks=()) == FORWARD
+    assert ask("example.com", networks=()) == SLIP
 
 
 # Reverse names.
