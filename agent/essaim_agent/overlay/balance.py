@@ -63,6 +63,9 @@ class Leads:
         self._entries: dict[PoolKey, set[ServiceEntry]] = {}
         self._by_vip: dict[str, set[ServiceEntry]] = {}
         self._by_port: dict[PortKey, set[ServiceEntry]] = {}
+        self._departed: dict[PoolKey, ServiceEntry] = {}
+        """Of services that were removed while tasks of theirs drain. They get nothing new, and
+        the connections that they have live on."""
         self._own: set[Endpoint] = set()
         self.vips: dict[str, Lead] = {}
         self.ports: dict[PortKey, Lead] = {}
@@ -84,9 +87,17 @@ class Leads:
         added = picture.services - before.services
         for entry in removed:
             self._forget_entry(entry)
+        over = self._end_departures(touched, added)
         for entry in added:
             self._learn_entry(entry)
-        for entry in (*removed, *added, *(e for p in touched for e in self._entries.get(p, ()))):
+        for entry in removed:
+            self._depart(entry)
+        for entry in (
+            *removed,
+            *added,
+            *over,
+            *(e for p in touched for e in self._entries.get(p, ())),
+        ):
             vips.update((entry.vip,) if entry.vip else ())
             ports.update(port_keys(entry))
         return Change(
@@ -113,6 +124,23 @@ class Leads:
                 touched.add(pool)
         return touched
 
+    def _end_departures(
+        self, touched: Iterable[PoolKey], added: Iterable[ServiceEntry]
+    ) -> list[ServiceEntry]:
+        """Of services whose last task ended, and of those that are there again."""
+        ended = {pool for pool in touched if pool not in self._pools}
+        ended.update(map(_pool_key, added))
+        over = [self._departed.pop(pool) for pool in ended if pool in self._departed]
+        for entry in over:
+            self._forget_entry(entry)
+        return over
+
+    def _depart(self, entry: ServiceEntry) -> None:
+        pool = _pool_key(entry)
+        if pool in self._pools and pool not in self._entries:
+            self._departed[pool] = entry
+            self._learn_entry(entry)
+
     def _pools_of_changed(
         self, before: Mapping[NetworkId, NodeNetwork], after: Mapping[NetworkId, NodeNetwork]
     ) -> set[PoolKey]:
@@ -120,30 +148,35 @@ class Leads:
         return {pool for pool in self._entries if pool[1] in changed} if changed else set()
 
     def _learn_entry(self, entry: ServiceEntry) -> None:
-        self._entries.setdefault((entry.service_id, entry.network_id), set()).add(entry)
+        self._entries.setdefault(_pool_key(entry), set()).add(entry)
         if entry.vip:
             self._by_vip.setdefault(entry.vip, set()).add(entry)
         for key in port_keys(entry):
             self._by_port.setdefault(key, set()).add(entry)
 
     def _forget_entry(self, entry: ServiceEntry) -> None:
-        _discard(self._entries, (entry.service_id, entry.network_id), entry)
+        _discard(self._entries, _pool_key(entry), entry)
         if entry.vip:
             _discard(self._by_vip, entry.vip, entry)
         for key in port_keys(entry):
             _discard(self._by_port, key, entry)
 
     def _pool(self, entry: ServiceEntry) -> set[Endpoint]:
-        return self._pools.get((entry.service_id, entry.network_id), set())
+        return self._pools.get(_pool_key(entry), set())
+
+    def _is_departed(self, entry: ServiceEntry) -> bool:
+        return self._departed.get(_pool_key(entry)) == entry
 
     def _claimant(self, entries: Iterable[ServiceEntry]) -> ServiceEntry | None:
         """Of several entries with one address or port, as a change can have for a moment: one
-        that has endpoints, if any; and all nodes choose the same."""
-        return max(
-            entries,
-            key=lambda entry: (bool(self._pool(entry)), entry.service_id, repr(entry)),
-            default=None,
-        )
+        that is not removed, one whose tasks serve, one that has tasks, if any; and all nodes
+        choose the same."""
+        return max(entries, key=self._claim, default=None)
+
+    def _claim(self, entry: ServiceEntry) -> tuple[bool, bool, bool, ServiceId, str]:
+        pool = self._pool(entry)
+        serves = any(endpoint.state == "serving" for endpoint in pool)
+        return not self._is_departed(entry), serves, bool(pool), entry.service_id, repr(entry)
 
     def _vip_lead(self, vip: str) -> Lead | None:
         entry = self._claimant(
@@ -155,6 +188,8 @@ class Leads:
             return None
         pool = self._pool(entry)
         serving = {endpoint.address for endpoint in pool if endpoint.state == "serving"}
+        if self._is_departed(entry):
+            serving = set()
         alive = {endpoint.address for endpoint in pool if endpoint.state != "starting"}
         return Lead(
             service=entry.name,
@@ -170,13 +205,10 @@ class Leads:
         if entry is None:
             return None
         # During an update that changes a service's first network it has its ports on both.
-        pool = [
-            endpoint
-            for claim in self._by_port[key]
-            if claim.service_id == entry.service_id
-            for endpoint in self._pool(claim)
-        ]
-        serving = [endpoint for endpoint in pool if endpoint.state == "serving"]
+        claims = self._by_port[key]
+        departed = {e for c in claims if self._is_departed(c) for e in self._pool(c)}
+        pool = {e for c in claims if c.service_id == entry.service_id for e in self._pool(c)}
+        serving = [e for e in pool - departed if e.state == "serving"]
         local = {
             endpoint.task_id: endpoint.address
             for endpoint in sorted(serving, key=_by_place, reverse=True)
@@ -192,7 +224,7 @@ class Leads:
             shares=tuple((address, 1) for address in sorted(local.values()))
             or _reduced(Counter(remote.values())),
             serving=frozenset(self._place(endpoint) for endpoint in serving),
-            alive=frozenset(self._place(e) for e in pool if e.state != "starting"),
+            alive=frozenset(self._place(e) for e in pool | departed if e.state != "starting"),
             target_port=next(
                 port.target_port
                 for port in entry.ports
@@ -211,6 +243,10 @@ class Leads:
         """Where a connection to a published port goes that ends at this task."""
         is_own = endpoint.node_address == self._local
         return endpoint.address if is_own else endpoint.node_address
+
+
+def _pool_key(entry: ServiceEntry) -> PoolKey:
+    return entry.service_id, entry.network_id
 
 
 def _by_place(endpoint: Endpoint) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.balance import Change, Lead
@@ -168,7 +169,7 @@ def suspicion(change: Change) -> Suspicion:
             for address in _lost(old, new)
         ),
         vips={key: new for key, (old, new) in change.vips.items() if _lost(old, new)},
-        ports={key: new for key, (old, new) in change.ports.items() if _lost(old, new)},
+        ports={key: _left(old, new) for key, (old, new) in change.ports.items() if _lost(old, new)},
         opened_vips=frozenset(k for k, (old, new) in change.vips.items() if _opens(old, new)),
         opened_ports=frozenset(k for k, (old, new) in change.ports.items() if _opens(old, new)),
     )
@@ -180,6 +181,14 @@ def _lost(old: Lead | None, new: Lead | None) -> frozenset[str]:
     if new is None:
         return old.alive
     return (old.serving - new.serving) | (old.alive - new.alive)
+
+
+def _left(old: Lead | None, new: Lead | None) -> Lead | None:
+    """A published port that is no more. What this node knew of tasks elsewhere went with it, and
+    some may drain: their own node knows, and refuses what is for nobody."""
+    if new is None and old is not None and old.is_sent_on:
+        return replace(old, shares=(), serving=frozenset())
+    return new
 
 
 def _opens(old: Lead | None, new: Lead | None) -> bool:

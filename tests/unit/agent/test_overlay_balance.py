@@ -1,5 +1,6 @@
 """Who is led to whom: leads from pictures, and the rules that are made of them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given
@@ -236,9 +237,22 @@ def test_leads_that_follow_pictures_are_those_of_the_last_one(
             known[key] = new
     anew = Leads(HERE)
     anew.update(history[-1])
-    assert (followed.vips, followed.ports) == (anew.vips, anew.ports)
+    assert for_new(followed.vips) == for_new(anew.vips)
+    assert for_new(followed.ports) == for_new(anew.ports)
+    assert all(lead.alive <= followed.vips[vip].alive for vip, lead in anew.vips.items())
     assert followed.own_addresses == anew.own_addresses
-    assert {k: v for k, v in known.items() if v} == {**anew.vips, **anew.ports}
+    assert {k: v for k, v in known.items() if v} == {**followed.vips, **followed.ports}
+    # What is kept for the tasks of removed services goes with these tasks.
+    without_tasks = replace(history[-1], endpoints=frozenset())
+    followed.update(without_tasks)
+    anew = Leads(HERE)
+    anew.update(without_tasks)
+    assert (followed.vips, followed.ports) == (anew.vips, anew.ports)
+
+
+def for_new(leads: Mapping[Any, Lead]) -> dict[Any, Lead]:
+    """Where new connections go."""
+    return {key: replace(lead, alive=frozenset()) for key, lead in leads.items() if lead.shares}
 
 
 @given(st.lists(PICTURES, min_size=1, max_size=5))
@@ -251,3 +265,58 @@ def test_tables_that_follow_pictures_are_those_of_the_last_one(
     last = history[-1]
     assert tables == wanted_tables(last.networks.values(), last.endpoints, HERE)
     assert followed.known.keys() == tables.entries
+
+
+def told(made: Leads, *endpoints: Endpoint, entries: tuple[ServiceEntry, ...] = ()) -> Leads:
+    made.update(
+        NetworkPicture(
+            networks={RED: network()},
+            endpoints=frozenset(endpoints),
+            services=frozenset(entries),
+        )
+    )
+    return made
+
+
+def test_a_removed_service_gets_nothing_new_and_its_tasks_keep_their_connections() -> None:
+    made = told(leads(task(11), task(12, THERE)), task(11), task(12, THERE, "draining"))
+    assert made.vips[VIP].shares == made.ports[HTTP].shares == ()
+    assert made.vips[VIP].alive == {"10.244.0.11", "10.244.0.12"}
+    assert made.ports[HTTP].alive == {"10.244.0.11", THERE}
+
+
+def test_nothing_is_kept_of_a_removed_service_without_tasks() -> None:
+    made = told(told(leads(task(11)), task(11, state="draining")))
+    assert not made.vips
+    assert not made.ports
+    assert not told(leads(task(11))).ports
+
+
+def test_a_service_that_comes_again_is_led_to_as_before() -> None:
+    before = leads(task(11)).ports[HTTP]
+    made = told(told(leads(task(11)), task(11)), task(11), entries=(service(),))
+    assert made.ports[HTTP] == before
+    made = told(made)
+    assert not made.ports
+
+
+def test_the_port_of_a_removed_service_goes_to_the_next_without_cutting_anybody_off() -> None:
+    made = told(
+        leads(task(11)),
+        task(11, state="draining"),
+        task(21, service="api"),
+        entries=(service("api", vip="10.245.0.2"),),
+    )
+    assert made.ports[HTTP].service == "api"
+    assert made.ports[HTTP].shares == (("10.244.0.21", 1),)
+    assert made.ports[HTTP].alive == {"10.244.0.11", "10.244.0.21"}
+
+
+def test_of_two_that_claim_a_port_the_one_that_serves_has_it() -> None:
+    made = told(
+        Leads(HERE),
+        task(11),
+        task(21, state="starting", service="zzz"),
+        entries=(service(), service("zzz", vip="10.245.0.2")),
+    )
+    assert made.ports[HTTP].service == "web"
