@@ -172,13 +172,17 @@ def get_patiently(
     while True:
         try:
             return client.get(path, **query)
-        except MasterUnreachable:
-            if now_s() >= give_up_s:
-                raise
-        except ApiError as error:
-            if error.status != UNAVAILABLE or now_s() >= give_up_s:
+        except CommandFailed as error:
+            if not is_away(error) or now_s() >= give_up_s:
                 raise
         pause(RETRY_PAUSE_S)
+
+
+def is_away(error: CommandFailed) -> bool:
+    """Whether no master answered, or none that knows a leader."""
+    if isinstance(error, ApiError):
+        return error.status == UNAVAILABLE
+    return isinstance(error, MasterUnreachable)
 
 
 def is_scheduled(service: Any) -> bool:

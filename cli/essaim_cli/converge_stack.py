@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import click
 
 from essaim_cli.client import Client
-from essaim_cli.converge import Show, Wait, learn_masters
+from essaim_cli.converge import Show, Wait, is_away, learn_masters
 from essaim_cli.errors import CommandFailed
 from essaim_cli.pace import now_s, pause
 from essaim_cli.progress import Progress
@@ -37,6 +37,9 @@ def wait_all_converged(
                 for service_id, name in names.items()
             }
             _wait_for(waits, names, failures)
+    except CommandFailed as error:
+        # Masters that are away are so for all services: each would wait as long again.
+        failures.append(error.message)
     except KeyboardInterrupt:
         click.echo(
             "Operation continuing in background.\nUse `essaim stack services` to check progress.",
@@ -46,12 +49,15 @@ def wait_all_converged(
 
 
 def _wait_for(waits: dict[str, Wait], names: Mapping[str, str], failures: list[str]) -> None:
+    """Raises CommandFailed when the masters were away for too long."""
     revision = 0
     while waits:
         for service_id, wait in list(waits.items()):
             try:
                 is_over = wait.look()
             except CommandFailed as error:
+                if is_away(error):
+                    raise
                 failures.append(f"{names[service_id]}: {error.message}")
                 is_over = True
             if is_over:

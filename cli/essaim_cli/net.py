@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from essaim_cli.client import Client, client_of
+from essaim_cli.converge import get_patiently
 from essaim_cli.errors import CommandFailed, usage
 from essaim_cli.net_view import chosen, doctor_text, stale_nodes, verdict
 from essaim_cli.pace import now_s, pause
@@ -58,7 +59,8 @@ def _ask(client: Client, names: tuple[str, ...], timeout_s: float) -> tuple[Any,
     began_s = now_s()
     while True:
         elapsed_s = now_s() - began_s
-        found = chosen(client.get("/essaim/network/doctor"), names)
+        left_s = max(timeout_s - elapsed_s, 0.0)
+        found = chosen(get_patiently(client, "/essaim/network/doctor", left_s), names)
         stale = stale_nodes(found, elapsed_s)
         if not stale or elapsed_s >= timeout_s:
             return found, stale

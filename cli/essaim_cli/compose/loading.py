@@ -9,6 +9,7 @@ from typing import Any
 
 from essaim_cli.compose.errors import ComposeError
 from essaim_cli.compose.file_shape import (
+    SECTIONS,
     deprecated_options,
     forbidden_options,
     ignored_addresses,
@@ -60,7 +61,7 @@ def load(
                 f"{version_of(document)}",
             )
         _refuse_forbidden(document)
-        values = interpolation.apply(dict(document)) if is_interpolated else document
+        values = _with_variables(document, interpolation) if is_interpolated else document
         file = read_file(values)
         file["services"] = {
             name: _with_paths(name, service, directory, environment, read_text)
@@ -87,6 +88,14 @@ def as_document(compose: Compose) -> Json:
     if compose.volumes:
         document["volumes"] = compose.volumes
     return document
+
+
+def _with_variables(document: Mapping[str, Any], interpolation: Interpolation) -> Json:
+    """What stands beside the sections is the author's own, or no place for variables."""
+    return {
+        name: interpolation.apply(value, name) if name in SECTIONS else value
+        for name, value in document.items()
+    }
 
 
 def _refuse_forbidden(document: Mapping[str, Any]) -> None:

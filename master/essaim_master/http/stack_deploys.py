@@ -19,9 +19,10 @@ from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.errors import NetworkInUse, SubnetTaken
 from essaim_master.state.keys import service_key
 from essaim_master.state.network_choice import WantedNetwork, chosen_network, overlaps
+from essaim_master.state.network_uses import services_on
 from essaim_master.state.port_claims import PortKey, named_ports
 from essaim_master.state.writes import Writes
-from essaim_shared.errors import Conflict, NotFound, VersionConflict
+from essaim_shared.errors import Conflict, EssaimError, NotFound, VersionConflict
 from essaim_shared.ids import ServiceId, new_id
 from essaim_shared.objects import Network, Service
 from essaim_shared.spec import ServiceSpec
@@ -96,7 +97,8 @@ class StackDeploys:
 
     async def remove(self, stack: str) -> dict[str, Any]:
         """Remove the services, then the networks, once their tasks have left them. Raises
-        NotFound, and Conflict when a network is still in use after a while: asking again goes on.
+        NotFound, Conflict when tasks still hold on to a network after a while (asking again goes
+        on), and NetworkInUse when a service outside of the stack does (asking again is vain).
         """
         await self._api.catch_up()
         state = self._api.state
@@ -108,12 +110,9 @@ class StackDeploys:
         outcomes = await asyncio.gather(
             *(self._networks.remove(network) for network in networks), return_exceptions=True
         )
-        for outcome in outcomes:
+        for network, outcome in zip(networks, outcomes, strict=True):
             if isinstance(outcome, NetworkInUse):
-                raise Conflict(
-                    f"stack {stack}: its services are removed, but {_reason(outcome)}; remove the "
-                    "stack again once that has ended"
-                )
+                raise _kept(self._api.state, stack, network, outcome)
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotFound):
                 raise outcome
         return {
@@ -298,5 +297,9 @@ def _service_action(service: Service, action: Action) -> dict[str, str]:
     return {"Name": service.spec.name, "Id": service.id, "Action": action}
 
 
-def _reason(error: NetworkInUse) -> str:
-    return str(error).rpartition(" desc = ")[2]
+def _kept(state: ClusterState, stack: str, network: Network, error: NetworkInUse) -> EssaimError:
+    reason = str(error).rpartition(" desc = ")[2]
+    told = f"stack {stack}: its services are removed, but {reason}; remove"
+    if any(services_on(state, network)):
+        return NetworkInUse(f"{told} that service, then the stack again")
+    return Conflict(f"{told} the stack again once that has ended")

@@ -7,7 +7,8 @@ POST   /essaim/stacks/NAME  {"Networks": [bodies of POST /networks/create],
                             names in full; answers {"Networks": [{"Name","Id","Created"}],
                             "Services": [{"Name","Id","Action"}], "Warnings"}, the action one of
                             created, updated, unchanged, removed
-DELETE /essaim/stacks/NAME  removes services, then networks; 409 when their tasks take too long
+DELETE /essaim/stacks/NAME  removes services, then networks; 409 when their tasks take too long (ask
+                            again), 400 when a service outside of the stack uses one
 """
 
 from collections import Counter

@@ -1,19 +1,26 @@
 """`essaim stack …`: what the masters are asked, what is printed, lost answers, waiting."""
 
+import asyncio
 import base64
 import json
 import shlex
+import signal
 import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
 from support.scripted_master import BREAK, Refusal
 
 from essaim_cli.__main__ import run
+from essaim_cli.converge import MASTERS_AWAY_S_MAX
+from essaim_cli.pace import now_s
 from essaim_cli.stack_deploy import credentials_of
+from essaim_shared.clock import SystemClock, wait_until
 
 DEPLOY = "POST /essaim/stacks/s"
 REMOVE = "DELETE /essaim/stacks/s"
+LIMIT_S = 20.0
 WEB, DB = "w" * 25, "d" * 25
 FILE = """
 services:
@@ -195,6 +202,21 @@ def test_a_service_that_does_not_come_up_is_named_and_the_others_are_waited_for(
     assert capsys.readouterr().err.startswith("Error: s_web: timed out with 1 out of 2 tasks")
 
 
+def test_masters_that_stay_away_end_the_wait_once_for_all_services(masters, file, capsys):
+    started_s = now_s()
+    host, _ = masters(
+        {
+            DEPLOY: [deployed((WEB, "web"), (DB, "db"))],
+            "GET /networks/given": [GIVEN],
+            f"GET /services/{WEB}": [Refusal(503, "no leader")],
+            f"GET /services/{DB}": [Refusal(503, "no leader")],
+        }
+    )
+    assert essaim(host, "deploy", "-q", "--timeout", "1s", "-c", file, "s") == 1
+    assert capsys.readouterr().err == "Error: no leader\n"
+    assert now_s() - started_s < MASTERS_AWAY_S_MAX
+
+
 def test_options_without_effect_are_named_before_anything_is_sent(masters, tmp_path, capsys):
     path = tmp_path / "c.yml"
     path.write_text("services: {web: {image: x, build: ., container_name: c}}")
@@ -269,6 +291,46 @@ def test_rm_asks_again_while_networks_are_in_use_and_when_its_master_is_lost(mas
     assert essaim(host, "rm", "s") == 0
     assert len(first.bodies(REMOVE)) == 2
     assert len(second.bodies(REMOVE)) == 1
+
+
+def test_rm_outlasts_an_election(masters):
+    host, master = masters(
+        {REMOVE: [Refusal(503, "no leader"), {}], "GET /tasks": [[]], **STACK},
+    )
+    assert essaim(host, "rm", "s") == 0
+    assert len(master.bodies(REMOVE)) == 2
+
+
+def test_rm_does_not_ask_again_when_a_service_outside_of_the_stack_uses_a_network(masters, capsys):
+    used = Refusal(400, "stack s: its services are removed, but network s_front is in use by x")
+    host, master = masters({REMOVE: [used], **STACK})
+    assert essaim(host, "rm", "s") == 1
+    assert capsys.readouterr().err == f"Error: failed to remove stack s: {used.message}\n"
+    assert len(master.bodies(REMOVE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        (
+            {REMOVE: [Refusal(409, "in use")]},
+            1,
+            "Error: interrupted: to remove what is left: essaim stack rm s t\n",
+        ),
+        ({REMOVE: [{}]}, 0, "Operation continuing in background.\n"),
+    ],
+)
+async def test_rm_that_is_interrupted_says_what_is_left_to_do(masters, script, code, said):
+    """Its networks do not go by themselves."""
+    host, master = masters({"GET /tasks": [[task()]], **script, **STACK})
+    names = ["s", "t"] if code else ["s"]
+    words = [sys.executable, "-m", "essaim_cli", "--host", host, "stack", "rm", *names]
+    last = REMOVE if code else "GET /essaim/wait"
+    with subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True) as child:
+        assert await wait_until(lambda: bool(master.bodies(last)), SystemClock(), LIMIT_S)
+        child.send_signal(signal.SIGINT)
+        _, printed = await asyncio.to_thread(child.communicate, timeout=LIMIT_S)
+    assert (child.returncode, printed) == (code, said)
 
 
 def test_rm_ends_at_its_time_limit_with_the_reason(masters, capsys):

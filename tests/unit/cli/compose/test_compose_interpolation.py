@@ -101,3 +101,13 @@ def test_what_variables_blow_a_file_up_to_is_bounded():
         interpolation.apply({"a": ["$LONG"] * 5})
     with pytest.raises(ComposeError, match="too large"):
         interpolation.apply("$LONG" * 100_000, "a")
+
+
+def test_the_authors_own_parts_are_left_alone(compose):
+    """Docker puts variables into services, networks and volumes only."""
+    text = """
+x-price: 5$ a day
+x-common: &common {image: "img:$TAG"}
+services: {web: *common}
+"""
+    assert compose(text, environment={"TAG": "2"}).services["web"]["image"] == "img:2"
