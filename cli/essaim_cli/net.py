@@ -27,7 +27,13 @@ def net() -> None:
 @click.option(
     "--fresh", is_flag=True, help="Wait until every ready node has looked since this command began."
 )
-@click.option("--timeout", default="20s", show_default=True, help="Longest wait with --fresh.")
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    default="20s",
+    show_default=True,
+    help="Longest wait with --fresh.",
+)
 @click.pass_context
 def doctor(
     context: click.Context,

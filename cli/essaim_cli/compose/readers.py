@@ -138,7 +138,7 @@ def mapping(item: Reader, names: re.Pattern[str] | None = None) -> Reader:
             raise ComposeError(path, "must be a mapping")
         for name in value:
             if names is not None and not names.fullmatch(name):
-                raise ComposeError(path, f"Additional property {name} is not allowed")
+                raise ComposeError(path, _unknown(name))
         return {name: item(inner, f"{path}.{name}") for name, inner in value.items()}
 
     return read
@@ -156,10 +156,19 @@ def keys(known: Mapping[str, Reader]) -> Reader:
             if reader is not None:
                 found[name] = reader(inner, f"{path}.{name}" if path else name)
             elif not name.startswith("x-"):
-                raise ComposeError(path or name, f"Additional property {name} is not allowed")
+                raise ComposeError(path or shown(name), _unknown(name))
         return found
 
     return read
+
+
+def shown(name: str) -> str:
+    """In one line, whatever its author put into it."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _unknown(name: str) -> str:
+    return f"Additional property {shown(name)} is not allowed"
 
 
 def pairs(value: Any, path: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from essaim_cli.compose.errors import ComposeError
 IN_A_SERVICE = [
     ("image: 3", "image: must be a string"),
     ("nonsense: 1", "Additional property nonsense is not allowed"),
+    ('"a\\nb": 1', r"Additional property 'a\nb' is not allowed"),
     ("user: 1000", "user: must be a string"),
     ("command: {a: b}", "command: must be a string or list"),
     ("command: [1]", "command[0]: must be a string"),
