@@ -192,9 +192,9 @@ class _Office:
                 self._worklist.add_everything()
                 self._wake.set()
                 return
-            rollbacks, self._worklist.rollbacks = self._worklist.rollbacks, []
-            for rollback in rollbacks:
-                await self._writer.write(rollback)
+            for service_id, rollback in self._worklist.take_rollbacks().items():
+                if not await self._writer.write(rollback):
+                    self._worklist.rollback_failed(service_id)
             if not self._worklist:
                 return
             await self._clock.sleep(0)

@@ -43,7 +43,7 @@ def plan_slice(
     effects = Effects(now_ns=now_ns, rng=rng, limit=limit)
     _orchestrate(state, worklist, effects)
     worklist.nodes.work_off(effects)
-    worklist.rollbacks.extend(effects.rollbacks.values())
+    worklist.rollbacks.update(effects.rollbacks)
     addresses = ServiceAllocator(state, worklist, cursors, limit)
     addresses.work_off(task.service_id for task in effects.created.values())
     placer = Placer(state, worklist, cursors, effects, addresses)

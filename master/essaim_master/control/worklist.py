@@ -62,9 +62,9 @@ class Worklist:
         """Services that may be gone while something of theirs still stands."""
         self.updating: set[ServiceId] = set()
         """Services whose tasks are being replaced one after another."""
-        self.rollbacks: list[Writes] = []
-        """Decided in the last slice. Whoever runs the slices commits each by itself: one that
-        fails was overtaken by a user's change, which puts its service on the list."""
+        self.rollbacks: dict[ServiceId, Writes] = {}
+        """Decided in the last slices. Whoever runs them commits each by itself (`take_rollbacks`)
+        and says which failed."""
         self._timers: list[tuple[int, TaskId]] = []
         self._wakes: dict[ServiceId, int] = {}
         self._wake_timers: list[tuple[int, ServiceId]] = []
@@ -120,6 +120,15 @@ class Worklist:
         for key in self.index.pending:
             if key[0] == service_id:
                 self.groups[key] = None
+
+    def take_rollbacks(self) -> dict[ServiceId, Writes]:
+        taken, self.rollbacks = self.rollbacks, {}
+        return taken
+
+    def rollback_failed(self, service_id: ServiceId) -> None:
+        """A port or a network that it needs, or the service itself, was changed by others in the
+        same moment. Of the first two the service hears nothing: it is decided anew here."""
+        self.services[service_id] = None
 
     def note(self, applied: AppliedChanges) -> None:
         """Take a transaction's changes over, from within its apply."""

@@ -278,8 +278,7 @@ class World:
         """One slice of work, applied; how many keys it wrote."""
         writes = self.plan()
         self.commit(writes)
-        rollbacks, self.worklist.rollbacks = self.worklist.rollbacks, []
-        for rollback in rollbacks:
+        for rollback in self.worklist.take_rollbacks().values():
             self.commit(rollback)
         self.writes_count += len(writes)
         return len(writes)

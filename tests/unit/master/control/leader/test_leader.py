@@ -3,15 +3,19 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from essaim_master.kv.commands import Transaction, TransactionResult
 from essaim_master.state.cluster import LocalCluster, Member
-from essaim_master.state.keys import LEADER_KEY
+from essaim_master.state.keys import LEADER_KEY, ingress_port_key, service_key
+from essaim_master.state.service_changes import changed_service
+from essaim_master.state.writes import Writes
+from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import OutcomeUnknown
 from essaim_shared.ids import MemberId, NodeId
 from essaim_shared.messages import Refused, Register, StatusAck, StatusReport, encode
-from essaim_shared.objects import LeaderEpoch
-from essaim_shared.spec import RestartPolicy
+from essaim_shared.objects import IngressPort, LeaderEpoch
+from essaim_shared.spec import EndpointSpec, PortConfig, RestartPolicy, UpdateConfig
 from essaim_shared.subjects import Subjects
 from essaim_shared.task_state import TaskState
 
@@ -247,6 +251,45 @@ class DoubtfulCluster(LocalCluster):
             self.doubts -= 1
             raise OutcomeUnknown("the answer was lost")
         return result
+
+
+class RivalCluster(LocalCluster):
+    """Somebody else's claim of the port comes just before the first rollback that wants it."""
+
+    rivals = 1
+
+    async def commit(self, transaction: Transaction, timeout_s: float) -> TransactionResult:
+        keys = {each.key for each in transaction.then}
+        if self.rivals and {ingress_port_key("tcp", 80), service_key("web")} <= keys:
+            self.rivals -= 1
+            writes = Writes()
+            writes.put(IngressPort(protocol="tcp", number=80, service_id="gone"))
+            (rival,) = writes.transactions()
+            assert (await super().commit(rival, timeout_s)).succeeded
+        return await super().commit(transaction, timeout_s)
+
+
+async def test_a_rollback_that_another_change_of_its_port_overtook_is_made_after_all(make_bench):
+    bench = await make_bench(RivalCluster)
+    await bench.start_agents(1)
+    await bench.create(1)
+    service = bench.state.services["web"]
+    published = EndpointSpec(ports=(PortConfig(target_port=80, published_port=80),))
+    former = replace(service.spec, endpoint=published)
+    update = UpdateConfig(parallelism=1, failure_action="rollback", monitor=10**10)
+    bad = replace(service.spec.task, container=ContainerSpec(image="bad"))
+    spec = replace(service.spec, update_config=update, task=bad)
+    changed = changed_service(replace(service, spec=former), spec, bench.clock.wall_ns())
+    await bench.until(lambda: bench.is_in_order("web"))
+    (old,) = bench.seen_running("web")
+    await bench.write(changed)
+    await bench.until(lambda: any(t.id != old.id for t in bench.seen_running("web")))
+    (new,) = bench.seen_running("web")
+    bench.agents[0].end(new.id)
+    took_s = await bench.until(lambda: bench.state.services["web"].spec.endpoint == published)
+    assert (bench.cluster.rivals, took_s < 1) == (0, True), "it does not wait for what comes next"
+    await bench.until(lambda: bench.is_in_order("web"))
+    assert bench.state.ingress_ports["tcp/80"].service_id == "web"
 
 
 async def test_unknown_outcome_makes_no_doubles(make_bench):
