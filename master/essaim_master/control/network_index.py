@@ -37,11 +37,12 @@ class NetworkIndex:
         before = self._addresses.pop(service_id, None)
         if before is not None:
             for virtual in before.virtual_addresses:
-                used = self.virtual[virtual.network_id]
+                # An address that two services have, as no leader gives it, stands here once.
+                used = self.virtual.get(virtual.network_id, {})
                 if used.get(virtual.address) == service_id:
                     del used[virtual.address]
-                if not used:
-                    del self.virtual[virtual.network_id]
+                    if not used:
+                        del self.virtual[virtual.network_id]
         after = self._state.service_addresses.get(service_id)
         if after is not None:
             self._addresses[service_id] = after

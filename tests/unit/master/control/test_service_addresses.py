@@ -5,7 +5,7 @@ import pytest
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import ServiceId
 from essaim_shared.limits import INGRESS_PORT_FIRST, INGRESS_PORT_LAST
-from essaim_shared.objects import IngressPort, Network, ServiceAddresses
+from essaim_shared.objects import IngressPort, Network, ServiceAddresses, VirtualAddress
 from essaim_shared.spec import PortConfig, ReplicatedJobMode, ServiceMode
 from essaim_shared.task_state import TaskState
 
@@ -134,6 +134,18 @@ def test_no_two_services_share_one_and_a_freed_one_comes_again_last(make_world):
     world.settle()
     given = [world.virtual(each)[world.network_id] for each in later]
     assert given == ["10.160.0.5", "10.160.0.6", "10.160.0.2"]
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_one_that_two_services_have_stops_nobody(wired, order):
+    same = (VirtualAddress(network_id="front", address="10.162.0.9"),)
+    for service_id in ("a", "b"):
+        wired.put(ServiceAddresses(service_id=service_id, virtual_addresses=same))
+    for service_id in order:
+        writes = Writes()
+        writes.delete_service_addresses(ServiceId(service_id))
+        wired.commit(writes)
+    assert not wired.worklist.addresses.index.virtual.get("front")
 
 
 def test_a_new_leader_goes_on_behind_the_highest(wired):
