@@ -19,6 +19,8 @@ from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Delivery, Subscription, Transport
 
 NODES_MAX: Final = 10_000
+REPORT_BYTES_MAX: Final = 64 * 1024
+"""Twice what an agent sends at most; every master keeps one of each node."""
 
 
 class ReceivedReport(msgspec.Struct, frozen=True):
@@ -59,6 +61,9 @@ class NetworkReports:
         return self._received
 
     async def _receive(self, delivery: Delivery) -> None:
+        if len(delivery.payload) > REPORT_BYTES_MAX:
+            self.rejects.note(delivery.subject, f"a report of {len(delivery.payload)} bytes")
+            return
         try:
             report = decode(delivery.payload, NetworkReport)
         except MalformedMessage as error:

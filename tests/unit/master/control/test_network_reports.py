@@ -74,6 +74,14 @@ async def test_who_is_not_a_node_of_the_cluster_is_not_heard(bench):
     assert bench.repairs() == {"n3": 0}
 
 
+async def test_a_report_that_no_agent_sends_is_not_kept(bench):
+    await bench.report("n1", 1)
+    report = NetworkReport(node_id=NodeId("n1"), checked_ns=1, problems=("x" * 80_000,))
+    await bench.publish(SUBJECTS.network_report(NodeId("n1")), encode(report))
+    assert bench.repairs() == {"n1": 1}
+    assert bench.reports.rejects.count == 1
+
+
 async def test_a_node_cannot_speak_for_another_and_noise_is_counted(bench):
     await bench.report("n1", subject=SUBJECTS.network_report(NodeId("n2")))
     await bench.publish(SUBJECTS.network_report(NodeId("n1")), b"\xff\xff")
