@@ -11,11 +11,14 @@ from typing import Literal
 
 import msgspec
 
-from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES, host_addresses
+from essaim_master.control.allocator import task_addresses
+from essaim_master.control.ingress_ports import no_port_left
+from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
 from essaim_shared.ids import NetworkId, NodeId
 from essaim_shared.limits import NETWORK_PROBE_MISSES_MAX, NETWORK_REPORT_PERIOD_S
 from essaim_shared.messages import NetworkProbe, NetworkReport
 from essaim_shared.objects import Network
+from essaim_shared.spec import PortConfig
 
 REPORT_AGE_MAX_S = 3 * NETWORK_REPORT_PERIOD_S
 CHECK_AGE_MAX_S = 3 * NETWORK_REPORT_PERIOD_S
@@ -61,18 +64,31 @@ class ExaminedNode(msgspec.Struct, frozen=True):
 class ExaminedNetwork(msgspec.Struct, frozen=True):
     network: Network
     addresses_used: int
+    """But for those of ended tasks, which are taken when there are no others."""
 
     @property
     def addresses_max(self) -> int:
-        return len(host_addresses(self.network.ip_range or self.network.subnet))
+        return len(task_addresses(self.network))
 
     @property
     def used_percent(self) -> float:
         return 100 * self.addresses_used / max(1, self.addresses_max)
 
 
+class UnpublishedPort(msgspec.Struct, frozen=True):
+    """A port that a service asks for and has not got. Its running tasks go on without it, so
+    nothing else says so."""
+
+    service: str
+    port: PortConfig
+    holder: str = ""
+    """The service that has it."""
+
+
 def diagnose(
-    nodes: Sequence[ExaminedNode], networks: Mapping[NetworkId, ExaminedNetwork]
+    nodes: Sequence[ExaminedNode],
+    networks: Mapping[NetworkId, ExaminedNetwork],
+    unpublished: Iterable[UnpublishedPort] = (),
 ) -> list[Finding]:
     """Errors first; otherwise in the order of the nodes."""
     found = [
@@ -81,6 +97,7 @@ def diagnose(
         *_narrow_paths(nodes, networks),
         *_underlay_mtu(nodes, networks),
         *_addresses(networks.values()),
+        *map(_of_port, unpublished),
     ]
     return sorted(found, key=lambda finding: finding.level)
 
@@ -230,6 +247,22 @@ def _addresses(networks: Iterable[ExaminedNetwork]) -> Iterable[Finding]:
             f"{examined.addresses_max} in {network.ip_range or network.subnet}): make one with a "
             "larger subnet and move services to it",
         )
+
+
+def _of_port(missing: UnpublishedPort) -> Finding:
+    port = missing.port
+    if not port.published_port:
+        reason = no_port_left(port.protocol)
+    elif missing.holder:
+        reason = f"service {missing.holder} has {port.published_port}/{port.protocol}"
+    else:
+        reason = f"{port.published_port}/{port.protocol} is not claimed: see the leader's log"
+    return Finding(
+        "error",
+        "",
+        f"service {missing.service} has not published port {port.target_port}/{port.protocol} of "
+        f"its tasks: {reason}",
+    )
 
 
 def _name(network_id: NetworkId, networks: Mapping[NetworkId, ExaminedNetwork]) -> str:

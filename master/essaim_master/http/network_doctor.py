@@ -1,6 +1,6 @@
 """`GET /essaim/network/doctor`: how every node's networks are, and what is wrong, in words.
 
-    {"Healthy": bool,                    no error, and no difference in the nodes' last comparisons
+    {"Healthy": bool,                    no error, and no difference told by a node that is heard
      "Findings": [{"Level": "error" | "warning", "Node": hostname or "", "Text"}],
      "Nodes": [{"ID", "Hostname", "Address", "State", "ReportAge", "CheckAge", "Repairs", …,
                 "Probes": [{"Network", "Peer", "Latency", "MTU", "IsMTUWhole", "Age", "Misses"}]}],
@@ -9,7 +9,8 @@
 Ages and latencies are seconds. The master that is asked answers with what it heard.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,15 +20,25 @@ from essaim_master.control.network_doctor import (
     ExaminedNetwork,
     ExaminedNode,
     Finding,
+    UnpublishedPort,
     diagnose,
 )
 from essaim_master.http.api import Api, json_response
 from essaim_master.state.cluster_state import ClusterState
-from essaim_shared.ids import NetworkId, NodeId
+from essaim_master.state.service_changes import ingress_ports
+from essaim_shared.ids import NetworkId, NodeId, TaskId
 from essaim_shared.messages import NetworkProbe
+from essaim_shared.objects import Service
+from essaim_shared.spec import PortConfig
 from essaim_shared.task_state import TaskState
 
 AGE_DIGITS, LATENCY_DIGITS = 3, 6
+
+PUBLISHING_NS: Final = 5_000_000_000
+"""So long after a change of a service nobody asks yet whether the leader has given it its ports."""
+
+NODES_PER_TURN: Final = 64
+"""So many nodes are put into words before the event loop gets a turn."""
 
 
 class NetworkDoctorRoute:
@@ -40,16 +51,24 @@ class NetworkDoctorRoute:
     async def doctor(self, request: Request) -> Response:
         nodes = examined_nodes(self._api)
         networks = examined_networks(self._api.state)
-        findings = diagnose(nodes, networks)
-        has_differences = any(node.report is not None and node.report.differences for node in nodes)
+        unpublished = unpublished_ports(self._api.state, self._api.clock.wall_ns())
+        findings = diagnose(nodes, networks, unpublished)
+        has_differences = any(
+            node.is_heard and node.report is not None and node.report.differences for node in nodes
+        )
         is_healthy = not has_differences and all(one.level != "error" for one in findings)
         hostnames = {node.id: node.hostname for node in nodes}
         addresses = {node.address: node.hostname for node in nodes}
+        shown = []
+        for number, node in enumerate(nodes, 1):
+            shown.append(_node_object(node, networks, addresses))
+            if number % NODES_PER_TURN == 0:
+                await self._api.clock.sleep(0)
         return json_response(
             {
                 "Healthy": is_healthy,
                 "Findings": [_finding_object(one, hostnames) for one in findings],
-                "Nodes": [_node_object(node, networks, addresses) for node in nodes],
+                "Nodes": shown,
                 "Networks": [_network_object(one) for one in networks.values()],
             }
         )
@@ -92,10 +111,47 @@ def _running(state: ClusterState, node_id: NodeId) -> tuple[tuple[int, tuple[Net
 def examined_networks(state: ClusterState) -> dict[NetworkId, ExaminedNetwork]:
     """Those that have addresses."""
     return {
-        network_id: ExaminedNetwork(network, len(state.addresses(network_id)))
+        network_id: ExaminedNetwork(network, _addresses_in_use(state, network_id))
         for network_id, network in state.networks.items()
         if network.subnet
     }
+
+
+def _addresses_in_use(state: ClusterState, network_id: NetworkId) -> int:
+    """A gateway's owner is a node, of which no task's status says that it has ended."""
+    owners = state.addresses(network_id).values()
+    return sum(not state.observed(TaskId(owner)).is_terminal for owner in owners)
+
+
+def unpublished_ports(state: ClusterState, now_ns: int) -> list[UnpublishedPort]:
+    return [
+        UnpublishedPort(service.spec.name, port, _holder(state, port))
+        for service in state.services.values()
+        if service.updated_ns + PUBLISHING_NS <= now_ns
+        for port in _missing_ports(state, service)
+    ]
+
+
+def _missing_ports(state: ClusterState, service: Service) -> Iterator[PortConfig]:
+    """The leader lists those that the service has in the order in which it asks for them."""
+    addresses = state.service_addresses.get(service.id)
+    given = list(reversed(() if addresses is None else addresses.ports))
+    for port in ingress_ports(service.spec):
+        has = given[-1] if given else None
+        if (
+            has is not None
+            and (port.protocol, port.target_port) == (has.protocol, has.target_port)
+            and port.published_port in (0, has.published_port)
+        ):
+            given.pop()
+        else:
+            yield port
+
+
+def _holder(state: ClusterState, port: PortConfig) -> str:
+    claim = state.ingress_ports.get(f"{port.protocol}/{port.published_port}")
+    service = None if claim is None else state.services.get(claim.service_id)
+    return "" if service is None else service.spec.name
 
 
 def _finding_object(finding: Finding, hostnames: dict[NodeId, str]) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from msgspec.structs import replace
 from essaim_master.control.network_doctor import (
     ExaminedNetwork,
     ExaminedNode,
+    UnpublishedPort,
     diagnose,
 )
 from essaim_shared.ids import NetworkId, NodeId
 from essaim_shared.messages import NetworkProbe, NetworkReport
 from essaim_shared.objects import Network
+from essaim_shared.spec import PortConfig
 
 RED, BLUE = NetworkId("red-id"), NetworkId("blue-id")
 SECOND_NS = 1_000_000_000
@@ -217,6 +219,28 @@ def test_networks_that_run_out_of_addresses_are_named_in_time(
     sentences = said(node(1), networks={RED: network(used=used, subnet=subnet)})
     assert len(sentences) == len(expected)
     assert all(map(str.startswith, sentences, expected))
+
+
+def test_the_addresses_are_those_that_tasks_are_given() -> None:
+    made = network(subnet="10.244.0.0/24")
+    assert made.addresses_max == 254
+    assert (
+        replace(made, network=replace(made.network, ip_range="10.244.0.64/28")).addresses_max == 16
+    )
+
+
+@pytest.mark.parametrize(
+    ("port", "holder", "reason"),
+    [
+        (PortConfig(target_port=80), "", "no free tcp port to publish from 30000 to 32767"),
+        (PortConfig(target_port=80, published_port=8080), "db", "service db has 8080/tcp"),
+        (PortConfig(target_port=80, published_port=8080), "", "8080/tcp is not claimed"),
+    ],
+)
+def test_a_service_without_a_port_that_it_asks_for_is_named(port, holder, reason) -> None:
+    (found,) = diagnose([], NETWORKS, [UnpublishedPort("web", port, holder)])
+    assert (found.level, found.node_id) == ("error", "")
+    assert f"service web has not published port 80/tcp of its tasks: {reason}" in found.text
 
 
 def test_errors_come_before_warnings() -> None:
