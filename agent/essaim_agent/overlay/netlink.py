@@ -22,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.channel import Channel, check, settle
+from essaim_agent.overlay.kernel_rows import RowReader
 from essaim_agent.overlay.plan import (
     AddAddress,
     CorrectBridge,
@@ -37,7 +38,6 @@ from essaim_agent.overlay.plan import (
     RemoveEntry,
     RouteSubnet,
 )
-from essaim_agent.overlay.rows import RowReader
 from essaim_agent.overlay.tables import (
     BRIDGE_PREFIX,
     PORT_PREFIX,

@@ -26,10 +26,10 @@ from essaim_agent.overlay import rtnetlink as rt
 from essaim_agent.overlay.channel import RECEIVE_BYTES, open_notifications
 from essaim_agent.overlay.host_ports import published_tasks
 from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT
+from essaim_agent.overlay.kernel_rows import entry_of
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
 from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import contradicts, link_contradicts
-from essaim_agent.overlay.rows import entry_of
 from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId

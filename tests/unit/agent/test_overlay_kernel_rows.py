@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from essaim_agent.overlay import rtnetlink as rt
-from essaim_agent.overlay.rows import RowReader
+from essaim_agent.overlay.kernel_rows import RowReader
 from essaim_agent.overlay.tables import Forward, Neighbour, PortMac
 
 BRIDGE, VXLAN, OTHER = 3, 4, 9
