@@ -173,7 +173,8 @@ class FakeNetworks:
     """Implements `essaim_agent.network.TaskNetworks`.
 
     `refusals` holds tasks whose namespace the kernel refuses, with the reason; `tables_refusal`
-    does the same for the wanted tables, and `tables_free`, once cleared, holds them up.
+    does the same for the wanted tables, and `tables_free`, once cleared, holds them up, as
+    `connections_free` does with whoever wants connections counted.
     """
 
     def __init__(self, fabric: FakeFabric, address: str) -> None:
@@ -185,6 +186,8 @@ class FakeNetworks:
         self.tables_refusal = ""
         self.tables_free = asyncio.Event()
         self.tables_free.set()
+        self.connections_free = asyncio.Event()
+        self.connections_free.set()
 
     def _started(self) -> FakeKernel:
         if self._kernel is None:
@@ -271,6 +274,7 @@ class FakeNetworks:
         kernel.endpoints = frozenset(kept | _useful(kernel.endpoints, kernel.picture))
 
     async def connections(self, task_id: TaskId) -> int:
+        await self.connections_free.wait()
         return self._started().connections[task_id]
 
     async def attached(self) -> frozenset[TaskId]:

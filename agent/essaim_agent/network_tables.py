@@ -55,7 +55,8 @@ class NetworkTables:
         self._settled = asyncio.Condition()
 
     def take(self, message: Assignments) -> None:
-        if self.known.apply(message):
+        # Also a first word that says nothing: an earlier run may have left what it knew.
+        if self.known.apply(message) or self.revision == 0:
             self.changed()
 
     def changed(self) -> int:

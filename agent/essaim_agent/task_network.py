@@ -10,6 +10,7 @@ from essaim_agent.network import EndpointState, NetworkError, TaskNetworks, is_o
 from essaim_agent.network_set import LocalTask
 from essaim_agent.network_tables import NetworkTables
 from essaim_agent.task_machine import one_line
+from essaim_agent.waits import within
 from essaim_shared.clock import Clock
 from essaim_shared.limits import DRAIN_CONNECTIONS_S
 from essaim_shared.log import fields
@@ -98,10 +99,13 @@ class TaskNetwork:
         site = self._site
         if not await site.tables.applied_within(site.tables.revision, DRAIN_TABLES_MAX_S):
             _log.warning("stops, and this node's tables still know %s", fields(task=task.id))
-        end_s = site.clock.monotonic_s() + DRAIN_CONNECTIONS_S
-        while await self._connections(task) and site.clock.monotonic_s() < end_s:
-            await site.clock.sleep(CONNECTIONS_POLL_S)
+        # Bounded as a whole: the overlay may be long at something else before it counts.
+        await within(site.clock, DRAIN_CONNECTIONS_S, self._connections_end(task))
         self.has_drained = True
+
+    async def _connections_end(self, task: Task) -> None:
+        while await self._connections(task):
+            await self._site.clock.sleep(CONNECTIONS_POLL_S)
 
     async def _connections(self, task: Task) -> int:
         try:

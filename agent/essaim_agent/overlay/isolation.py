@@ -30,6 +30,9 @@ FILTER_PRIORITY = -1
 SOURCE_NAT_PRIORITY = 99
 """Before Docker's and other hosts' rules at `srcnat` (100)."""
 
+INTERNAL = "internal"
+"""The set of the bridges of internal networks."""
+
 _FROM_BRIDGES = f'iifname "{BRIDGE_PREFIX}*"'
 _TO_BRIDGES = f'oifname "{BRIDGE_PREFIX}*"'
 
@@ -48,9 +51,10 @@ def isolation_table(
     published: Iterable[PortKey],
     nodes: Iterable[str],
     name_server_port: int = NAME_SERVER_PORT_DEFAULT,
+    others_bridges: Iterable[str] = (),
 ) -> Table:
     """`published` are the ports of the cluster and this node's own in mode `host`; `nodes` the
-    underlay addresses of all nodes."""
+    underlay addresses of all nodes; `others_bridges` those that Docker made for its networks."""
     by_bridge = sorted(set(segments), key=lambda segment: segment.bridge)
     if not by_bridge:
         return Table(TABLE)
@@ -60,8 +64,9 @@ def isolation_table(
     sets = {
         "same": _set("iifname . oifname", (f'"{s.bridge}" . "{s.bridge}"' for s in by_bridge)),
         "gateways": _set("iifname . ip daddr", (f'"{s.bridge}" . {s.gateway}' for s in by_bridge)),
-        "internal": _set("iifname", (f'"{s.bridge}"' for s in by_bridge if s.is_internal)),
+        INTERNAL: _set("iifname", (f'"{s.bridge}"' for s in by_bridge if s.is_internal)),
         "nodes": _set("ip daddr", nodes),
+        "others": _set("oifname", (f'"{name}"' for name in others_bridges)),
         **{f"published-{p}": _set("th dport", numbers[p]) for p in PROTOCOLS},
     }
     chains = {
@@ -79,7 +84,7 @@ def _forwarding() -> dict[str, Chain]:
         "from-tasks": Chain(
             (
                 "iifname . oifname @same accept",
-                "iifname @internal drop",
+                f"iifname @{INTERNAL} drop",
                 *(
                     f"{called} accept"
                     for called in _ports("ct status dnat", "ct original proto-dst")
@@ -90,6 +95,7 @@ def _forwarding() -> dict[str, Chain]:
                 "ip daddr @nodes drop",
                 f"{_TO_BRIDGES} drop",
                 'oifname "docker*" drop',
+                "oifname @others drop",
             )
         ),
         "forward": Chain(

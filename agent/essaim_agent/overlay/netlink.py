@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import itertools
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,11 @@ from essaim_agent.overlay.tables import (
 _ABSENT = frozenset((errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL))
 
 
+_DOCKER_BRIDGE = re.compile(r"br-[0-9a-f]{12}")
+"""How Docker calls the bridge of a network that a user made. (Its own are called docker...; others
+begin with br- for what leads to the outside.)"""
+
+
 class Kernel:
     """The overlay's tables in the network namespace of the thread that makes this object."""
 
@@ -67,6 +73,8 @@ class Kernel:
         self._rows = RowReader()
         self.aliases: dict[str, str] = {}
         """Of the ports that were seen or made: what to give one that lost its own."""
+        self.docker_bridges: frozenset[str] = frozenset()
+        """Those of networks that users of Docker made, as of the last reading."""
         self.names: dict[int, str] = {}
         """The overlay's bridges and VXLAN devices by index, as of the last reading; replaced,
         never changed, so that another thread may look things up in it."""
@@ -88,6 +96,11 @@ class Kernel:
     def links(self) -> list[rt.Link]:
         found = [rt.link(payload) for payload in self.channel.dump(rt.dump_links())]
         self._index = {link.name: link.index for link in found}
+        self.docker_bridges = frozenset(
+            link.name
+            for link in found
+            if link.kind == "bridge" and _DOCKER_BRIDGE.fullmatch(link.name)
+        )
         return found
 
     def read(self) -> Tables:

@@ -132,6 +132,18 @@ def differences(found: str, right: str, table: str, most: int) -> tuple[str, ...
     return tuple(words)
 
 
+def listed_elements(listing: str, set_name: str) -> frozenset[str]:
+    """Of one set of a table that nft listed; unquoted."""
+    is_inside = False
+    for line in _unwrapped(listing):
+        if line.endswith("{"):
+            is_inside = line == f"set {set_name} {{"
+        elif is_inside and line.startswith("elements = {"):
+            inner = line.removeprefix("elements = {").removesuffix("}")
+            return frozenset(element.strip().strip('"') for element in inner.split(","))
+    return frozenset()
+
+
 def _listed(listing: str) -> dict[str, int]:
     """Rules with their chains and elements with their sets, counted, for a rule can stand twice."""
     counted: dict[str, int] = {}

@@ -7,7 +7,13 @@ from pathlib import Path
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay.firewall import accept_script
 from essaim_agent.overlay.nft import Nftables, next_generation
-from essaim_agent.overlay.nft_table import Table, differences, increment, whole
+from essaim_agent.overlay.nft_table import (
+    Table,
+    differences,
+    increment,
+    listed_elements,
+    whole,
+)
 
 COMMAND_TIMEOUT_S = 20.0
 """Another program can hold iptables' lock for long when it loads thousands of rules."""
@@ -57,6 +63,10 @@ class RuleTables:
     def was_loaded(self, name: str) -> bool:
         """There is such a table in the kernel, perhaps of an earlier run."""
         return bool(self._nft.listing(name))
+
+    def loaded_elements(self, name: str, set_name: str) -> frozenset[str]:
+        """What a set of a table in the kernel holds, perhaps of an earlier run."""
+        return listed_elements(self._nft.listing(name), set_name)
 
     @property
     def is_disturbed(self) -> bool:

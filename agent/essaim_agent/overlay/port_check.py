@@ -3,9 +3,10 @@
 import contextlib
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from essaim_agent.host_network_facts import read_port_range, tcp_ports, udp_ports
 from essaim_agent.network import NetworkError
 from essaim_agent.overlay.host_ports import PortKey
 
@@ -32,6 +33,30 @@ def check_ports_free(keys: Iterable[PortKey]) -> None:
                 f"port {number}/{protocol} of this node is in use by another process: "
                 "publish another port, or stop that process"
             )
+
+
+def listened_ports() -> frozenset[PortKey]:
+    """On which processes listen now. Unlike `taken_ports` it looks only, and so keeps no process
+    from a port; it cannot tell a UDP server from a client whose port lies where servers' do."""
+    chosen = read_port_range(_text(Path("/proc/sys/net/ipv4/ip_local_port_range")))
+    found: set[PortKey] = set()
+    for name in ("tcp", "tcp6"):
+        found.update(("tcp", port) for port in tcp_ports(_lines(name)))
+    for name in ("udp", "udp6"):
+        found.update(("udp", port) for port in udp_ports(_lines(name), chosen))
+    return frozenset(found)
+
+
+def _lines(name: str) -> Iterator[str]:
+    with contextlib.suppress(OSError), Path("/proc/thread-self/net", name).open() as lines:
+        yield from lines
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _is_taken(protocol: str, number: int) -> bool:

@@ -158,11 +158,19 @@ class OverlayNetworks:
         await self._run(lambda node: node.adopt_ports(adopted))
 
     async def want(self, picture: NetworkPicture) -> None:
-        count = await self._run(lambda node: node.want(picture))
-        if count:
-            _log.debug("overlay changed %s", fields(operations=count))
+        refusal: NetworkError | None = None
+        try:
+            count = await self._run(lambda node: node.want(picture))
+        except NetworkError as error:
+            refusal = error
+        else:
+            if count:
+                _log.debug("overlay changed %s", fields(operations=count))
+        # Also when the kernel refuses something of one network: names are no older than the rest.
         if self.name_server is not None:
             await self.name_server.update(picture)
+        if refusal is not None:
+            raise refusal
 
     async def attach(
         self,

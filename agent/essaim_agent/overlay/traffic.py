@@ -18,7 +18,11 @@ from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT, Segment
 from essaim_agent.overlay.netlink import Kernel, read_sysctl, write_sysctl
 from essaim_agent.overlay.nft_table import Table
 from essaim_agent.overlay.packet_filter import AcceptRules, RuleTables
-from essaim_agent.overlay.port_check import check_ports_free, taken_ports
+from essaim_agent.overlay.port_check import (
+    check_ports_free,
+    listened_ports,
+    taken_ports,
+)
 from essaim_agent.overlay.tables import Tables, bridge_name
 from essaim_shared.ids import TaskId
 
@@ -43,6 +47,8 @@ class Traffic:
         self._picture = NetworkPicture()
         self._internal: dict[str, bool] = {}
         """By bridge; remembered for those that wait for their last task."""
+        self._was_internal: frozenset[str] | None = None
+        """Bridges, by what an earlier run left in the kernel; None: not looked yet."""
         self._is_first = True
         self._suspected: list[Suspicion] = []
         """What flows are to be looked for once the rules are in force."""
@@ -98,17 +104,17 @@ class Traffic:
             elif key not in self._probed:
                 wanted.add(key)
         if wanted:
-            self._probed |= wanted
             self._taken |= taken_ports(wanted)
+            self._probed |= wanted
 
     def apply(self, present: Tables) -> bool:
         """Put in force what is wanted, on the bridges that are there; True when something had to
         be changed. Raises NetworkError; what failed is tried again with the next call."""
         segments = list(self._segments(present))
         tables = self._tables(segments)
-        devices = self._devices_with_loopback(present)
         if self._open_devices is None:
             self._open_devices = self._devices_left_open(present)
+        devices = self._devices_with_loopback(present)
         for device in self._open_devices - devices:
             if read_sysctl(_loopback_setting(device)) is not None:  # else it went
                 write_sysctl(_loopback_setting(device), "0")
@@ -135,8 +141,18 @@ class Traffic:
                     bridge.name,
                     str(interface.ip),
                     str(interface.network),
-                    self._internal.get(bridge.name, False),
+                    self._is_internal(bridge.name),
                 )
+
+    def _is_internal(self, bridge: str) -> bool:
+        known = self._internal.get(bridge)
+        if known is not None:
+            return known
+        # It lingers since an earlier run, for tasks of a network that is told of no more.
+        if self._was_internal is None:
+            self._was_internal = self._rules.loaded_elements(isolation.TABLE, isolation.INTERNAL)
+        self._internal[bridge] = bridge in self._was_internal
+        return self._internal[bridge]
 
     def _tables(self, segments: Sequence[Segment]) -> list[Table]:
         vip_subnets = {
@@ -157,6 +173,7 @@ class Traffic:
                 [*self._leads.ports, *own],
                 self._picture.nodes,
                 self._name_server_port,
+                self._others_bridges(),
             ),
             proxy_table,
         ]
@@ -165,9 +182,13 @@ class Traffic:
             tables.append(host_ports.ports_table(self._published.values(), subnets))
         return tables
 
+    def _others_bridges(self) -> frozenset[str]:
+        found = self._kernel.docker_bridges
+        return found - {self._kernel.device_of(self._address) or ""} if found else found
+
     def _devices_left_open(self, present: Tables) -> set[str]:
         """By an earlier run, which left its tables too; otherwise by somebody else."""
-        if not self._rules.was_loaded(proxy.TABLE):
+        if not any(map(self._rules.was_loaded, (proxy.TABLE, host_ports.TABLE))):
             return set()
         underlay = self._kernel.device_of(self._address)
         return {*present.bridges, *(() if underlay is None else (underlay,))}
@@ -176,6 +197,8 @@ class Traffic:
         """To which connections of 127.0.0.1 are led: the bridges, and, for ports that are sent
         on, the underlay's device."""
         devices: set[str] = set()
+        if not self._are_ports_known:
+            devices.update(self._open_devices or ())
         if self._published or self._proxy.captured:
             devices.update(present.bridges)
         if self._proxy.captured:
@@ -207,13 +230,32 @@ class Traffic:
         return mended
 
     def problems(self) -> tuple[str, ...]:
-        """In words: published ports that this node does not serve."""
+        """In words: published ports that this node does not serve, and processes that it cuts
+        off."""
         names = {key: lead.service for key, lead in self._leads.ports.items()}
-        return tuple(
+        left = (
             f"port {number}/{protocol} of service {names[protocol, number]} is in use by another "
             "process of this node, and is left to it: stop that process, or publish another port"
             for protocol, number in sorted(self._taken & names.keys())
         )
+        return (*left, *self._cut_off(names))
+
+    def _cut_off(self, names: Mapping[PortKey, str]) -> Iterator[str]:
+        """Processes that began to listen on a port behind its publication."""
+        owners = {
+            key: f"service {names[key]}"
+            for key in self._proxy.captured
+            if key in names and not self._leads.ports[key].is_forced
+        }
+        for task_id, task in self._published.items():
+            owners |= dict.fromkeys(task.keys, f"task {task_id}")
+        if not owners:
+            return
+        for protocol, number in sorted(owners.keys() & listened_ports()):
+            yield (
+                f"a process of this node listens on port {number}/{protocol}, which leads to "
+                f"{owners[protocol, number]}: nobody reaches it there; have it listen elsewhere"
+            )
 
     def loopback_settings(self, bridge: str) -> list[tuple[str, str]]:
         value = "1" if bridge in (self._open_devices or ()) else "0"
@@ -224,9 +266,12 @@ class Traffic:
         return self._conntrack.open_connections(addresses)
 
     def adopt(self, published: Mapping[TaskId, PublishedTask], present: Tables) -> None:
+        """In force at once, unless nothing is wanted yet: then with the first picture, for an
+        empty one would close what an earlier run left open."""
         self._published.update(published)
         self._are_ports_known = True
-        self.apply(present)
+        if not self._is_first:
+            self.apply(present)
 
     def publish(self, task_id: TaskId, wanted: PublishedTask, present: Tables) -> None:
         if self._published.get(task_id) == wanted:

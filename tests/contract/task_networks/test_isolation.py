@@ -8,6 +8,7 @@ import pytest
 from support.overlay_cluster import BLUE, INNER, RED, Cluster, listening
 
 from essaim_agent.overlay.isolation import NAME_SERVER_PORT_DEFAULT
+from essaim_shared.ids import TaskId
 from essaim_shared.spec import PortConfig
 
 pytestmark = pytest.mark.lab
@@ -169,3 +170,42 @@ async def test_a_flushed_table_lets_through_until_it_is_mended(cluster: Cluster)
     checked = await cluster.nodes["a"].check()
     assert "nft table essaim was gone: loaded again" in checked.mended
     assert await cluster.ask("web", WEB_BLUE, timeout_s=0.3) == {"silence": 1}
+
+
+async def restart(cluster: Cluster, host: str) -> None:
+    """The agent's, which knows nothing afterwards."""
+    await cluster.nodes[host].close()
+    await cluster.start(host)
+
+
+async def test_a_network_that_lingers_through_a_restart_of_the_agent_stays_internal(
+    cluster: Cluster,
+) -> None:
+    cluster.networks["a"].remove(INNER)
+    cluster.forget(TaskId("inner"))
+    await restart(cluster, "a")
+    await cluster.tell("a")
+    [word] = await cluster.ask("inner", OUTSIDE, HOST_PORT, timeout_s=0.3)
+    assert word in ("silence", "refused")
+    assert (await cluster.hear("web", OUTSIDE, HOST_PORT)).startswith("outside ")
+
+
+async def test_an_agent_that_lost_its_journal_closes_and_opens_nothing(cluster: Cluster) -> None:
+    await restart(cluster, "a")
+    await cluster.nodes["a"].adopt_ports([])
+    assert await cluster.hear("outside", A_OUTSIDE, PUBLISHED) == f"web {OUTSIDE}"
+    assert await cluster.ask("web", B, HOST_PORT, timeout_s=0.3) == {"silence": 1}
+    await cluster.tell("a")
+    assert (await cluster.ask("outside", A_OUTSIDE, OF_NODE, timeout_s=0.3)) == {"refused": 1}
+
+
+async def test_networks_of_docker_s_users_are_not_reached_by_address(cluster: Cluster) -> None:
+    for bridge, subnet in (("br-0123456789ab", "172.31.7"), ("br-uplink", "172.31.8")):
+        host = cluster.lab.in_host
+        host("a", "ip", "link", "add", bridge, "type", "bridge")
+        host("a", "ip", "address", "add", f"{subnet}.1/24", "dev", bridge)
+        host("a", "ip", "link", "set", bridge, "up")
+    await cluster.nodes["a"].check()
+    listing = cluster.lab.in_host("a", "nft", "list", "table", "ip", "essaim")
+    assert 'elements = { "br-0123456789ab" }' in listing
+    assert "br-uplink" not in listing

@@ -186,6 +186,16 @@ class TestPortsThatSomebodyHas:
         assert (checked.problems, checked.mended) == ((), ())
         assert await cluster.hear("outside", A_OUTSIDE, 8080, protocol) == f"web-1 {OUTSIDE}"
 
+    async def test_cut_off_who_comes_later_and_that_is_said(self, cluster: Cluster) -> None:
+        await cluster.task("a", "web-1", 11)
+        cluster.service(ports=[("tcp", 8080, 80)])
+        await cluster.tell()
+        with listening(cluster, "a", "tcp/8080"):
+            assert await cluster.hear("outside", A_OUTSIDE, 8080) == f"web-1 {OUTSIDE}"
+            [problem] = (await cluster.nodes["a"].check()).problems
+            assert problem.startswith("a process of this node listens on port 8080/tcp, which")
+        assert (await cluster.nodes["a"].check()).problems == ()
+
     async def test_are_taken_all_the_same_when_they_are_forced(self, cluster: Cluster) -> None:
         await cluster.task("a", "web-1", 11)
         with listening(cluster, "a", "tcp/8080"):

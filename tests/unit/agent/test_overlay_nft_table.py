@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from essaim_agent.overlay.nft_table import Chain, Set, Table, differences, increment, whole
+from essaim_agent.overlay.nft_table import (
+    Chain,
+    Set,
+    Table,
+    differences,
+    increment,
+    listed_elements,
+    whole,
+)
 
 Model = tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]
 """Rules by chain, elements by set."""
@@ -199,3 +207,35 @@ def test_of_many_differences_the_rest_is_counted() -> None:
     told = differences(found, LISTING, "t", most=4)
     assert len(told) == 4
     assert told[-1] == "nft table t: 47 more differences"
+
+
+SETS = """\
+table ip essaim {
+    set nodes {
+        typeof ip daddr
+        elements = { 10.97.0.1,
+                 10.97.0.2 }
+    }
+
+    set internal {
+        typeof iifname
+        elements = { "es-b1",
+                 "es-b2" }
+    }
+
+    set empty {
+        typeof iifname
+    }
+
+    chain forward {
+        iifname @internal drop
+    }
+}
+"""
+
+
+def test_the_elements_of_a_set_are_read_from_a_listing() -> None:
+    assert listed_elements(SETS, "internal") == {"es-b1", "es-b2"}
+    assert listed_elements(SETS, "nodes") == {"10.97.0.1", "10.97.0.2"}
+    assert listed_elements(SETS, "empty") == frozenset()
+    assert listed_elements("", "internal") == frozenset()

@@ -159,6 +159,20 @@ async def test_connections_that_do_not_end_are_waited_for_no_longer_than_is_said
     assert bench.engine.stops
 
 
+async def test_connections_that_cannot_be_counted_hold_no_stop_for_ever(bench: Any) -> None:
+    task = with_container(bench.make_task("a"), stop_grace_period=0)
+    await bench.running(task)
+    bench.agent.networks.connections_free.clear()
+    await bench.leader.order(wanted(task, TaskState.SHUTDOWN))
+    await bench.clock.advance(0)
+    await bench.clock.advance(DRAIN_CONNECTIONS_S + 0.5)
+    assert bench.engine.stops
+
+
+async def test_a_first_word_that_there_are_no_networks_is_carried_out(bench: Any) -> None:
+    await bench.until(lambda: kernel(bench).pictures == 1)
+
+
 async def test_a_task_without_connections_is_stopped_at_once(bench: Any) -> None:
     task = bench.make_task("a")
     await bench.running(task)
