@@ -1,6 +1,6 @@
 # Everything a newcomer needs. `make` alone lists it.
 
-.PHONY: help up down test slow soak check sim mutations fuzz bench bench-etcd failover lock
+.PHONY: help up down test slow soak check sim mutations fuzz bench bench-network bench-etcd failover lock
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make mutations  put known bugs into copies of the code; the simulator must find each'
 	@echo 'make fuzz    hostile bytes for every decoder (EXAMPLES=3000 for each)'
 	@echo 'make bench   Essaim, Docker Swarm and plain calls side by side (ROUNDS=3, about 15 minutes)'
+	@echo 'make bench-network  the overlay beside Swarm and a VXLAN by hand; tables, names, the shim (ROUNDS=3)'
 	@echo 'make bench-etcd  the masters as a key-value store beside etcd (needs etcd-server, etcd-client)'
 	@echo 'make failover  the leader is cut off: how long until a write is accepted (RUNS=10)'
 	@echo 'make lock    pin the newest allowed versions again (needs uv)'
@@ -74,6 +75,13 @@ RUNS ?= 10
 failover:
 	@tools/bootstrap dev
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python bench/failover.py --runs $(RUNS)
+
+bench-network:
+	@tools/bootstrap dev
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python bench/network_speed.py --rounds $(ROUNDS)
+	@.venv/bin/python bench/network_tables.py
+	@.venv/bin/python bench/dns_answers.py
+	@.venv/bin/python bench/shim_start.py
 
 bench-etcd:
 	@tools/bootstrap dev

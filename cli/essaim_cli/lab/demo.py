@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ FETCH_POLL_S = 0.1
 FETCH_ONCE_S = "3"
 """Of one attempt; `wget -T` would crash a static busybox, so `timeout` ends it."""
 WEB_PORT = 80
+PUBLISHED_PORT = 8080
+"""Answered by every host of the lab."""
 
 _RUNNING_TASKS = f'/tasks?filters={{"service":["{SERVICE}"],"desired-state":["running"]}}'
 
@@ -59,8 +62,11 @@ async def deploy(topology: Topology) -> None:
     master = await _answering_master(topology)
     found = await http_request(master, f"/services/{SERVICE}")
     if found is None or found[0] == 404:
-        image = [WEB_IMAGE] if topology.executor == "docker" else ["process", *_PROCESS_COMMAND]
-        replicas = ("--replicas", str(REPLICAS), "--timeout", CREATE_TIMEOUT)
+        image = ["process", *_PROCESS_COMMAND]
+        replicas = ["--replicas", str(REPLICAS), "--timeout", CREATE_TIMEOUT]
+        if topology.executor == "docker":
+            image = [WEB_IMAGE]
+            replicas += ["--publish", f"{PUBLISHED_PORT}:{WEB_PORT}"]
         await _show_and_run(master, ["service", "create", "--name", SERVICE, *replicas, *image])
     else:
         print(f"service {SERVICE} is there already", file=sys.stderr)
@@ -76,6 +82,24 @@ async def fetch_pages(topology: Topology, clock: Clock, say: Callable[[str], Non
     for replica, reader in zip(replicas, [*replicas[1:], replicas[0]], strict=True):
         page, said_by = await _page_of(topology, replica, reader, clock)
         say(f"{replica.name} on {replica.host} {said_by} answers: {page}")
+    service = await json_of(master, f"/services/{SERVICE}")
+    # A service of this name that somebody made otherwise has no such port.
+    for port in service["Endpoint"].get("Ports") or () if service else ():
+        for host in topology.hosts:
+            page = await _published_page(host, port["PublishedPort"], clock)
+            say(f"http://{host.address}:{port['PublishedPort']} on {host.name} answers: {page}")
+
+
+async def _published_page(host: Host, port: int, clock: Clock) -> str:
+    """What a browser outside of the cluster would see."""
+    deadline_s = clock.monotonic_s() + FETCH_TIMEOUT_S
+    while True:
+        answer = await http_request((host.address, port), "/")
+        if answer is not None and answer[0] == HTTPStatus.OK:
+            return answer[1].decode(errors="replace").strip()
+        if clock.monotonic_s() > deadline_s:
+            raise LabError(f"port {port} of {host.name} serves no page: `essaim net doctor`")
+        await clock.sleep(FETCH_POLL_S)
 
 
 def read_replicas(tasks: Any, nodes: Any) -> list[Replica]:
@@ -198,6 +222,7 @@ def next_steps(topology: Topology) -> str:
     ]
     if topology.executor == "docker":
         steps += [
+            ("./essaim net doctor", "whether every host reaches the others, and what was mended"),
             (f"./essaim lab cut{named} h3", "pull a cable: its tasks move within seconds"),
             (f"./essaim lab heal{named} h3", "and plug it in again"),
             (f"./essaim lab sh{named} h1 -- docker ps", "the containers of one host"),
