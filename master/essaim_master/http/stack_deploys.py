@@ -3,8 +3,9 @@ named any more go, networks come, and services are made or changed. What is as i
 alone, so deploying again goes on where a first time was broken off."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
 from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
@@ -14,16 +15,24 @@ from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.http.service_images import ImageRequest, ServiceImages
 from essaim_master.http.service_networks import NetworkLookup, check_published_ports
 from essaim_master.http.service_requests import created_service, updated_service
-from essaim_master.http.stack_requests import STACK_LABEL, StackRequest, check_ports_free, naming
+from essaim_master.http.stack_requests import (
+    STACK_LABEL,
+    StackRequest,
+    check_ports_free,
+    naming,
+    ports_on_nodes,
+)
+from essaim_master.http.validation.words import refusal
 from essaim_master.state.cluster_state import ClusterState
-from essaim_master.state.errors import NetworkInUse, SubnetTaken
+from essaim_master.state.errors import NetworkInUse
 from essaim_master.state.keys import service_key
-from essaim_master.state.network_choice import WantedNetwork, chosen_network, overlaps
+from essaim_master.state.network_choice import WantedNetwork, chosen_network
 from essaim_master.state.network_uses import services_on
 from essaim_master.state.port_claims import PortKey, named_ports
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict, EssaimError, NotFound, VersionConflict
 from essaim_shared.ids import ServiceId, new_id
+from essaim_shared.limits import NETWORKS_MAX
 from essaim_shared.objects import Network, Service
 from essaim_shared.spec import ServiceSpec
 
@@ -43,6 +52,11 @@ class ServicePlan:
     @property
     def is_unchanged(self) -> bool:
         return self.present is not None and self.present.spec == self.planned.spec
+
+    @property
+    def taken(self) -> set[PortKey]:
+        present = set() if self.present is None else _ports_of(self.present.spec)
+        return _ports_of(self.planned.spec) - present
 
     @property
     def given_back(self) -> set[PortKey]:
@@ -78,9 +92,9 @@ class StackDeploys:
         for service in plan.removed:
             await self._remove_service(service)
         for wanted in plan.missing:
-            await self._networks.create(wanted, plan.networks[wanted.name].id)
-        # Whoever gives a port back comes before whoever may want it.
-        for one in sorted(plan.services, key=lambda found: not found.given_back):
+            reserved = named_subnets(plan.missing, wanted)
+            await self._networks.create(wanted, plan.networks[wanted.name].id, reserved)
+        for one in in_order_of_ports(plan.services):
             services.append(await self._carry_out(one, plan))
         order = {one.spec.name: number for number, one in enumerate(plan.services)}
         services.sort(key=lambda shown: order[shown["Name"]])
@@ -125,7 +139,7 @@ class StackDeploys:
     async def _plan(self, stack: str, request: StackRequest, asked: ImageRequest) -> StackPlan:
         await self._api.catch_up()
         plan = StackPlan()
-        self._plan_networks(plan, stack, request.networks)
+        await self._plan_networks(plan, stack, request.networks)
         present = {service.spec.name: service for service in services_of(self._api.state, stack)}
         pinned = await asyncio.gather(
             *(
@@ -139,6 +153,7 @@ class StackDeploys:
             with naming("service", {"Name": spec.name}):
                 plan.services.append(self._plan_service(plan, stack, spec, image))
             plan.warnings += warnings
+            await self._api.clock.sleep(0)
         if request.prune:
             named = {spec.name for spec in request.services}
             plan.removed = [
@@ -149,33 +164,36 @@ class StackDeploys:
         self._check_ports(plan)
         return plan
 
-    def _plan_networks(
+    async def _plan_networks(
         self, plan: StackPlan, stack: str, networks: Iterable[WantedNetwork]
     ) -> None:
-        api, subnets = self._api, dict[str, str]()
+        state = self._api.state
         for wanted in networks:
-            present = api.state.network_named(wanted.name)
-            if present is not None:
-                if present.labels.get(STACK_LABEL) != stack:
-                    raise Conflict(
-                        f"network with name {wanted.name} already exists, and is not of this stack"
-                    )
-                plan.networks[wanted.name] = present
-                continue
-            network_id, now_ns = self._networks.new_id(), api.clock.wall_ns()
-            with naming("network", {"Name": wanted.name}):
-                chosen, _ = chosen_network(
-                    api.state, api.networks.pools, wanted, network_id, now_ns
+            present = state.network_named(wanted.name)
+            if present is None:
+                plan.missing.append(wanted)
+            elif present.labels.get(STACK_LABEL) != stack:
+                raise Conflict(
+                    f"network with name {wanted.name} already exists, and is not of this stack"
                 )
-                for subnet, owner in subnets.items():
-                    if wanted.subnet and overlaps(wanted.subnet, subnet):
-                        raise SubnetTaken(
-                            f"invalid subnet {wanted.subnet}: it overlaps that of {owner}"
-                        )
-            if wanted.subnet:
-                subnets[wanted.subnet] = wanted.name
-            plan.networks[wanted.name] = chosen
-            plan.missing.append(wanted)
+            else:
+                plan.networks[wanted.name] = present
+        if len(state.networks) + len(plan.missing) > NETWORKS_MAX:
+            raise Conflict(f"with these there are more than {NETWORKS_MAX} networks")
+        chosen: list[tuple[str, str]] = []
+        for wanted in plan.missing:
+            with naming("network", {"Name": wanted.name}):
+                network, _ = chosen_network(
+                    state,
+                    self._api.networks.pools,
+                    wanted,
+                    self._networks.new_id(),
+                    self._api.clock.wall_ns(),
+                    [*named_subnets(plan.missing, wanted), *chosen],
+                )
+            plan.networks[wanted.name] = network
+            chosen += [(text, f"network {wanted.name}") for text in _ranges_of(network)]
+            await self._api.clock.sleep(0)  # each costs a look at all networks and nodes
 
     async def _pinned(
         self,
@@ -217,13 +235,16 @@ class StackDeploys:
         return updated_service(present, spec, now_ns, find)
 
     def _check_ports(self, plan: StackPlan) -> None:
+        """And that they can pass from one to the other, service by service."""
         leaving = {service.id: _ports_of(service.spec) for service in plan.removed}
         for one in plan.services:
             if one.present is not None:
                 leaving[one.present.id] = one.given_back
+        on_nodes = ports_on_nodes(self._api.state)
         for one in plan.services:
             with naming("service", {"Name": one.spec.name}):
-                check_ports_free(self._api.state, one.planned.spec, one.present, leaving)
+                check_ports_free(self._api.state, one.planned.spec, one.present, leaving, on_nodes)
+        in_order_of_ports(plan.services)
 
     # The writes.
 
@@ -277,6 +298,41 @@ def services_of(state: ClusterState, stack: str) -> list[Service]:
 
 def networks_of(state: ClusterState, stack: str) -> list[Network]:
     return [one for one in state.networks.values() if one.labels.get(STACK_LABEL) == stack]
+
+
+def in_order_of_ports(services: Sequence[ServicePlan]) -> list[ServicePlan]:
+    """Whoever gives a port back comes before whoever takes it. Raises InvalidRequest where they
+    exchange them: each would wait for the other."""
+    by_name = {one.spec.name: one for one in services}
+    givers: dict[PortKey, list[str]] = {}
+    for one in services:
+        for key in one.given_back:
+            givers.setdefault(key, []).append(one.spec.name)
+    waits_for = {
+        name: [giver for key in sorted(one.taken) for giver in givers.get(key, ())]
+        for name, one in by_name.items()
+    }
+    try:
+        return [by_name[name] for name in TopologicalSorter(waits_for).static_order()]
+    except CycleError as cycle:
+        names = ", ".join(sorted(set(cycle.args[1])))
+        raise refusal(
+            f"services {names} exchange their published ports: each of them waits for another "
+            "one's; deploy one of them without its ports first"
+        ) from None
+
+
+def named_subnets(missing: Iterable[WantedNetwork], but: WantedNetwork) -> list[tuple[str, str]]:
+    """The subnets that others of the networks to come ask for, and whose they are."""
+    return [
+        (wanted.subnet, f"network {wanted.name}")
+        for wanted in missing
+        if wanted.subnet and wanted is not but
+    ]
+
+
+def _ranges_of(network: Network) -> tuple[str, str]:
+    return network.subnet, network.vip_subnet
 
 
 def _ports_of(spec: ServiceSpec) -> set[PortKey]:

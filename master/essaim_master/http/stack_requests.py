@@ -7,7 +7,6 @@ be without it.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import combinations
 from typing import Any
 
 import msgspec
@@ -106,12 +105,23 @@ def _check_distinct(what: str, names: Iterable[str]) -> None:
 
 
 def _check_ports_among(services: Iterable[ServiceSpec]) -> None:
-    """Two services of one request must not publish the same port."""
-    for one, other in combinations(services, 2):
-        ingress = named_ports(one, "ingress").keys(), named_ports(other, "ingress").keys()
-        host = named_ports(one, "host").keys(), named_ports(other, "host").keys()
-        for key in (ingress[0] & ingress[1]) | (ingress[0] & host[1]) | (host[0] & ingress[1]):
-            raise refusal(f"port '{key[1]}' is published by both {one.name} and {other.name}")
+    """Two services of one request must not publish the same port, unless both do on nodes."""
+    known: dict[PortKey, tuple[str, str]] = {}
+    for service in services:
+        for mode in ("ingress", "host"):
+            for key in named_ports(service, mode):
+                name, its_mode = known.setdefault(key, (service.name, mode))
+                if name != service.name and (mode, its_mode) != ("host", "host"):
+                    raise refusal(f"port '{key[1]}' is published by both {name} and {service.name}")
+
+
+def ports_on_nodes(state: ClusterState) -> dict[PortKey, list[Service]]:
+    """Which services publish a port in the mode `host`."""
+    found: dict[PortKey, list[Service]] = {}
+    for service in state.services.values():
+        for key in named_ports(service.spec, "host"):
+            found.setdefault(key, []).append(service)
+    return found
 
 
 def check_ports_free(
@@ -119,6 +129,7 @@ def check_ports_free(
     spec: ServiceSpec,
     present: Service | None,
     leaving: Mapping[ServiceId, set[PortKey]],
+    on_nodes: Mapping[PortKey, Iterable[Service]],
 ) -> None:
     """Raises PortTaken for a port that another service has and does not give back by the same
     request: `leaving` holds what each one does, by its id."""
@@ -129,7 +140,7 @@ def check_ports_free(
         holder = None if held is None else state.services.get(held.service_id)
         if holder is not None and holder.id != own_id and key not in leaving.get(holder.id, ()):
             raise port_taken(key, holder, "an ingress port")
-    for service in state.services.values() if ingress else ():
-        for key in named_ports(service.spec, "host"):
-            if key in ingress and service.id != own_id and key not in leaving.get(service.id, ()):
+    for key in ingress:
+        for service in on_nodes.get(key, ()):
+            if service.id != own_id and key not in leaving.get(service.id, ()):
                 raise port_taken(key, service, "a host-published port")

@@ -61,8 +61,10 @@ def chosen_network(
     wanted: WantedNetwork,
     network_id: NetworkId,
     now_ns: int,
+    reserved: Iterable[tuple[str, str]] = (),
 ) -> tuple[Network, NetworkLedger]:
-    """The network, and the ledger that is to be written with it.
+    """The network, and the ledger that is to be written with it. `reserved`: subnets that others
+    of the same request will have, and whose they are.
 
     Raises Conflict (the name is taken, or there are too many), SubnetTaken, PoolExhausted.
     """
@@ -72,6 +74,8 @@ def chosen_network(
         raise Conflict(f"there are {NETWORKS_MAX} networks already, the most that Essaim keeps")
     ledger = state.network_ledger
     taken = Taken(state)
+    for other, owner in reserved:
+        taken.add(other, owner)
     if wanted.subnet:
         taken.check(wanted.subnet)
         subnet, last_subnet = wanted.subnet, ledger.last_subnet
@@ -101,10 +105,6 @@ def chosen_network(
         last_subnet=last_subnet,
         last_vip_subnet=vip_subnet,
     )
-
-
-def overlaps(one: str, other: str) -> bool:
-    return ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other))
 
 
 def carried_mtu(state: ClusterState) -> int:

@@ -99,6 +99,38 @@ async def test_a_port_passes_from_one_service_to_another(world) -> None:
     assert actions(pruned) == {"new": "created", "web": "removed", "db": "removed"}
 
 
+async def test_ports_pass_on_in_a_row_whatever_the_order(world) -> None:
+    names = ("web", "db", "log")
+    await deploy(world, services=[service(name, ports=[8080 + n]) for n, name in enumerate(names)])
+    moved = [service(name, ports=[8081 + n]) for n, name in enumerate(names)]
+    assert actions(await deploy(world, services=moved)) == dict.fromkeys(names, "updated")
+    assert set(world.state.ingress_ports) == {"tcp/8081", "tcp/8082", "tcp/8083"}
+
+
+async def test_ports_that_are_exchanged_are_refused_before_anything_is_written(world) -> None:
+    await deploy(world, services=[service("web", ports=[8080]), service("db", ports=[8081])])
+    revision = world.state.revision
+    answer = await world.post(
+        "/essaim/stacks/shop",
+        request([service("web", ports=[8081]), service("db", ports=[8080])]),
+    )
+    assert (answer.status, "shop_db, shop_web exchange" in answer.message) == (400, True)
+    assert world.state.revision == revision
+
+
+async def test_networks_leave_the_subnets_to_others_that_ask_for_them(world) -> None:
+    # The first ranges that would be chosen, for tasks and for services.
+    asked = ("10.128.0.0/20", "10.160.16.0/20")
+    named = [
+        network(f"named{number}", IPAM={"Config": [{"Subnet": subnet}]})
+        for number, subnet in enumerate(asked)
+    ]
+    answer = await deploy(world, networks=[network("chosen"), *named], services=[])
+    assert [one["Created"] for one in answer["Networks"]] == [True, True, True]
+    chosen = world.state.network_named("shop_chosen")
+    assert (chosen.subnet, chosen.vip_subnet) == ("10.128.16.0/20", "10.160.32.0/20")
+
+
 BAD = [
     ({"services": [service("web", ["nowhere"])]}, 404, "service shop_web: network nowhere not"),
     (
@@ -123,7 +155,12 @@ BAD = [
             ]
         },
         400,
-        "network shop_front: invalid subnet 10.7.0.0/16: it overlaps that of shop_back",
+        "network shop_back: invalid subnet 10.7.0.0/24: it overlaps 10.7.0.0/16, network",
+    ),
+    (
+        {"networks": [network(f"net{number}") for number in range(1000)]},
+        409,
+        "there are more than 1000 networks",
     ),
     (
         {"services": [service("web", ports=[80]), service("db", ports=[80])]},
