@@ -1,6 +1,7 @@
 """How networks are made and removed: chosen from the state, written under the ledger's revision."""
 
 import asyncio
+from collections.abc import Iterable
 
 from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
 from essaim_master.http.errors import NotPermitted
@@ -14,6 +15,7 @@ from essaim_master.state.network_uses import (
     creation_of,
     deletion_of,
     is_leaving,
+    may_end_a_use,
     services_on,
     tasks_on,
 )
@@ -41,14 +43,20 @@ class NetworkCommits:
     def new_id(self) -> NetworkId:
         return NetworkId(new_id(self._api.rng))
 
-    async def create(self, wanted: WantedNetwork, network_id: NetworkId) -> Network:
-        """Raises Conflict when the name is taken, SubnetTaken, PoolExhausted."""
+    async def create(
+        self,
+        wanted: WantedNetwork,
+        network_id: NetworkId,
+        reserved: Iterable[tuple[str, str]] = (),
+    ) -> Network:
+        """`reserved` as for `chosen_network`. Raises Conflict when the name is taken, SubnetTaken,
+        PoolExhausted."""
         api = self._api
         pools: NetworkPools = api.networks.pools
         await api.catch_up()
         for _ in range(CREATE_ATTEMPTS_MAX):
             network, ledger = chosen_network(
-                api.state, pools, wanted, network_id, api.clock.wall_ns()
+                api.state, pools, wanted, network_id, api.clock.wall_ns(), reserved
             )
             if await api.commit(creation_of(api.state, network, ledger)):
                 return network
@@ -85,7 +93,8 @@ class NetworkCommits:
             return bool(tasks) and all(is_leaving(state, task) for task in tasks)
 
         def note(applied: AppliedChanges) -> None:
-            changed.set()
+            if any(may_end_a_use(state, change, network.id) for change in applied.changes):
+                changed.set()
 
         unsubscribe = state.subscribe(note)
         timeout = asyncio.ensure_future(self._api.clock.sleep(wait_s))
@@ -107,13 +116,6 @@ def check_unused(api: Api, network: Network) -> None:
         raise _in_use(network, f"service {service.spec.name} ({service.id})")
     for task in tasks_on(state, network.id):
         raise _in_use(network, f"task {task.name}.{task.id}")
-
-
-def is_used(api: Api, network: Network) -> bool:
-    state = api.state
-    return any(True for _ in services_on(state, network)) or any(
-        True for _ in tasks_on(state, network.id)
-    )
 
 
 def _in_use(network: Network, user: str) -> NetworkInUse:

@@ -5,6 +5,8 @@ waits for tasks that are about to leave the network, since Docker's clients remo
 a stack and its networks in one breath.
 """
 
+from collections.abc import Callable
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,13 +20,14 @@ from essaim_master.http.filters import (
 )
 from essaim_master.http.json_edge import decode_object
 from essaim_master.http.lookup import find_network
-from essaim_master.http.network_commits import NetworkCommits, is_used
+from essaim_master.http.network_commits import NetworkCommits
 from essaim_master.http.network_objects import network_object, verbose_network_object
 from essaim_master.http.network_requests import wanted_network
 from essaim_master.state.errors import NetworkInUse
 from essaim_master.state.network_choice import WantedNetwork, carried_mtu
-from essaim_master.state.network_uses import PREDEFINED_NETWORKS
+from essaim_master.state.network_uses import PREDEFINED_NETWORKS, used_networks
 from essaim_shared.errors import InvalidRequest, NotFound
+from essaim_shared.ids import NetworkId
 from essaim_shared.objects import Network
 
 SCOPES = ("", "swarm", "local", "global")
@@ -46,7 +49,7 @@ class NetworkRoutes:
 
     async def list_all(self, request: Request) -> Response:
         filters = decode_filters(request.query_params.get("filters", ""), NETWORK_FILTERS)
-        matches = network_matcher(filters, self._is_dangling)
+        matches = network_matcher(filters, self._dangling_test())
         await self._api.read_barrier(request)
         found = self._api.state.networks.values()
         return json_response([network_object(network) for network in found if matches(network)])
@@ -76,12 +79,12 @@ class NetworkRoutes:
     async def prune(self, request: Request) -> Response:
         """Remove what nothing uses. What comes into use meanwhile is left alone."""
         filters = decode_filters(request.query_params.get("filters", ""), NETWORK_PRUNE_FILTERS)
-        matches = network_matcher(filters, self._is_dangling)
+        is_dangling = self._dangling_test()
+        matches = network_matcher(filters, is_dangling)
         await self._api.catch_up()
         pruned = []
-        for network in list(self._api.state.networks.values()):
-            if not (matches(network) and self._is_dangling(network)):
-                continue
+        networks = self._api.state.networks.values()
+        for network in [each for each in networks if matches(each) and is_dangling(each)]:
             try:
                 await self._commits.remove(network, wait_s=0)
             except (NetworkInUse, NotFound):
@@ -89,8 +92,17 @@ class NetworkRoutes:
             pruned.append(network.name)
         return json_response({"NetworksDeleted": pruned})
 
-    def _is_dangling(self, network: Network) -> bool:
-        return network.name not in PREDEFINED_NETWORKS and not is_used(self._api, network)
+    def _dangling_test(self) -> Callable[[Network], bool]:
+        """Tells what nothing uses, as it is when it is first asked."""
+        used: set[NetworkId] | None = None
+
+        def is_dangling(network: Network) -> bool:
+            nonlocal used
+            if used is None:
+                used = used_networks(self._api.state)
+            return network.name not in PREDEFINED_NETWORKS and network.id not in used
+
+        return is_dangling
 
     def _warning(self, wanted: WantedNetwork) -> str:
         carried = carried_mtu(self._api.state)

@@ -15,12 +15,19 @@ from collections.abc import Iterator
 
 import msgspec
 
-from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.cluster_state import Change, ClusterState
 from essaim_master.state.keys import NETWORK_LEDGER_KEY, network_key, network_use_key
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import NotFound
 from essaim_shared.ids import NetworkId, TaskId
-from essaim_shared.objects import Network, NetworkLedger, Service, Task
+from essaim_shared.objects import (
+    Network,
+    NetworkLedger,
+    NodeStatus,
+    Service,
+    Task,
+    TaskStatus,
+)
 from essaim_shared.spec import ServiceSpec
 from essaim_shared.task_state import TaskState
 
@@ -68,6 +75,43 @@ def tasks_on(state: ClusterState, network_id: NetworkId) -> Iterator[Task]:
         status = None if task.node_id is None else state.node_status.get(task.node_id)
         if status is None or status.state != "down":
             yield task
+
+
+def used_networks(state: ClusterState) -> set[NetworkId]:
+    """All networks that some service or task uses, in one pass: asked one by one, a thousand
+    networks of a thousand services would take a second."""
+    default = state.network_named(DEFAULT_NETWORK)
+    unnamed = () if default is None else (default.id,)
+    used: set[NetworkId] = set()
+    for service in state.services.values():
+        used.update(networks_of(service.spec) or unnamed)
+    for network_id in state.networks:
+        if network_id not in used and any(True for _ in tasks_on(state, network_id)):
+            used.add(network_id)
+    return used
+
+
+def may_end_a_use(state: ClusterState, change: Change, network_id: NetworkId) -> bool:
+    """Whether a change can be one of those that a network's deletion waits for, or one that makes
+    the wait pointless."""
+    match change.after or change.before:
+        case Task() as task:
+            return _is_attached(task, network_id)
+        case TaskStatus() as status:
+            owner = state.tasks.get(TaskId(change.id))
+            return status.state.is_terminal and _is_attached(owner, network_id)
+        case Service() as service:
+            return network_id in networks_of(service.spec)
+        case Network() as network:
+            return network.id == network_id
+        case NodeStatus():
+            return True
+        case _:
+            return False
+
+
+def _is_attached(task: Task | None, network_id: NetworkId) -> bool:
+    return task is not None and any(at.network_id == network_id for at in task.attachments)
 
 
 def is_leaving(state: ClusterState, task: Task) -> bool:

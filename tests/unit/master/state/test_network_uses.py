@@ -9,8 +9,10 @@ from essaim_master.state.network_uses import (
     deletion_of,
     is_leaving,
     mark_networks,
+    may_end_a_use,
     services_on,
     tasks_on,
+    used_networks,
 )
 from essaim_master.state.service_changes import service_writes
 from essaim_master.state.writes import Writes
@@ -163,3 +165,40 @@ async def test_nobody_waits_for_the_tasks_of_a_node_that_is_down(site) -> None:
     writes.put_node_status("h1", NodeStatus(state="down", description=description, changed_ns=1))
     assert await site.write(writes)
     assert not list(tasks_on(site.state, "n1"))
+
+
+async def test_all_used_networks_at_once_are_those_that_are_used_one_by_one(site) -> None:
+    assert used_networks(site.state) == set()
+    await site.put(service_on())
+    assert used_networks(site.state) == {"n0"}
+    await site.put(task_of(service_on()))
+    assert used_networks(site.state) == {"n0", "n1"}, "a task of an older template is on it"
+    await site.put(service_on("n1"))
+    assert used_networks(site.state) == {"n1"}
+
+
+async def test_a_deletion_that_waits_looks_again_only_when_it_may_matter(site) -> None:
+    seen = []
+    site.state.subscribe(
+        lambda applied: seen.append(
+            any(may_end_a_use(site.state, change, "n1") for change in applied.changes)
+        )
+    )
+    other = msgspec.structs.replace(task_of(service_on(), "t2"), attachments=())
+    await site.put(task_of(service_on("n1")), other)
+    seen.clear()
+    for task_id, state in (
+        ("t2", TaskState.SHUTDOWN),
+        ("t1", TaskState.RUNNING),
+        ("t1", TaskState.SHUTDOWN),
+    ):
+        writes = Writes()
+        writes.put_task_status(task_id, TaskStatus(state=state, timestamp_ns=1))
+        assert await site.write(writes)
+    await site.put(service_on("n0"))
+    await site.put(service_on("n1"))
+    for task_id in ("t2", "t1"):
+        writes = Writes()
+        writes.delete_task(task_id)
+        assert await site.write(writes)
+    assert seen == [False, False, True, False, True, False, True]
