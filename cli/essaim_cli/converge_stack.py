@@ -21,9 +21,10 @@ ShowOf = Callable[[str, str, Progress], None]
 
 
 def wait_all_converged(
-    client: Client, names: Mapping[str, str], timeout_s: float | None, quiet: bool
+    client: Client, stack: str, names: Mapping[str, str], timeout_s: float | None, quiet: bool
 ) -> list[str]:
-    """Return once each of the services (id → name) runs as asked, or has failed to; the failures.
+    """Return once each of the stack's services (id → name) runs as asked, or has failed to; what
+    failed.
 
     Interrupted, it says that the work goes on, and returns.
     """
@@ -42,7 +43,8 @@ def wait_all_converged(
         failures.append(error.message)
     except KeyboardInterrupt:
         click.echo(
-            "Operation continuing in background.\nUse `essaim stack services` to check progress.",
+            "Operation continuing in background.\n"
+            f"Use `essaim stack services {stack}` to check progress.",
             err=True,
         )
     return failures

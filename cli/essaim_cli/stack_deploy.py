@@ -80,7 +80,8 @@ def deploy(context: click.Context, /, name: str, **given: Any) -> None:
     _show_done(answer)
     if not given["detach"]:
         names = {one["Id"]: one["Name"] for one in answer["Services"] if one["Action"] != "removed"}
-        raise_failures(wait_all_converged(client, names, seconds(given["timeout"]), given["quiet"]))
+        timeout_s = seconds(given["timeout"])
+        raise_failures(wait_all_converged(client, name, names, timeout_s, given["quiet"]))
 
 
 @click.command(cls=DockerCommand)

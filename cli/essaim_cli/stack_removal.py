@@ -27,7 +27,12 @@ ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orph
 
 @click.command("rm", cls=DockerCommand)
 @click.argument("names", nargs=-1, required=True, metavar="STACK...")
-@click.option("-d", "--detach", is_flag=True, help="Do not wait for the end of the tasks.")
+@click.option(
+    "-d",
+    "--detach",
+    is_flag=True,
+    help="Wait until the networks are gone, not for the end of the tasks.",
+)
 @timeout_option
 @click.pass_context
 def remove(

@@ -28,7 +28,7 @@ def wait_options(command: F) -> F:
     for option in (
         timeout_option,
         click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
-        click.option("-d", "--detach", is_flag=True, help="Do not wait for the service."),
+        click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs."),
     ):
         command = option(command)
     return command

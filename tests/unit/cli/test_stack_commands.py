@@ -84,6 +84,16 @@ def essaim(host, *words):
     return run(["--host", host, "stack", *words])
 
 
+async def interrupted(host, words, is_time):
+    """The code and stderr of a command that is interrupted (Ctrl-C) at a certain moment."""
+    command = [sys.executable, "-m", "essaim_cli", "--host", host, "stack", *words]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as child:
+        assert await wait_until(is_time, SystemClock(), LIMIT_S)
+        child.send_signal(signal.SIGINT)
+        _, printed = await asyncio.to_thread(child.communicate, timeout=LIMIT_S)
+    return child.returncode, printed
+
+
 @pytest.mark.parametrize("word", ["deploy", "up"])
 def test_deploy_sends_the_whole_stack_and_prints_dockers_lines(masters, file, capsys, word):
     host, master = masters({DEPLOY: [ANSWER], "GET /networks/given": [GIVEN]})
@@ -217,6 +227,25 @@ def test_masters_that_stay_away_end_the_wait_once_for_all_services(masters, file
     assert now_s() - started_s < MASTERS_AWAY_S_MAX
 
 
+async def test_an_interrupted_deployment_goes_on_and_says_where_to_look(masters, file):
+    host, master = masters(
+        {
+            DEPLOY: [deployed((WEB, "web"))],
+            "GET /networks/given": [GIVEN],
+            f"GET /services/{WEB}": [service(WEB, "s_web")],
+            "GET /tasks": [[task("pending")]],
+            "GET /nodes": [[]],
+            "GET /essaim/wait": [{"Revision": 1}],
+        }
+    )
+    words = ["deploy", "-q", "-c", file, "s"]
+    code, printed = await interrupted(host, words, lambda: bool(master.bodies("GET /essaim/wait")))
+    assert code == 0
+    assert printed == (
+        "Operation continuing in background.\nUse `essaim stack services s` to check progress.\n"
+    )
+
+
 def test_options_without_effect_are_named_before_anything_is_sent(masters, tmp_path, capsys):
     path = tmp_path / "c.yml"
     path.write_text("services: {web: {image: x, build: ., container_name: c}}")
@@ -324,13 +353,9 @@ async def test_rm_that_is_interrupted_says_what_is_left_to_do(masters, script, c
     """Its networks do not go by themselves."""
     host, master = masters({"GET /tasks": [[task()]], **script, **STACK})
     names = ["s", "t"] if code else ["s"]
-    words = [sys.executable, "-m", "essaim_cli", "--host", host, "stack", "rm", *names]
     last = REMOVE if code else "GET /essaim/wait"
-    with subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True) as child:
-        assert await wait_until(lambda: bool(master.bodies(last)), SystemClock(), LIMIT_S)
-        child.send_signal(signal.SIGINT)
-        _, printed = await asyncio.to_thread(child.communicate, timeout=LIMIT_S)
-    assert (child.returncode, printed) == (code, said)
+    done = await interrupted(host, ["rm", *names], lambda: bool(master.bodies(last)))
+    assert done == (code, said)
 
 
 def test_rm_ends_at_its_time_limit_with_the_reason(masters, capsys):
