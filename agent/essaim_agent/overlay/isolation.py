@@ -70,6 +70,7 @@ def isolation_table(
         **{f"published-{p}": _set("th dport", numbers[p]) for p in PROTOCOLS},
     }
     chains = {
+        "sources": Chain(tuple(_foreign_sources(by_bridge))),
         **_forwarding(),
         **_host(name_server_port),
         "postrouting": Chain(
@@ -79,11 +80,19 @@ def isolation_table(
     return Table(TABLE, chains, sets)
 
 
+def _foreign_sources(segments: Iterable[Segment]) -> Iterator[str]:
+    """A task opens nothing in the name of somebody else: the answers would reach a task of another
+    network, or nobody."""
+    for segment in segments:
+        yield f'iifname "{segment.bridge}" ip saddr != {segment.subnet} drop'
+
+
 def _forwarding() -> dict[str, Chain]:
     return {
         "from-tasks": Chain(
             (
                 "iifname . oifname @same accept",
+                "jump sources",
                 f"iifname @{INTERNAL} drop",
                 *(
                     f"{called} accept"
@@ -117,6 +126,7 @@ def _host(name_server_port: int) -> dict[str, Chain]:
         "to-host": Chain(
             (
                 "ct state established,related accept",
+                "jump sources",
                 f"{to_name_server} ct status dnat accept",
                 "icmp type echo-request accept",
                 # Published, and nobody serves: that is said at once.

@@ -1,6 +1,7 @@
 """What a task can reach and what can reach it, in a real kernel: who fails to connect."""
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -124,6 +125,35 @@ async def test_datagrams_are_held_back_too(cluster: Cluster) -> None:
     ):
         assert await cluster.ask(place, address, port, "udp", timeout_s=0.3) == {"silence": 1}
     assert await cluster.hear("web", OUTSIDE, HOST_PORT, "udp") == f"outside {A_OUTSIDE}"
+
+
+SPOOF = """
+import socket, sys
+source, address, port = sys.argv[1:]
+with socket.socket(type=socket.SOCK_DGRAM) as client:
+    client.bind((source, 5353))
+    client.sendto(b"hello", (address, int(port)))
+"""
+
+
+async def test_a_task_sends_nothing_in_the_name_of_a_task_of_another_network(
+    cluster: Cluster,
+) -> None:
+    def flows() -> str:
+        text: str = cluster.lab.in_host("a", "cat", "/proc/net/nf_conntrack")
+        return text
+
+    inside = ["nsenter", f"--net={cluster.namespace('web')}"]
+
+    def send(source: str, address: str, port: int) -> None:
+        cluster.lab.in_host("a", *inside, sys.executable, "-c", SPOOF, source, address, str(port))
+
+    cluster.lab.in_host("a", *inside, "ip", "address", "add", f"{WEB_BLUE}/32", "dev", "lo")
+    send(WEB_RED, OUTSIDE, HOST_PORT)
+    send(WEB_BLUE, OUTSIDE, HOST_PORT)
+    send(WEB_BLUE, RED_A, 53)
+    assert f"src={WEB_RED} dst={OUTSIDE}" in flows(), "its own is let through"
+    assert f"src={WEB_BLUE}" not in flows()
 
 
 async def test_echoes_reach_the_gateways_and_no_other_node(cluster: Cluster) -> None:
