@@ -75,6 +75,13 @@ class Leads:
         """Of this node's tasks."""
         return sorted({endpoint.address for endpoint in self._own})
 
+    @property
+    def published(self) -> list[PortKey]:
+        """Ports that a service has; those of removed ones are not for new connections."""
+        if not self._departed:
+            return list(self.ports)
+        return [k for k in self.ports if not all(map(self._is_departed, self._by_port[k]))]
+
     def update(self, picture: NetworkPicture) -> Change:
         before, self._picture = self._picture, picture
         touched = self._take_endpoints(

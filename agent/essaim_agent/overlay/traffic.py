@@ -170,7 +170,7 @@ class Traffic:
         tables = [
             isolation.isolation_table(
                 segments,
-                [*self._leads.ports, *own],
+                [*self._leads.published, *own],
                 self._picture.nodes,
                 self._name_server_port,
                 self._others_bridges(),

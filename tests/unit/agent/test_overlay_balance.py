@@ -283,6 +283,8 @@ def test_a_removed_service_gets_nothing_new_and_its_tasks_keep_their_connections
     assert made.vips[VIP].shares == made.ports[HTTP].shares == ()
     assert made.vips[VIP].alive == {"10.244.0.11", "10.244.0.12"}
     assert made.ports[HTTP].alive == {"10.244.0.11", THERE}
+    assert made.published == []
+    assert leads(task(11)).published == [HTTP]
 
 
 def test_nothing_is_kept_of_a_removed_service_without_tasks() -> None:
