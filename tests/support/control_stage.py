@@ -211,10 +211,10 @@ class Stage:
         )
         if not self.commit(writes):
             self._worklist.add_everything()
-        rollbacks, self._worklist.rollbacks = self._worklist.rollbacks, []
-        for rollback in rollbacks:
+        for service_id, rollback in self._worklist.take_rollbacks().items():
             self.before_rollbacks()
-            self.commit(rollback)
+            if not self.commit(rollback):
+                self._worklist.rollback_failed(service_id)
         return len(writes)
 
     def full_pass(self) -> int:
