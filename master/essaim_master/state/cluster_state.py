@@ -64,7 +64,7 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.HASH_CHECK: msgspec.msgpack.Decoder(HashCheck),
 }
 
-_MARKS = frozenset({Kind.SERVICE_NAME, Kind.NETWORK_USE})
+_MARKS = frozenset({Kind.SERVICE_NAME, Kind.NETWORK_USE, Kind.HOST_PORTS})
 """Keys that only guard others: they hold no objects."""
 
 _DEFAULT_SETTINGS = ClusterSettings()

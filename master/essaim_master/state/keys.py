@@ -35,6 +35,7 @@ class Kind(Enum):
     VERSION = b"/cluster/version"
     HASH_CHECK = b"/cluster/hash_check"
     NETWORK_LEDGER = b"/cluster/network_ledger"
+    HOST_PORTS = b"/cluster/host_ports"
 
 
 LEADER_KEY = Kind.LEADER.value
@@ -43,6 +44,9 @@ SETTINGS_KEY = Kind.SETTINGS.value
 VERSION_KEY = Kind.VERSION.value
 HASH_CHECK_KEY = Kind.HASH_CHECK.value
 NETWORK_LEDGER_KEY = Kind.NETWORK_LEDGER.value
+HOST_PORTS_KEY = Kind.HOST_PORTS.value
+"""Holds the id of the service that was the last to publish a port of nodes; never read, only
+compared (`port_claims`)."""
 
 
 def service_key(service_id: ServiceId) -> bytes:

@@ -8,14 +8,16 @@ the cluster is claimed and given back by the leader.
 
 Ports in the mode `host` have no key: many services may publish the same one, each on nodes of its
 own. As in Swarm, they only exclude the same port in the mode `ingress` (swarmkit
-manager/controlapi/service.go, checkPortConflicts).
+manager/controlapi/service.go, checkPortConflicts). That none comes in the very moment at which the
+same port is claimed, one mark for all of them sees to: who publishes any writes it
+(`/cluster/host_ports`), who claims a port compares it.
 """
 
 from typing import Literal
 
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.errors import PortTaken
-from essaim_master.state.keys import ingress_port_key
+from essaim_master.state.keys import HOST_PORTS_KEY, ingress_port_key
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import ServiceId
 from essaim_shared.objects import IngressPort, Service
@@ -49,7 +51,7 @@ def claim_ports(
     if after is not None:
         _check_other_modes(writes, state, before, after)
         for key in wanted:
-            _claim(writes, state, key, after.id)
+            _claim(writes, state, key, after.id, is_new=key not in present)
     if before is not None:
         for key in present.keys() - wanted.keys():
             _give_back(writes, state, key, before.id)
@@ -57,7 +59,9 @@ def claim_ports(
             _give_back_chosen(writes, state, before.id)
 
 
-def _claim(writes: Writes, state: ClusterState, key: PortKey, service_id: ServiceId) -> None:
+def _claim(
+    writes: Writes, state: ClusterState, key: PortKey, service_id: ServiceId, is_new: bool
+) -> None:
     """Unless it is the service's own already. What a service that is gone has left is free, and
     what the cluster chose for this one becomes its own."""
     held = state.ingress_ports.get(f"{key[0]}/{key[1]}")
@@ -65,9 +69,12 @@ def _claim(writes: Writes, state: ClusterState, key: PortKey, service_id: Servic
         holder = state.services.get(held.service_id)
         if holder is not None:
             raise port_taken(key, holder, "an ingress port")
-    if held is not None and held.service_id == service_id and not held.is_chosen:
+    is_own = held is not None and held.service_id == service_id and not held.is_chosen
+    if is_own and not is_new:
         return
     _expect_unchanged(writes, state, key)
+    if is_own:
+        return  # of an earlier spec; the leader may be about to give it back
     protocol, number = key
     writes.put(IngressPort(protocol=protocol, number=number, service_id=service_id))
 
@@ -100,8 +107,12 @@ def _check_other_modes(
     """Raises PortTaken for a port that another service has in the other mode, if this change is
     what brings them together."""
     known = None if before is None else before.spec
-    ingress = _new(after.spec, known, "ingress")
-    for key in _new(after.spec, known, "host"):
+    ingress, host = _new(after.spec, known, "ingress"), _new(after.spec, known, "host")
+    if host:
+        writes.publish_on_nodes(after.id)
+    if ingress:
+        writes.expect(HOST_PORTS_KEY, state.modified(HOST_PORTS_KEY))
+    for key in host:
         held = state.ingress_ports.get(f"{key[0]}/{key[1]}")
         holder = None if held is None else state.services.get(held.service_id)
         if holder is not None and holder.id != after.id:

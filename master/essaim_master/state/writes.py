@@ -180,6 +180,10 @@ class Writes:
         key = keys.network_use_key(network_id)
         self._operations[key] = Put(key, service_id.encode())
 
+    def publish_on_nodes(self, service_id: ServiceId) -> None:
+        """Note that a service publishes ports of nodes that it did not before (`port_claims`)."""
+        self._operations[keys.HOST_PORTS_KEY] = Put(keys.HOST_PORTS_KEY, service_id.encode())
+
     def delete_network(self, network_id: NetworkId) -> None:
         self._delete(keys.network_key(network_id))
         self._delete(keys.network_use_key(network_id))

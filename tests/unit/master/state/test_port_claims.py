@@ -121,6 +121,37 @@ async def test_a_host_port_is_refused_when_the_cluster_gave_it_away_meanwhile(si
     assert not await site.write(wish)
 
 
+@pytest.mark.parametrize("number", [80, 81])
+async def test_the_two_modes_exclude_each_other_in_the_same_moment(site, number) -> None:
+    """An ingress port looks again after any port of nodes, the same or another."""
+    wish = site.change(None, service_of("web", port(80)))
+    await site.create("db", port(number, mode="host"))
+    assert not await site.write(wish)
+    if number == 80:
+        with pytest.raises(PortTaken, match="as a host-published port"):
+            site.change(None, service_of("web", port(80)))
+    else:
+        await site.create("web", port(80))
+
+
+async def test_services_on_ports_of_nodes_do_not_hinder_each_other(site) -> None:
+    wishes = [site.change(None, service_of(name, port(80, mode="host"))) for name in ("a", "b")]
+    assert [await site.write(wish) for wish in wishes] == [True, True]
+
+
+async def test_a_claim_of_an_earlier_spec_is_taken_over_unless_the_leader_gives_it_back(site):
+    web = await site.create("web")
+    await site.put(IngressPort(protocol="tcp", number=80, service_id=web.id))
+    after = msgspec.structs.replace(web, spec=service_of("web", port(80)).spec)
+    wish = site.change(web, after)
+    release = Writes()
+    release.delete_ingress_port("tcp", 80)
+    assert await site.write(release)
+    assert not await site.write(wish)
+    assert await site.write(site.change(web, after))
+    assert site.claims == {"tcp/80": "id-web"}
+
+
 async def test_a_port_that_the_cluster_chose_becomes_the_services_own(site) -> None:
     web = await site.create("web", port(0))
     chosen = IngressPort(protocol="tcp", number=30000, service_id=web.id, is_chosen=True)
