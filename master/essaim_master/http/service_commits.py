@@ -87,6 +87,8 @@ class ServiceCommits:
             await api.catch_up()
             if has_name and api.state.service_named(service.spec.name) is not None:
                 break
+        if api.state.service_named(service.spec.name) is None:
+            raise _busy(service)  # it was a port or a network each time
         raise Conflict(
             "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
             f"service {service.spec.name} already exists"
@@ -149,4 +151,7 @@ class ServiceCommits:
 
 
 def _busy(service: Service) -> Conflict:
-    return Conflict(f"service {service.spec.name} is being changed by others: try again")
+    return Conflict(
+        f"service {service.spec.name}, or a port or network that it needs, is being changed by "
+        "others: try again"
+    )

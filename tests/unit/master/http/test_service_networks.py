@@ -6,6 +6,7 @@ import pytest
 
 from essaim_master.config import MasterConfig
 from essaim_master.http.network_settings import network_settings
+from essaim_master.http.service_commits import NAME_ATTEMPTS_MAX
 from essaim_shared.limits import INGRESS_PORTS_MAX, REVISIONS_KEPT, SERVICE_NETWORKS_MAX
 from essaim_shared.objects import Attachment, ServiceAddresses, VirtualAddress
 from essaim_shared.spec import NetworkAttachment, PortConfig
@@ -151,6 +152,25 @@ async def test_a_port_that_is_taken_between_check_and_write_is_still_taken_once(
     answer = await world.post("/services/create", body(ports=[port(8080)]))
     assert (answer.status, "by service 'rival'" in answer.message) == (400, True)
     assert [one.spec.name for one in world.state.services.values()] == ["rival"]
+
+
+async def test_one_that_never_gets_to_its_turn_is_not_told_that_its_name_is_taken(world) -> None:
+    async def rival():
+        await world.write(lambda writes: writes.publish_on_nodes("other"))
+
+    world.cluster.before_commit = [step for _ in range(NAME_ATTEMPTS_MAX) for step in (rival, idle)]
+    ports = [{"TargetPort": 80, "PublishedPort": 8080}]
+    body = {
+        "Name": "web",
+        "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}},
+        "EndpointSpec": {"Ports": ports},
+    }
+    answer = await world.post("/services/create", body)
+    assert (answer.status, "is being changed by others" in answer.message) == (409, True)
+
+
+async def idle():
+    """Nobody comes in before the rival's own commit."""
 
 
 async def test_a_master_that_lags_hears_that_a_port_is_free_again(world) -> None:
