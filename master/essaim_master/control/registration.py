@@ -1,6 +1,7 @@
 """What a registration writes, or why it is refused. Pure."""
 
 import re
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,11 @@ from essaim_shared.spec import NodeSpec
 _NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """It becomes a part of keys and of bus subjects."""
 
+ROUTES_MAX: Final = 1_024
+LISTENING_MAX: Final = 4_096
+"""Several times what an agent tells of its host. All of it is replicated, and compared with each
+network and port that comes."""
+
 
 def check_registration(request: Register) -> None:
     """Raises MalformedMessage for what no agent of ours sends."""
@@ -22,6 +28,12 @@ def check_registration(request: Register) -> None:
         raise MalformedMessage(f"{request.node_id[:80]!r} is no node id")
     if not request.description.address or not request.description.hostname:
         raise MalformedMessage(f"node {request.node_id} names no address or no host name")
+    for what, told, most in (
+        ("routes", request.description.routes, ROUTES_MAX),
+        ("ports", request.description.listening, LISTENING_MAX),
+    ):
+        if len(told) > most:
+            raise MalformedMessage(f"node {request.node_id} names {len(told)} {what}, over {most}")
 
 
 def write_registration(
