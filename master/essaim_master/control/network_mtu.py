@@ -11,15 +11,10 @@ from collections.abc import Iterator, Set
 import msgspec
 
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.network_choice import MTU_DEFAULT, MTU_MIN
 from essaim_shared.addressing import VXLAN_OVERHEAD_BYTES
 from essaim_shared.ids import NetworkId
 from essaim_shared.objects import Network
-
-MTU_MIN = 576
-"""RFC 791: what every host must be able to receive. No node makes a network smaller."""
-
-UNDERLAY_MTU_DEFAULT = 1500
-"""While no node has told its own."""
 
 
 def outdated_networks(state: ClusterState, attached: Set[NetworkId]) -> Iterator[Network]:
@@ -36,7 +31,7 @@ def _wanted(network: Network, least: int | None, *, is_idle: bool) -> int:
     if network.driver != "overlay" or network.is_mtu_fixed:
         return network.mtu
     if least is None:
-        return network.mtu or UNDERLAY_MTU_DEFAULT - VXLAN_OVERHEAD_BYTES
+        return network.mtu or MTU_DEFAULT
     fitting = max(least - VXLAN_OVERHEAD_BYTES, MTU_MIN)
     if fitting < network.mtu or is_idle or not network.mtu:
         return fitting

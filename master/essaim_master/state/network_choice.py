@@ -27,8 +27,9 @@ VNI_MAX = 2**24 - 1
 """RFC 7348, section 5: 24 bits."""
 
 MTU_MIN = 576
-"""RFC 791: what every host must be able to receive."""
+"""RFC 791: what every host must be able to receive. No node makes a network smaller."""
 MTU_DEFAULT = 1500 - VXLAN_OVERHEAD_BYTES
+"""While no node has told its own."""
 
 
 class NetworkPools(msgspec.Struct, frozen=True, kw_only=True):
