@@ -164,9 +164,10 @@ def _silences(
     for ask in silent:
         askers[ask.asked.id].add(ask.asker.id)
     lost = {asked for asked, its in askers.items() if len(its) > 1 and asked not in heard_of}
+    hostnames = {node.id: node.hostname for node in nodes}
     for node in nodes:
         if node.id in lost:
-            names = _names(n.hostname for n in nodes if n.id in askers[node.id])
+            names = _names(hostnames[asker] for asker in askers[node.id])
             yield Finding(
                 "error",
                 node.id,
