@@ -35,6 +35,8 @@ class Lead(msgspec.Struct, frozen=True):
     go elsewhere by now."""
     alive: frozenset[str]
     """Those that drain included: connections that are open may lead there."""
+    elsewhere: frozenset[str] = frozenset()
+    """Those of `alive` that are other nodes, to which a published port is sent on."""
     bridge: str = ""
     """Of the network, for a service address: only what comes in by it counts."""
     target_port: int = 0
@@ -221,6 +223,7 @@ class Leads:
             for endpoint in sorted(serving, key=_by_place, reverse=True)
             if self._is_here(endpoint)
         }
+        alive = {e for e in pool | departed if e.state != "starting"}
         remote = {
             endpoint.task_id: endpoint.node_address
             for endpoint in serving
@@ -231,7 +234,8 @@ class Leads:
             shares=tuple((address, 1) for address in sorted(local.values()))
             or _reduced(Counter(remote.values())),
             serving=frozenset(self._place(endpoint) for endpoint in serving),
-            alive=frozenset(self._place(e) for e in pool | departed if e.state != "starting"),
+            alive=frozenset(map(self._place, alive)),
+            elsewhere=frozenset(e.node_address for e in alive if e.node_address != self._local),
             target_port=next(
                 port.target_port
                 for port in entry.ports

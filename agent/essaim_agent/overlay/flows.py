@@ -186,8 +186,8 @@ def _lost(old: Lead | None, new: Lead | None) -> frozenset[str]:
 def _left(old: Lead | None, new: Lead | None) -> Lead | None:
     """A published port that is no more. What this node knew of tasks elsewhere went with it, and
     some may drain: their own node knows, and refuses what is for nobody."""
-    if new is None and old is not None and old.is_sent_on:
-        return replace(old, shares=(), serving=frozenset())
+    if new is None and old is not None:
+        return replace(old, shares=(), serving=frozenset(), alive=old.elsewhere)
     return new
 
 

@@ -72,9 +72,12 @@ class ProxyTable:
         vip_subnets: Mapping[str, str],
         local_addresses: Iterable[str],
         taken: frozenset[PortKey] = frozenset(),
+        has_connections: bool = False,
     ) -> Table:
         """`vip_subnets` by bridge; `local_addresses` of tasks on this node; `taken` ports are
-        left to the processes that have them."""
+        left to the processes that have them. With `has_connections` the chains stand also for
+        ports that nobody serves: the kernel translates what is under way only as long as it has
+        some chain for that (nf_nat_core.c, nf_nat_unregister_fn)."""
         self._vips = {
             vip: _known(self._vips.get(vip), lead, "") for vip, lead in vips.items() if lead.shares
         }
@@ -83,7 +86,7 @@ class ProxyTable:
             for key, lead in ports.items()
             if lead.shares and key not in taken
         }
-        if not self._vips and not self._ports and not any(vip_subnets.values()):
+        if not (self._vips or self._ports or has_connections or any(vip_subnets.values())):
             return Table(TABLE)
         chains = {f"vip-{vip}": chain for vip, (_, chain) in self._vips.items()}
         chains |= {

@@ -30,6 +30,10 @@ ACCEPT_RULES_CHECK_EVERY = 15
 """Checks in which nothing moved are let pass before iptables is asked all the same: the older of
 its two kinds does not move the generation of nftables."""
 
+LINGERING_CHECKS = 5
+"""After the last published port: the connections of tasks elsewhere that drain pass through here
+still, and of them this node hears no more. As long as a drain may take."""
+
 
 class Traffic:
     """`address` is the node's on the underlay."""
@@ -61,6 +65,8 @@ class Traffic:
         self._open_devices: set[str] | None = None
         """With the loopback open to them; None: not known yet."""
         self._quiet_checks = 0
+        self._lingering_checks = 0
+        """So many more the chains and rules for connections stay, though no port is published."""
 
     def close(self) -> None:
         self._conntrack.close()
@@ -87,6 +93,8 @@ class Traffic:
             self._is_first = False
         elif suspected := suspicion(change):
             self._suspected.append(suspected)
+        if any(new is None for _, new in change.ports.values()):
+            self._lingering_checks = LINGERING_CHECKS
         self._probe(key for key in change.ports)
 
     def _probe(self, keys: Iterable[PortKey]) -> None:
@@ -123,14 +131,17 @@ class Traffic:
         for device in devices - self._open_devices:
             write_sysctl(_loopback_setting(device), "1")
         self._open_devices = devices
-        is_passed_on = bool(segments) or bool(self._proxy.captured)
-        if self._accept_rules.apply(is_passed_on, check=False):
+        if self._accept_rules.apply(bool(segments) or self._has_ports, check=False):
             self._rules.own_other_change()
             is_changed = True
         while self._suspected:
             self._conntrack.forget(self._suspected[0])
             del self._suspected[0]
         return is_changed
+
+    @property
+    def _has_ports(self) -> bool:
+        return bool(self._leads.ports) or self._lingering_checks > 0
 
     def _segments(self, present: Tables) -> Iterator[Segment]:
         """Of all bridges that are there, those that only wait for their last task included."""
@@ -165,6 +176,7 @@ class Traffic:
             vip_subnets,
             self._leads.own_addresses,
             self._taken,
+            self._has_ports,
         )
         own = [key for task in self._published.values() for key in task.keys]
         tables = [
@@ -197,8 +209,6 @@ class Traffic:
         """To which connections of 127.0.0.1 are led: the bridges, and, for ports that are sent
         on, the underlay's device."""
         devices: set[str] = set()
-        if not self._are_ports_known:
-            devices.update(self._open_devices or ())
         if self._published or self._proxy.captured:
             devices.update(present.bridges)
         if self._proxy.captured:
@@ -214,10 +224,11 @@ class Traffic:
             if freed:
                 self._taken -= freed
                 self._suspected.append(Suspicion(opened_ports=freed))
+        self._lingering_checks = max(0, self._lingering_checks - 1)
         self._quiet_checks += 1
         if self._rules.is_disturbed or self._quiet_checks >= ACCEPT_RULES_CHECK_EVERY:
             self._quiet_checks = 0
-            wanted = bool(present.bridges) or bool(self._proxy.captured)
+            wanted = bool(present.bridges) or self._has_ports
             if self._accept_rules.apply(wanted, check=True):
                 mended.append("the accept rules in iptables were not as wanted: set again")
         for device in (self._open_devices or set()) - present.bridges.keys():

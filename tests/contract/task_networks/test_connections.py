@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.overlay_cluster import BLUE, Cluster
 
+from essaim_agent.overlay.traffic import LINGERING_CHECKS
 from essaim_shared.ids import TaskId
 
 pytestmark = pytest.mark.lab
@@ -146,6 +147,41 @@ class TestDraining:
 
     async def test_a_task_that_nobody_knows_has_none(self, cluster: Cluster) -> None:
         assert await cluster.nodes["a"].connections(TaskId("nobody")) == 0
+
+
+class TestRemovedServices:
+    async def test_tasks_that_drain_keep_their_connections(self, cluster: Cluster) -> None:
+        one = await cluster.task("a", "web-1", 11)
+        await cluster.task("a", "client", 20, service="client", serves=())
+        async with (
+            talk(cluster, "outside", "tcp", A_OUTSIDE, 8080) as by_port,
+            talk(cluster, "client", "tcp", VIP, 80) as by_vip,
+        ):
+            await by_port.hear()
+            await by_vip.hear()
+            cluster.services.clear()
+            await cluster.tell()
+            cluster.mark(one, "draining")
+            await cluster.tell()
+            assert await by_vip.say() == "web-1 10.244.0.20"
+            assert await by_port.say() == f"web-1 {OUTSIDE}"
+            assert await cluster.ask("outside", A_OUTSIDE, 8080) == {"refused": 1}
+            cluster.forget(one)
+            await cluster.tell()
+            assert await by_port.say() == "Connection reset by peer"
+
+    async def test_so_do_those_elsewhere_of_which_no_more_is_told(self, cluster: Cluster) -> None:
+        one = await cluster.task("b", "far", 12)
+        async with talk(cluster, "outside", "tcp", A_OUTSIDE, 8080) as client:
+            assert await client.hear() == f"far {A}"
+            everything = cluster.endpoints
+            cluster.services.clear()
+            cluster.endpoints = set()
+            await cluster.tell("a")
+            cluster.endpoints = everything
+            cluster.mark(one, "draining")
+            await cluster.tell("b")
+            assert await client.say() == f"far {A}"
 
 
 class TestFlows:
@@ -290,5 +326,7 @@ class TestRestarts:
         cluster.services.clear()
         cluster.networks["a"].clear()
         await cluster.tell()
-        assert cluster.lab.traces("a") == []
         assert cluster.lab.in_host("a", "cat", underlay).strip() == "0"
+        for _ in range(LINGERING_CHECKS):
+            assert (await cluster.nodes["a"].check()).mended == ()
+        assert cluster.lab.traces("a") == []

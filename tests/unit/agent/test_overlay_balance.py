@@ -252,7 +252,11 @@ def test_leads_that_follow_pictures_are_those_of_the_last_one(
 
 def for_new(leads: Mapping[Any, Lead]) -> dict[Any, Lead]:
     """Where new connections go."""
-    return {key: replace(lead, alive=frozenset()) for key, lead in leads.items() if lead.shares}
+    return {
+        key: replace(lead, alive=frozenset(), elsewhere=frozenset())
+        for key, lead in leads.items()
+        if lead.shares
+    }
 
 
 @given(st.lists(PICTURES, min_size=1, max_size=5))

@@ -149,8 +149,10 @@ def test_other_kinds_of_flows_are_passed_over(cut: int) -> None:
 
 def test_connections_sent_on_outlive_their_port_for_tasks_elsewhere_may_drain() -> None:
     there = "10.97.0.2"
-    old = Lead("web", ((there, 1),), frozenset({there}), frozenset({there}), is_sent_on=True)
+    alive = frozenset({there, WEB})
+    old = Lead("web", ((there, 1),), alive, alive, elsewhere=frozenset({there}), is_sent_on=True)
     suspected = suspicion(Change(ports={HTTP: (old, None), ("udp", 8080): (old, None)}))
     led = {"called": "192.0.2.1", "called_port": 8080, "server": there}
     assert list(astray([flow(**led)], suspected)) == []
+    assert list(astray([flow(**(led | {"server": WEB}))], suspected)) != []
     assert list(astray([flow(**led, **UDP)], suspected)) == [flow(**led, **UDP)]
