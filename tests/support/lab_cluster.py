@@ -1,6 +1,7 @@
 """A raised lab as tests use it: commands, engines and masters, and waiting for conditions."""
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -8,8 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from essaim_cli.lab.driver import Lab
 from essaim_cli.lab.probes import json_of
+from essaim_cli.lab.state import roots
 from essaim_cli.lab.topology import Host, Topology
 from essaim_shared.clock import SystemClock
 
@@ -94,12 +98,11 @@ class Cluster:
     async def containers(self, service: str = "") -> dict[str, str]:
         """Running containers over all engines: full id → host."""
         label = "com.docker.swarm.service.name" + (f"={service}" if service else "")
+        path = "/containers/json?filters=" + quote(json.dumps({"label": [label]}))
         found: dict[str, str] = {}
         for host in self.hosts:
-            done = await self.docker(
-                host.name, "ps", "-q", "--no-trunc", "--filter", f"label={label}"
-            )
-            found |= dict.fromkeys(done.lines, host.name)
+            running = await json_of(host.engine_socket, path)
+            found |= dict.fromkeys((one["Id"] for one in running or ()), host.name)
         return found
 
     async def api(self, path: str, at: str = "h1") -> Any:
@@ -147,12 +150,14 @@ class Cluster:
         return await self.until(enough, f"{count} tasks of {service} run")
 
     async def reset(self) -> None:
-        """Undo whatever a test did."""
-        await self.lab("heal", *(host.name for host in self.hosts))
-        await self.lab("up", "--hosts", str(len(self.hosts)))
-        names = (await self.ok("service", "ls", "-q")).lines
-        if names:
-            await self.ok("service", "rm", *names)
+        """Undo whatever a test did. This runs after each of them, so it asks the API itself and
+        calls no command where nothing is to be done."""
+        if not await self._is_whole():
+            await self.lab("heal", *(host.name for host in self.hosts))
+            await self.lab("up", "--hosts", str(len(self.hosts)))
+        services = await self.api("/services") or ()
+        if services:
+            await self.ok("service", "rm", *(service["ID"] for service in services))
         for node in await self.api("/nodes"):
             changes = [word for label in node["Spec"]["Labels"] for word in ("--label-rm", label)]
             if node["Spec"]["Availability"] != "active":
@@ -164,6 +169,16 @@ class Cluster:
             return not await self.containers()
 
         await self.until(empty, "no container is left")
+
+    async def _is_whole(self) -> bool:
+        """Whether every cable is plugged in, every process runs, and every node is ready."""
+        lab = Lab(roots(), self.clock, lambda line: None)
+        return all(
+            not one.is_cut
+            and one.node_state == "ready"
+            and all(part.word in ("running", "-") for part in one.parts.values())
+            for one in await lab.status(self.topology.name)
+        )
 
 
 def address_of(task: dict[str, Any]) -> str:
