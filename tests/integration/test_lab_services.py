@@ -4,6 +4,7 @@ import json
 
 import pytest
 from support.lab_cluster import WEB, Cluster, address_of, addresses, docker_clients
+from support.lab_networks import create_web
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
@@ -34,7 +35,7 @@ async def test_a_service_is_created_scaled_and_removed(cluster: Cluster) -> None
 
 
 async def test_containers_on_different_hosts_reach_each_other(cluster: Cluster) -> None:
-    await cluster.ok("service", "create", "--name", "web", "--replicas", "3", WEB)
+    await create_web(cluster, "web", replicas=3)
     tasks = await cluster.running("web")
     hosts = await cluster.containers("web")
     for reader, target in zip(tasks, [*tasks[1:], tasks[0]], strict=True):
@@ -95,7 +96,7 @@ async def test_a_docker_client_does_not_lose_fields_that_it_does_not_know(
     cluster: Cluster,
 ) -> None:
     client = docker_clients()[0]
-    await cluster.ok("service", "create", "--name", "web", "--stop-when-cut-off", "20s", WEB)
+    await create_web(cluster, "web", "--stop-when-cut-off", "20s")
     before = (await cluster.api("/services/web"))["Spec"]
     done = await cluster.docker_at_master("service", "scale", "web=2", client=client)
     assert done.code == 0, done.stderr
@@ -106,7 +107,7 @@ async def test_a_docker_client_does_not_lose_fields_that_it_does_not_know(
 
 
 async def test_what_tasks_use_is_shown(cluster: Cluster) -> None:
-    await cluster.ok("service", "create", "--name", "web", WEB)
+    await create_web(cluster, "web")
 
     async def measured() -> bool:
         return "web.1" in (await cluster.ok("top", "tasks", "--no-stream")).stdout
@@ -165,6 +166,6 @@ async def test_a_reservation_that_no_node_can_satisfy_stays_pending_with_its_rea
 
 
 async def test_addresses_are_unique_and_freed_ones_are_used_again(cluster: Cluster) -> None:
-    await cluster.ok("service", "create", "--name", "web", "--replicas", "6", WEB)
+    await create_web(cluster, "web", replicas=6)
     seen = addresses(await cluster.running("web"))
     assert len(set(seen.values())) == 6

@@ -4,41 +4,14 @@ That the network heals is shown by `test_network_heals_in_lab`. `essaim net doct
 asked as an operator would: it fails unless all is well now.
 """
 
-import json
-from typing import Any
-
 import pytest
-from support.lab_cluster import WEB, Cluster
+from support.lab_cluster import Cluster
+from support.lab_networks import create_web, until_well
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
 REPLICAS = 6
 BROKEN = ("VXLAN device", "lacked its address", "nft table essaim was gone", "ip_forward was 0")
-
-
-async def doctor(cluster: Cluster, *arguments: str, at: str = "h1") -> dict[str, Any]:
-    done = await cluster.essaim("net", "doctor", "--fresh", "-o", "json", *arguments, at=at)
-    assert done.stdout, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert (done.code == 0) == found["Healthy"], done
-    return found
-
-
-async def until_well(cluster: Cluster, at: str = "h1") -> dict[str, Any]:
-    """The answer once all is well; differences are told for some seconds after their repair."""
-    last: dict[str, Any] = {}
-
-    async def is_well() -> bool:
-        nonlocal last
-        last = await doctor(cluster, at=at)
-        return bool(last["Healthy"])
-
-    await cluster.until(is_well, "the networks are as they should be")
-    return last
-
-
-async def raise_web(cluster: Cluster) -> None:
-    await cluster.ok("service", "create", "--name", "web", "--replicas", str(REPLICAS), WEB)
 
 
 async def bridge_of(cluster: Cluster, host: str) -> str:
@@ -49,7 +22,7 @@ async def bridge_of(cluster: Cluster, host: str) -> str:
 async def test_every_node_is_asked_through_the_network_and_every_master_knows(
     cluster: Cluster,
 ) -> None:
-    await raise_web(cluster)
+    await create_web(cluster, "web", replicas=REPLICAS)
     found = await until_well(cluster)
     assert [node["Hostname"] for node in found["Nodes"]] == ["h1", "h2", "h3"]
     for node in found["Nodes"]:
@@ -64,7 +37,7 @@ async def test_every_node_is_asked_through_the_network_and_every_master_knows(
 
 
 async def test_tables_that_are_broken_by_hand_are_mended_and_told(cluster: Cluster) -> None:
-    await raise_web(cluster)
+    await create_web(cluster, "web", replicas=REPLICAS)
     before = await until_well(cluster)
     bridge = await bridge_of(cluster, "h2")
     for damage in (
@@ -89,7 +62,7 @@ async def test_tables_that_are_broken_by_hand_are_mended_and_told(cluster: Clust
 
 
 async def test_a_host_that_is_cut_off_is_named_until_it_is_back(cluster: Cluster) -> None:
-    await raise_web(cluster)
+    await create_web(cluster, "web", replicas=REPLICAS)
     await until_well(cluster)
     await cluster.lab("cut", "h3")
 

@@ -168,18 +168,23 @@ async def remove_networks(cluster: Cluster, *names: str) -> None:
     await cluster.until(gone, f"networks {names} are removed")
 
 
-async def doctor(cluster: Cluster, *arguments: str) -> tuple[int, Any]:
-    """Exit code and report of `essaim net doctor`."""
-    done = await cluster.essaim("net", "doctor", "-o", "json", *arguments)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.code, json.loads(done.stdout) if done.stdout.strip() else None
+async def doctor(cluster: Cluster, *arguments: str, at: str = "h1") -> dict[str, Any]:
+    """What `essaim net doctor` finds now; it fails unless all is well."""
+    done = await cluster.essaim("net", "doctor", "--fresh", "-o", "json", *arguments, at=at)
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert (done.code == 0) == found["Healthy"], done
+    return found
 
 
-async def until_well(cluster: Cluster) -> None:
-    """Wait until the doctor finds nothing wrong."""
+async def until_well(cluster: Cluster, at: str = "h1") -> dict[str, Any]:
+    """The answer once all is well; differences are told for some seconds after their repair."""
+    last: dict[str, Any] = {}
 
-    async def well() -> bool:
-        code, _ = await doctor(cluster, "--fresh")
-        return code == 0
+    async def is_well() -> bool:
+        nonlocal last
+        last = await doctor(cluster, at=at)
+        return bool(last["Healthy"])
 
-    await cluster.until(well, "the doctor finds nothing wrong")
+    await cluster.until(is_well, "the networks are as they should be")
+    return last
