@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture
+from essaim_agent.network import InterfaceCounters, NetworkError, NetworkPicture, NetworksRefused
 from essaim_agent.overlay.host_ports import PortKey, PublishedTask, holder_of, published_tasks
 from essaim_agent.overlay.routes import Route, routes_of
 from essaim_agent.overlay.sysctls import check_sysctls
@@ -184,6 +184,7 @@ class FakeNetworks:
         self._wanted: frozenset[NetworkId] = frozenset()
         self.refusals: dict[TaskId, str] = {}
         self.tables_refusal = ""
+        self.refused_networks: frozenset[NetworkId] = frozenset()
         self.tables_free = asyncio.Event()
         self.tables_free.set()
         self.connections_free = asyncio.Event()
@@ -208,7 +209,7 @@ class FakeNetworks:
         networks, endpoints = picture.networks, picture.endpoints
         kernel = self._started()
         await self.tables_free.wait()
-        if self.tables_refusal:
+        if self.tables_refusal and not self.refused_networks:
             raise NetworkError(self.tables_refusal)
         self._wanted = frozenset(networks)
         kept = {i: n for i, n in kernel.networks.items() if i in _used(kernel)}
@@ -217,6 +218,8 @@ class FakeNetworks:
         kernel.networks = {**kept, **networks}
         lingering = {e for e in kernel.endpoints if e.network_id in kept.keys() - networks.keys()}
         kernel.endpoints = frozenset(lingering | _useful(endpoints, picture))
+        if self.refused_networks:
+            raise NetworksRefused(self.tables_refusal, self.refused_networks)
 
     async def attach(
         self,

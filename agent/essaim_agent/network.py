@@ -20,6 +20,14 @@ class NetworkError(EssaimError):
     """The kernel refused something. The task that asked for it is rejected with this text."""
 
 
+class NetworksRefused(NetworkError):
+    """The kernel refused something of these networks. All others are as wanted."""
+
+    def __init__(self, reason: str, networks: frozenset[NetworkId]) -> None:
+        super().__init__(reason)
+        self.networks = networks
+
+
 class InterfaceCounters(msgspec.Struct, frozen=True, gc=False):
     """As seen from inside the container, since its interface was made."""
 

@@ -12,12 +12,13 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from essaim_agent.network import NetworkError, NetworkPicture, TaskNetworks
+from essaim_agent.network import NetworkError, NetworkPicture, NetworksRefused, TaskNetworks
 from essaim_agent.network_set import LocalTask, NetworkSet
 from essaim_agent.task_machine import one_line
 from essaim_agent.waits import within
 from essaim_shared.backoff import backoff_s
 from essaim_shared.clock import Clock
+from essaim_shared.ids import NetworkId
 from essaim_shared.log import fields
 from essaim_shared.messages import Assignments
 from essaim_shared.objects import Task
@@ -50,7 +51,7 @@ class NetworkTables:
         self._applied = 0
         self._applied_s = float("-inf")
         self._in_force: NetworkPicture | None = None
-        self._error = ""
+        self._error: NetworkError | None = None
         self._changed = asyncio.Event()
         self._settled = asyncio.Condition()
 
@@ -69,18 +70,24 @@ class NetworkTables:
         """Where the task asks for names: its node's address on its first network."""
         return self.known.gateway(task.attachments[0].network_id) if task.attachments else ""
 
-    async def applied(self, revision: int) -> None:
-        """Return once the tables have what was wanted at `revision`. Raises NetworkError."""
+    async def applied(self, revision: int, networks: Iterable[NetworkId] | None = None) -> None:
+        """Return once the tables have what was wanted at `revision`, all of it or what concerns
+        these networks. Raises NetworkError."""
         if self._applied < revision:
             async with self._settled:
                 await self._settled.wait_for(lambda: self._applied >= revision)
-        if self._error:
-            raise NetworkError(self._error)
+        error = self._error
+        if isinstance(error, NetworksRefused) and networks is not None:
+            error = error if error.networks.intersection(networks) else None
+        if error is not None:
+            raise NetworkError(str(error))
 
-    async def applied_within(self, revision: int, limit_s: float) -> bool:
+    async def applied_within(
+        self, revision: int, limit_s: float, networks: Iterable[NetworkId]
+    ) -> bool:
         """Whether they have it in time; False also when the kernel refuses."""
         try:
-            return await within(self._clock, limit_s, self.applied(revision))
+            return await within(self._clock, limit_s, self.applied(revision, networks))
         except NetworkError:
             return False
 
@@ -109,13 +116,13 @@ class NetworkTables:
             self._in_force = None
             try:
                 await self._networks.want(picture)
-                self._in_force, self._error = picture, ""
+                self._in_force, self._error = picture, None
             except NetworkError as error:
-                self._error = str(error)
+                self._error = error
                 self._changed.set()
                 _log.error("overlay not as wanted %s", fields(reason=one_line(str(error))))
             self._applied_s = self._clock.monotonic_s()
         async with self._settled:
             self._applied = revision
             self._settled.notify_all()
-        return not self._error
+        return self._error is None

@@ -12,6 +12,7 @@ from essaim_agent.network_tables import NetworkTables
 from essaim_agent.task_machine import one_line
 from essaim_agent.waits import within
 from essaim_shared.clock import Clock
+from essaim_shared.ids import NetworkId
 from essaim_shared.limits import DRAIN_CONNECTIONS_S
 from essaim_shared.log import fields
 from essaim_shared.objects import Task
@@ -65,7 +66,7 @@ class TaskNetwork:
     async def prepare(self, task: Task) -> None:
         """Raises NetworkError."""
         if self.needs_namespace(task):
-            await self._site.tables.applied(self.revision)
+            await self._site.tables.applied(self.revision, _networks_of(task))
             await self.attach(task)
 
     async def attach(self, task: Task) -> str | None:
@@ -90,14 +91,15 @@ class TaskNetwork:
         not in time."""
         tables = self._site.tables
         if task.attachments and not await tables.applied_within(
-            tables.revision, SERVE_TABLES_MAX_S
+            tables.revision, SERVE_TABLES_MAX_S, _networks_of(task)
         ):
             _log.error("runs, and this node's tables do not know %s", fields(task=task.id))
 
     async def drain(self, task: Task) -> None:
         """Once nobody is led to the task any more, give its connections time to end."""
         site = self._site
-        if not await site.tables.applied_within(site.tables.revision, DRAIN_TABLES_MAX_S):
+        tables = site.tables
+        if not await tables.applied_within(tables.revision, DRAIN_TABLES_MAX_S, _networks_of(task)):
             _log.warning("stops, and this node's tables still know %s", fields(task=task.id))
         # Bounded as a whole: the overlay may be long at something else before it counts.
         await within(site.clock, DRAIN_CONNECTIONS_S, self._connections_end(task))
@@ -129,3 +131,7 @@ class TaskNetwork:
                 "namespace left behind %s", fields(task=task.id, reason=one_line(str(error)))
             )
         self.is_held = False
+
+
+def _networks_of(task: Task) -> list[NetworkId]:
+    return [attachment.network_id for attachment in task.attachments]

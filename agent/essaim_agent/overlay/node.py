@@ -6,10 +6,11 @@ changes of the kernel's tables ever cross.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from essaim_agent.network import NetworkError, NetworkPicture
+from essaim_agent.network import NetworkError, NetworkPicture, NetworksRefused
 from essaim_agent.network_health.checked import Checked
 from essaim_agent.overlay.differences import Difference, differences
 from essaim_agent.overlay.host_ports import PublishedTask
@@ -27,9 +28,10 @@ from essaim_agent.overlay.tables import (
     bridge_name,
     port_alias,
     port_name,
+    vxlan_name,
 )
 from essaim_agent.overlay.traffic import Traffic
-from essaim_shared.ids import TaskId
+from essaim_shared.ids import NetworkId, TaskId
 from essaim_shared.objects import Attachment
 from essaim_shared.spec import PortConfig
 
@@ -47,6 +49,14 @@ NODE_SYSCTLS = (
     # Bridged packets pass the tables: service addresses and isolation depend on it.
     ("net/bridge/bridge-nf-call-iptables", "1"),
 )
+
+
+class Failure(NamedTuple):
+    """Something that the kernel refused."""
+
+    difference: Difference
+    error: NetworkError
+    device: str
 
 
 class OverlayNode:
@@ -105,9 +115,21 @@ class OverlayNode:
         self._traffic.want(picture)
         self._traffic.apply(self._present)
         if failures:
-            raise failures[0][1]
+            raise NetworksRefused(str(failures[0].error), self._networks_of(failures))
         self._is_applied = True
         return count
+
+    def _networks_of(self, failures: Iterable[Failure]) -> frozenset[NetworkId]:
+        """Which networks are not as wanted; all of them where a failure is of none alone."""
+        owners = {
+            device: network_id
+            for network_id in self.picture.networks
+            for device in (bridge_name(network_id), vxlan_name(network_id))
+        }
+        devices = [failure.device for failure in failures]
+        if not owners.keys() >= set(devices):
+            return frozenset(self.picture.networks)
+        return frozenset(owners[device] for device in devices)
 
     def read(self) -> Tables:
         return self._kernel.read()
@@ -121,9 +143,12 @@ class OverlayNode:
         self._present = self._kernel.read()
         found = differences(plan(self.wanted, self._present), self._present, self.picture)
         _, failures = self._reconcile()
-        failed = {difference.found for difference, _ in failures}
+        failed = {failure.difference.found for failure in failures}
         mended += [str(difference) for difference in found if difference.found not in failed]
-        problems += [f"{what.found}, and it cannot be mended: {why}" for what, why in failures]
+        problems += [
+            f"{failure.difference.found}, and it cannot be mended: {failure.error}"
+            for failure in failures
+        ]
         for bridge in self._present.bridges:
             set_right, refused = settle_sysctls(self._bridge_sysctls(bridge))
             mended += set_right
@@ -143,7 +168,7 @@ class OverlayNode:
             connections=connections,
         )
 
-    def _reconcile(self) -> tuple[int, list[tuple[Difference, NetworkError]]]:
+    def _reconcile(self) -> tuple[int, list[Failure]]:
         """The tables of the overlay; how many operations it took, and those that failed."""
         for _ in range(ATTEMPTS_MAX - 1):
             operations = plan(self.wanted, self._present)
@@ -160,20 +185,19 @@ class OverlayNode:
         self._present = self._kernel.read()
         return len(operations) - len(failures), failures
 
-    def _carry_out_singly(
-        self, operations: Sequence[Operation]
-    ) -> list[tuple[Difference, NetworkError]]:
-        failures: list[tuple[Difference, NetworkError]] = []
+    def _carry_out_singly(self, operations: Sequence[Operation]) -> list[Failure]:
+        failures: list[Failure] = []
         broken: set[str] = set()
         described = differences(operations, self._present, self.picture)
         for operation, difference in zip(operations, described, strict=True):
-            if operation_device(operation) in broken:
+            device = operation_device(operation)
+            if device in broken:
                 continue  # it would fail for the same reason
             try:
                 self._kernel.carry_out([operation])
             except NetworkError as error:
-                failures.append((difference, error))
-                broken.add(operation_device(operation))
+                failures.append(Failure(difference, error, device))
+                broken.add(device)
         return failures
 
     def _bridge_sysctls(self, bridge: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from essaim_agent.network import NetworkPicture
+from essaim_agent.network import NetworkPicture, NetworksRefused
 from essaim_agent.network_health.checked import Checked
 from essaim_agent.network_health.prober import Prober
 from essaim_agent.network_health.rounds import Answer, peers_of
@@ -246,8 +246,9 @@ async def test_what_was_broken_while_the_agent_was_away_is_mended_by_the_next(si
 async def test_what_cannot_be_mended_is_said_and_keeps_nothing_else_from_it(site: Site) -> None:
     stranger = f"type vxlan id 70245 dstport {site.lab.udp_port} local 10.97.0.1"
     site.on_host("a", f"ip link add theirs {stranger}")
-    with pytest.raises(Exception, match="VNI 70245"):
+    with pytest.raises(NetworksRefused, match="VNI 70245") as refusal:
         await site.a.want(site.picture("a", RED, BLUE))
+    assert refusal.value.networks == {BLUE}
     site.on_host("a", f"bridge fdb del {TWO_MAC} dev {VXLAN} dst 10.97.0.2 self")
     assert await wait_until(lambda: bool(site.said), site.clock, MENDED_WITHIN_S)
     assert await site.reaches(TWO_RED)

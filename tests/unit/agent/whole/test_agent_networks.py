@@ -88,6 +88,17 @@ async def test_tables_that_cannot_be_set_keep_nobody_from_running_for_ever(bench
     await bench.until(lambda: state(bench, task) == "serving")
 
 
+async def test_a_network_that_the_kernel_refuses_is_no_trouble_of_others(bench: Any) -> None:
+    bench.agent.networks.tables_refusal = "VXLAN device of network red: File exists"
+    bench.agent.networks.refused_networks = frozenset({NetworkId("red")})
+    await bench.leader.order(bench.make_task("a"))
+    await bench.until(lambda: bench.leader.state_of("a") is TaskState.RUNNING)
+
+    bench.agent.networks.refused_networks = frozenset({bench.web.network_id})
+    await bench.leader.order(bench.make_task("b"), nodes=("10.0.0.9",))
+    await bench.until(lambda: bench.leader.state_of("b") is TaskState.REJECTED)
+
+
 async def test_tables_that_hang_keep_nobody_from_running_for_ever(bench: Any) -> None:
     task = bench.make_task("a")
     bench.engine.script(task.id, Script(start_delay_s=1.0))
