@@ -239,7 +239,9 @@ async def test_what_was_broken_while_the_agent_was_away_is_mended_by_the_next(si
     assert not await site.reaches(TWO_RED)
     await site.start("a")
     assert await site.a.present() == before
-    assert await site.reaches(TWO_RED)
+    # A port that was down passes packets once the kernel's link watch has seen that it is up.
+    while not await site.reaches(TWO_RED):
+        pass
     assert await site.reaches(site.lab.outside)
 
 
