@@ -7,7 +7,7 @@ help:
 	@echo 'make up      install what is missing, raise a three-host lab, run a web service in it'
 	@echo 'make down    remove every trace of the lab'
 	@echo 'make test    install what the tests need and run all of them'
-	@echo 'make slow    the slow proofs that make test leaves out (about three minutes)'
+	@echo 'make slow    the slow proofs that make test leaves out (about six minutes)'
 	@echo 'make soak    ten minutes of random cuts, deaths and changes of a lab; no difference may be left (SOAK_S=600)'
 	@echo 'make check   style, types and house rules only'
 	@echo 'make sim     whole clusters of masters on virtual time, with faults (SEEDS=2000, or SEED=42)'

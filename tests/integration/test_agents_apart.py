@@ -99,6 +99,7 @@ def four_hosts() -> Iterator[Cluster]:
         yield Cluster(topology)
 
 
+@pytest.mark.slow
 async def test_an_agent_only_host_loses_no_task_when_its_bus_server_is_cut_off_or_hangs(
     four_hosts: Cluster,
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from support.lab_cluster import WEB, Cluster, Done, docker_clients
 from support.real_swarm import RealSwarm
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.lab, pytest.mark.timeout(180)]
 
 Run = Callable[..., Awaitable[Done]]
 

@@ -36,6 +36,7 @@ async def test_every_node_is_asked_through_the_network_and_every_master_knows(
         assert shown.lines[-1].startswith("All is well: 3 nodes ready, ")
 
 
+@pytest.mark.slow
 async def test_tables_that_are_broken_by_hand_are_mended_and_told(cluster: Cluster) -> None:
     await create_web(cluster, "web", replicas=REPLICAS)
     before = await until_well(cluster)
