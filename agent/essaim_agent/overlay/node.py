@@ -59,6 +59,23 @@ class Failure(NamedTuple):
     device: str
 
 
+class Attempt(NamedTuple):
+    """A plan that was carried out, or as much of it as the kernel took."""
+
+    operations: Sequence[Operation]
+    before: Tables
+
+
+class Reconciled(NamedTuple):
+    attempts: Sequence[Attempt]
+    failures: Sequence[Failure] = ()
+
+    @property
+    def done_count(self) -> int:
+        """Operations of the last plan that succeeded."""
+        return len(self.attempts[-1].operations) - len(self.failures)
+
+
 class OverlayNode:
     """Make it on the thread, and in the network namespace, in which it is to work."""
 
@@ -111,13 +128,13 @@ class OverlayNode:
         if not self._is_told:
             self._kernel.prefer(self._wanted_tables.known)
         self._is_told, self._is_applied = True, False
-        count, failures = self._reconcile()
+        reconciled = self._reconcile()
         self._traffic.want(picture)
         self._traffic.apply(self._present)
-        if failures:
+        if failures := reconciled.failures:
             raise NetworksRefused(str(failures[0].error), self._networks_of(failures))
         self._is_applied = True
-        return count
+        return reconciled.done_count
 
     def _networks_of(self, failures: Iterable[Failure]) -> frozenset[NetworkId]:
         """Which networks are not as wanted; all of them where a failure is of none alone."""
@@ -141,13 +158,11 @@ class OverlayNode:
             return Checked()
         mended, problems = settle_sysctls(NODE_SYSCTLS)
         self._present = self._kernel.read()
-        found = differences(plan(self.wanted, self._present), self._present, self.picture)
-        _, failures = self._reconcile()
-        failed = {failure.difference.found for failure in failures}
-        mended += [str(difference) for difference in found if difference.found not in failed]
+        reconciled = self._reconcile()
+        mended += self._mended_by(reconciled)
         problems += [
             f"{failure.difference.found}, and it cannot be mended: {failure.error}"
-            for failure in failures
+            for failure in reconciled.failures
         ]
         for bridge in self._present.bridges:
             set_right, refused = settle_sysctls(self._bridge_sysctls(bridge))
@@ -168,10 +183,24 @@ class OverlayNode:
             connections=connections,
         )
 
-    def _reconcile(self) -> tuple[int, list[Failure]]:
-        """The tables of the overlay; how many operations it took, and those that failed."""
+    def _mended_by(self, reconciled: Reconciled) -> list[str]:
+        """A sentence for all that was set right. Not the first plan's alone: tables change while
+        another difference is being struggled with, and what a later plan found is told too."""
+        failed = {failure.difference.found for failure in reconciled.failures}
+        mended = {
+            str(difference): None
+            for operations, before in reconciled.attempts
+            for difference in differences(operations, before, self.picture)
+            if difference.found not in failed
+        }
+        return list(mended)
+
+    def _reconcile(self) -> Reconciled:
+        """The tables of the overlay."""
+        attempts: list[Attempt] = []
         for _ in range(ATTEMPTS_MAX - 1):
             operations = plan(self.wanted, self._present)
+            attempts.append(Attempt(operations, self._present))
             try:
                 self._kernel.carry_out(operations)
             except NetworkError:
@@ -179,11 +208,12 @@ class OverlayNode:
                 continue
             self._present = carried_out(operations, self._present)
             self._kernel.learn_names(self._present)
-            return len(operations), []
+            return Reconciled(attempts)
         operations = plan(self.wanted, self._present)
+        attempts.append(Attempt(operations, self._present))
         failures = self._carry_out_singly(operations)
         self._present = self._kernel.read()
-        return len(operations) - len(failures), failures
+        return Reconciled(attempts, failures)
 
     def _carry_out_singly(self, operations: Sequence[Operation]) -> list[Failure]:
         failures: list[Failure] = []
