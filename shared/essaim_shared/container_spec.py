@@ -158,6 +158,40 @@ class Device(Spec, frozen=True, kw_only=True):
     cgroup_permissions: str = "rwm"
 
 
+class ReferencedFile(Spec, frozen=True, kw_only=True):
+    """Where a secret or config stands in the container, and whose it is."""
+
+    name: str
+    """A relative one of a secret is below /run/secrets, one of a config below /."""
+    uid: str = "0"
+    gid: str = "0"
+    mode: int = 0o444
+
+
+class SecretReference(Spec, frozen=True, kw_only=True):
+    """A secret that the container is given as a file."""
+
+    file: ReferencedFile | None = None
+    secret_id: str = ""
+    secret_name: str
+    data_version: int | UnsetType | None = UNSET
+    """Essaim field: the number of the secret's data. The masters fill it in, and change it when
+    the secret gets new data, unless it is pinned: so a change of data is a change of the
+    template, which rolls out and back as any other."""
+    is_pinned: bool | UnsetType | None = UNSET
+    """Essaim field: stay with `data_version` whatever newer data there is."""
+
+
+class ConfigReference(Spec, frozen=True, kw_only=True):
+    """As `SecretReference`, of a config."""
+
+    file: ReferencedFile | None = None
+    config_id: str = ""
+    config_name: str
+    data_version: int | UnsetType | None = UNSET
+    is_pinned: bool | UnsetType | None = UNSET
+
+
 class ContainerSpec(Spec, frozen=True, kw_only=True):
     image: str
     labels: dict[str, str] = {}
@@ -180,6 +214,8 @@ class ContainerSpec(Spec, frozen=True, kw_only=True):
     read_only: bool = False
     privileges: Privileges | None = None
     mounts: tuple[Mount, ...] = ()
+    secrets: tuple[SecretReference, ...] = ()
+    configs: tuple[ConfigReference, ...] = ()
     healthcheck: HealthConfig | None = None
     hosts: tuple[str, ...] = ()
     """Lines for /etc/hosts in its own order: `ADDRESS NAME…`."""
