@@ -64,13 +64,13 @@ def test_label_names_are_data_and_keep_their_case() -> None:
 @pytest.mark.parametrize("nothing", [None, False, 0, "", [], {}, {"A": None, "B": {"C": []}}])
 def test_an_unknown_field_that_says_nothing_is_passed_over(nothing) -> None:
     assert says_nothing(nothing)
-    assert decode(service(Secrets=nothing)).task.container.image == "x"
+    assert decode(service(Ambitions=nothing)).task.container.image == "x"
 
 
 @pytest.mark.parametrize("something", [True, 1, "x", [0], {"A": "b"}, {"A": [{}]}])
 def test_an_unknown_field_that_says_something_is_refused_by_its_full_name(something) -> None:
-    assert refusal(service(Secrets=something)) == (
-        'unknown field "TaskTemplate.ContainerSpec.Secrets": Essaim does not support it yet'
+    assert refusal(service(Ambitions=something)) == (
+        'unknown field "TaskTemplate.ContainerSpec.Ambitions": Essaim does not support it yet'
     )
 
 
