@@ -29,7 +29,8 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("master/essaim_master/http/", "agent/essaim_agent/metrics/"),
     "rich": ("cli/essaim_cli/",),
     "click": ("cli/essaim_cli/",),
-    "cryptography": ("shared/essaim_shared/sealing",),
+    "cryptography": ("shared/essaim_shared/sealing", "shared/essaim_shared/trust/"),
+    "nkeys": ("shared/essaim_shared/trust/bus_keys",),
     "dnslib": ("agent/essaim_agent/dns/",),
     "yaml": ("cli/essaim_cli/compose/",),
 }

@@ -46,6 +46,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine_socket: str = "/var/run/docker.sock"
     metrics_listen: str = ""
     """`HOST:PORT`; empty: no metrics page."""
+    identity_dir: str = ""
+    """Where this node's certificate and keys stand (`essaim cluster join` writes it). Empty: the
+    bus is reached without TLS, and secrets are not to be had."""
     generic_resources: tuple[str, ...] = ()
     """`gpu=UUID` for each unit with a name, `ssd=3` for a number of equal ones; services reserve
     them, and tasks find theirs in `DOCKER_RESOURCE_GPU`."""

@@ -97,6 +97,9 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seal_key_file: str = ""
     """32 random bytes in base64, the same file on all masters, readable by its owner alone. It
     seals what the state must not hold in the clear. Empty: registry credentials are refused."""
+    identity_dir: str = ""
+    """Where this master's certificate and keys stand (`essaim cluster init` or `join` writes it).
+    Empty: no TLS, no users; then it listens on loopback and private addresses only."""
     kv_listen: str | None = None
     """Address of the native key-value protocol; without one it is not served."""
 

@@ -39,6 +39,14 @@ from essaim_shared.objects import (
     UpdateStatus,
 )
 from essaim_shared.task_state import TaskState
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust_objects import (
+    AuditRecord,
+    JoinSecrets,
+    NodeIdentity,
+    TrustAnchors,
+    User,
+)
 
 _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.SERVICE: msgspec.msgpack.Decoder(Service),
@@ -62,6 +70,11 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.MEMBER_BUILD: msgspec.msgpack.Decoder(MemberBuild),
     Kind.VERSION: msgspec.msgpack.Decoder(ClusterVersion),
     Kind.HASH_CHECK: msgspec.msgpack.Decoder(HashCheck),
+    Kind.TRUST_ANCHORS: msgspec.msgpack.Decoder(TrustAnchors),
+    Kind.JOIN_SECRETS: msgspec.msgpack.Decoder(JoinSecrets),
+    Kind.IDENTITY: msgspec.msgpack.Decoder(NodeIdentity),
+    Kind.USER: msgspec.msgpack.Decoder(User),
+    Kind.AUDIT: msgspec.msgpack.Decoder(AuditRecord),
 }
 
 _MARKS = frozenset({Kind.SERVICE_NAME, Kind.NETWORK_USE, Kind.HOST_PORTS})
@@ -210,6 +223,31 @@ class ClusterState:
     @property
     def hash_check(self) -> HashCheck | None:
         return self._objects[Kind.HASH_CHECK].get("")
+
+    @property
+    def trust_anchors(self) -> TrustAnchors | None:
+        return self._objects[Kind.TRUST_ANCHORS].get("")
+
+    @property
+    def join_secrets(self) -> JoinSecrets | None:
+        return self._objects[Kind.JOIN_SECRETS].get("")
+
+    @property
+    def identities(self) -> Mapping[str, NodeIdentity]:
+        """By `ROLE/NAME`."""
+        return self._objects[Kind.IDENTITY]
+
+    def identity(self, role: Role, name: str) -> NodeIdentity | None:
+        return self.identities.get(f"{role.value}/{name}")
+
+    @property
+    def users(self) -> Mapping[str, User]:
+        return self._objects[Kind.USER]
+
+    @property
+    def audit_records(self) -> Mapping[str, AuditRecord]:
+        """By their numbers; in the order of time, but for what was restored from a snapshot."""
+        return self._objects[Kind.AUDIT]
 
     def service_named(self, name: str) -> Service | None:
         service_id = self._service_ids.get(name)

@@ -3,6 +3,7 @@
 from enum import Enum
 
 from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.trust.roles import Role
 
 
 class Kind(Enum):
@@ -27,10 +28,15 @@ class Kind(Enum):
     GATEWAY = b"/gateways/"
     SERVICE_ADDRESSES = b"/service_addresses/"
     INGRESS_PORT = b"/ingress_ports/"
+    IDENTITY = b"/identities/"
+    USER = b"/users/"
+    AUDIT = b"/audit/"
     MEMBER = b"/members/"
     MEMBER_BUILD = b"/member_builds/"
     LEADER = b"/cluster/leader"
     CLUSTER = b"/cluster/info"
+    TRUST_ANCHORS = b"/cluster/trust_anchors"
+    JOIN_SECRETS = b"/cluster/join_secrets"
     SETTINGS = b"/cluster/settings"
     VERSION = b"/cluster/version"
     HASH_CHECK = b"/cluster/hash_check"
@@ -40,6 +46,8 @@ class Kind(Enum):
 
 LEADER_KEY = Kind.LEADER.value
 CLUSTER_KEY = Kind.CLUSTER.value
+TRUST_ANCHORS_KEY = Kind.TRUST_ANCHORS.value
+JOIN_SECRETS_KEY = Kind.JOIN_SECRETS.value
 SETTINGS_KEY = Kind.SETTINGS.value
 VERSION_KEY = Kind.VERSION.value
 HASH_CHECK_KEY = Kind.HASH_CHECK.value
@@ -112,6 +120,18 @@ def ingress_port_key(protocol: str, number: int) -> bytes:
     return Kind.INGRESS_PORT.value + f"{protocol}/{number}".encode()
 
 
+def identity_key(role: Role, name: str) -> bytes:
+    return Kind.IDENTITY.value + f"{role.value}/{name}".encode()
+
+
+def user_key(name: str) -> bytes:
+    return Kind.USER.value + name.encode()
+
+
+def audit_key(number: str) -> bytes:
+    return Kind.AUDIT.value + number.encode()
+
+
 def member_key(member_id: MemberId) -> bytes:
     return Kind.MEMBER.value + member_id.encode()
 
@@ -135,6 +155,6 @@ def kind_of(key: bytes) -> Kind | None:
 
 
 def identifier_of(kind: Kind, key: bytes) -> str:
-    """What follows the prefix: an id, a name, `NETWORK/NODE` of a gateway, or
-    `SERVICE/NUMBER` of a revision."""
+    """What follows the prefix: an id, a name, `NETWORK/NODE` of a gateway, `SERVICE/NUMBER` of a
+    revision, or `ROLE/NAME` of an identity."""
     return key[len(kind.value) :].decode()

@@ -42,6 +42,14 @@ from essaim_shared.objects import (
     TaskStatus,
     UpdateStatus,
 )
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust_objects import (
+    AuditRecord,
+    JoinSecrets,
+    NodeIdentity,
+    TrustAnchors,
+    User,
+)
 
 Addressed = (
     Service
@@ -63,6 +71,11 @@ Addressed = (
     | MemberBuild
     | ClusterVersion
     | HashCheck
+    | TrustAnchors
+    | JoinSecrets
+    | NodeIdentity
+    | User
+    | AuditRecord
 )
 """Objects that know their own key."""
 
@@ -112,6 +125,16 @@ def key_of(stored: Addressed) -> bytes:
             return keys.VERSION_KEY
         case HashCheck():
             return keys.HASH_CHECK_KEY
+        case TrustAnchors():
+            return keys.TRUST_ANCHORS_KEY
+        case JoinSecrets():
+            return keys.JOIN_SECRETS_KEY
+        case NodeIdentity():
+            return keys.identity_key(stored.role, stored.name)
+        case User():
+            return keys.user_key(stored.name)
+        case AuditRecord():
+            return keys.audit_key(stored.number)
         case _:
             assert_never(stored)
 
@@ -170,6 +193,15 @@ class Writes:
     def delete_node(self, node_id: NodeId) -> None:
         self._delete(keys.node_key(node_id))
         self._delete(keys.node_status_key(node_id))
+
+    def delete_identity(self, role: Role, name: str) -> None:
+        self._delete(keys.identity_key(role, name))
+
+    def delete_user(self, name: str) -> None:
+        self._delete(keys.user_key(name))
+
+    def delete_audit_record(self, number: str) -> None:
+        self._delete(keys.audit_key(number))
 
     def delete_gateway(self, network_id: NetworkId, node_id: NodeId) -> None:
         self._delete(keys.gateway_key(network_id, node_id))

@@ -1,0 +1,9 @@
+"""Who is who in a cluster, and how the others know it (record 0040).
+
+roles           what a certificate can be for
+certificates    the cluster's authority, requests, and what it signs
+tokens          join tokens, and tokens of users
+bus_keys        the keys with which processes log in to the bus
+identity        the directory in which one process keeps all of its own
+tls             the contexts of its connections, renewed while it runs
+"""
