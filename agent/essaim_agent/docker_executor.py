@@ -43,6 +43,7 @@ from essaim_agent.executor import (
 )
 from essaim_agent.image_cleanup import PulledImages
 from essaim_agent.network import is_on_host_network
+from essaim_agent.payloads.files import DIRECTORY as FILES_DIRECTORY
 from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.shim import link_namespace, unlink_namespace
 from essaim_agent.task_machine import one_line
@@ -131,8 +132,8 @@ class DockerExecutor:
         logins: RegistryLogins | None = None,
         pulled: PulledImages | None = None,
     ) -> None:
-        """`run_dir` is where the runtime looks for prepared namespaces; `node_name` is for the
-        templates of tasks."""
+        """`run_dir` is where the runtime looks for prepared namespaces, and where files of
+        secrets are; `node_name` is for the templates of tasks."""
         self.uses_namespaces = uses_namespaces
         self.engine_root = Path("/var/lib/docker")
         """Where the engine keeps its data; known once opened."""
@@ -291,7 +292,13 @@ class DockerExecutor:
         """What the engine is asked for. Raises ExecutorError for what cannot be asked."""
         filled_in = expanded(task, self._node)
         return options.create_body(
-            filled_in, self._cluster_id, has_namespace, stop_signal, self._engine, nameserver
+            filled_in,
+            self._cluster_id,
+            has_namespace,
+            stop_signal,
+            self._engine,
+            nameserver,
+            self._run_dir / FILES_DIRECTORY,
         )
 
     async def start(

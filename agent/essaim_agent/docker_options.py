@@ -10,6 +10,7 @@ asked for the host's network gets that, with the ordinary runtime.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from essaim_agent.docker_mounts import engine_mounts
@@ -18,6 +19,7 @@ from essaim_agent.docker_security import security_config
 from essaim_agent.engine_facts import EngineFacts
 from essaim_agent.executor import ExecutorError, Health, grace_period_s
 from essaim_agent.network import is_on_host_network
+from essaim_agent.payloads.references import file_mounts
 from essaim_shared.container_spec import ContainerSpec, DnsConfig, HealthConfig
 from essaim_shared.ids import TaskId, short_id
 from essaim_shared.objects import Task
@@ -104,9 +106,11 @@ def create_body(
     image_stop_signal: str,
     engine: EngineFacts,
     nameserver: str = "",
+    files: Path = Path("/"),
 ) -> dict[str, Any]:
     """The container of a task. `image_stop_signal` is the image's own, or empty; `nameserver`
-    that of the task's network, or empty. Raises ExecutorError."""
+    that of the task's network, or empty; below `files` are those of secrets and configs. Raises
+    ExecutorError."""
     container = task.spec.container
     # The engine gives its host's name to a container on its host's network.
     own_name = "" if is_on_host_network(task) else short_id(task.id)
@@ -122,7 +126,7 @@ def create_body(
         "OpenStdin": container.open_stdin,
         "StopSignal": container.stop_signal or image_stop_signal or STOP_SIGNAL_DEFAULT,
         "StopTimeout": round(grace_period_s(container)),
-        "HostConfig": _host_config(task, hostname, has_namespace, engine, nameserver),
+        "HostConfig": _host_config(task, hostname, has_namespace, engine, nameserver, files),
     }
     if container.command:
         body["Entrypoint"] = list(container.command)
@@ -134,7 +138,12 @@ def create_body(
 
 
 def _host_config(
-    task: Task, hostname: str, has_namespace: bool, engine: EngineFacts, nameserver: str
+    task: Task,
+    hostname: str,
+    has_namespace: bool,
+    engine: EngineFacts,
+    nameserver: str,
+    files: Path,
 ) -> dict[str, Any]:
     container = task.spec.container
     is_on_host = is_on_host_network(task)
@@ -150,7 +159,10 @@ def _host_config(
         "DnsOptions": dns_options,
         # The engine says why the host's network keeps its own.
         "Sysctls": dict(container.sysctls) if is_on_host else engine_sysctls(container),
-        "Mounts": engine_mounts(container.mounts, engine),
+        "Mounts": [
+            *engine_mounts(container.mounts, engine),
+            *file_mounts(container, task.id, files),
+        ],
         "LogConfig": log_config(task.spec.log_driver, engine),
         **security_config(container),
         **resources_config(container, task.spec.resources),

@@ -27,6 +27,8 @@ from essaim_agent.executor import (
     adjustable_limits,
     grace_period_s,
 )
+from essaim_agent.payloads.fake_payloads import FakeTaskFiles
+from essaim_agent.payloads.references import WantedFile
 from essaim_agent.task_templates import NodeFacts, expanded
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
@@ -80,6 +82,8 @@ class FakeContainer:
         self.spec: TaskSpec | None = None
         """What was asked, its templates filled in: a test looks here for what it expects."""
         self.nameserver = ""
+        self.files: tuple[tuple[WantedFile, bytes], ...] = ()
+        """Those of secrets and configs that were there when it was made."""
         self.pid = 0
         self.running = False
         self.started = False
@@ -183,11 +187,13 @@ class FakeExecutor:
         clock: Clock,
         uses_namespaces: bool = False,
         node: NodeFacts = NODE,
+        files: FakeTaskFiles | None = None,
     ) -> None:
         self.uses_namespaces = uses_namespaces
         self.engine = engine
         self._clock = clock
         self._node = node
+        self._files = files
         self._events: asyncio.Queue[ContainerEvent | None] | None = None
 
     async def open(self) -> NodeResources:
@@ -228,6 +234,8 @@ class FakeExecutor:
             container = engine.create(task.id, namespace)
             container.spec = asked.spec
             container.nameserver = nameserver
+            if self._files is not None:
+                container.files = self._files.given.get(task.id, ())
         if container.started and not container.running:
             raise ExecutorError(f"the container has ended already, exit {container.exit_code}")
         if container.running:

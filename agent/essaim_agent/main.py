@@ -32,6 +32,10 @@ from essaim_agent.metrics.session_exposition import render_session
 from essaim_agent.network import TaskNetworks
 from essaim_agent.network_health.reporter import CheckedNetworks, NameServerHealth, NetworkReporter
 from essaim_agent.no_network import NoNetworks
+from essaim_agent.payloads.files import MemoryFiles, NoTaskFiles, TaskFiles
+from essaim_agent.payloads.master_payloads import MasterPayloads, calls_over, nobody
+from essaim_agent.payloads.source import PayloadSource
+from essaim_agent.payloads.store import PayloadStore
 from essaim_agent.registry_logins import RegistryLogins, node_key_pair
 from essaim_agent.reporter import Reporter
 from essaim_agent.session import Session
@@ -47,6 +51,8 @@ from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.objects import NodeDescription
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
+from essaim_shared.trust.identity import read_identity
+from essaim_shared.trust.tls import Tls
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +71,16 @@ class Engine(msgspec.Struct, frozen=True):
     checked_networks: CheckedNetworks | None = None
     """`networks` again, where they are real."""
     name_server: NameServerHealth | None = None
+    files: TaskFiles = NoTaskFiles()
+
+
+def payload_source(config: AgentConfig, clock: Clock) -> PayloadSource:
+    """The masters, as far as this node may ask them for secrets. Raises ConfigError."""
+    if not config.identity_dir:
+        return MasterPayloads(tuple, nobody, clock)
+    directory = Path(config.identity_dir)
+    tls, masters = Tls(directory), read_identity(directory).about.masters
+    return MasterPayloads(lambda: masters, calls_over(lambda: tls.client), clock)
 
 
 def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None = None) -> Engine:
@@ -109,6 +125,7 @@ def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None
             networks=networks,
             checked_networks=networks,
             name_server=name_server,
+            files=MemoryFiles(run_dir, PayloadStore(payload_source(config, clock))),
             measured_as="docker",
             data_root=lambda: docker_executor.engine_root,
             pid_of=docker_executor.pid_of,
@@ -203,13 +220,13 @@ async def _run(config: AgentConfig) -> None:
             node_id, node_key_pair(data.path) if config.executor == "docker" else None
         )
         engine = make_engine(config, clock, logins)
-        ends.push_async_callback(engine.executor.close)
-        ends.push_async_callback(engine.networks.close)
+        for part in (engine.executor, engine.networks, engine.files):
+            ends.push_async_callback(part.close)
         subjects = Subjects(config.cluster_id)
         transport = NatsTransport(config.bus_servers, f"agent-{node_id}", clock, rng)
         ends.push_async_callback(transport.close)
         reporter = Reporter(transport, subjects.status, node_id, clock, rng, highest_term.admits)
-        worker = Worker(engine.executor, engine.networks, journal, reporter, clock, rng, logins)
+        worker = _new_worker(engine, journal, reporter, clock, rng, logins)
         resources = await worker.start()
         await transport.open(wait_s=0)
         session = Session(
@@ -251,6 +268,19 @@ async def _run(config: AgentConfig) -> None:
             loop_lag=LoopLag(clock).run(),
             **({"images": engine.cleanup.run()} if engine.cleanup else {}),
         )
+
+
+def _new_worker(
+    engine: Engine,
+    journal: Journal,
+    reporter: Reporter,
+    clock: Clock,
+    rng: random.Random,
+    logins: RegistryLogins,
+) -> Worker:
+    return Worker(
+        engine.executor, engine.networks, journal, reporter, clock, rng, logins, engine.files
+    )
 
 
 async def _run_all(**loops: Coroutine[Any, Any, None]) -> None:

@@ -23,6 +23,8 @@ REFUSED: Final[Mapping[str, str]] = {
     "devices": "be given devices",
     "read_only": "have a read-only file system",
     "mounts": "have mounts",
+    "secrets": "be given secrets: it has no mounts",
+    "configs": "be given configs: it has no mounts",
     "shm_size": "have a shared memory of its own",
     "ulimits": "have ulimits of its own",
     "pid_mode": "choose its PID namespace",

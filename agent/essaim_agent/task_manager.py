@@ -25,6 +25,7 @@ from essaim_agent.executor import (
 from essaim_agent.journal import JournaledTask
 from essaim_agent.network import EndpointState, NetworkError
 from essaim_agent.network_set import LocalTask
+from essaim_agent.payloads.files import TaskFiles
 from essaim_agent.probes.driver import ProbeSite
 from essaim_agent.task_health import TaskHealth
 from essaim_agent.task_machine import (
@@ -60,6 +61,7 @@ class Site(ProbeSite, NetworkSite, Protocol):
     """What the manager of a task asks of the worker it belongs to."""
 
     engine_calls: asyncio.Semaphore
+    files: TaskFiles
 
     async def engine_present(self) -> None:
         """Return once the engine answers."""
@@ -165,6 +167,10 @@ class TaskManager:
     @property
     def _is_over(self) -> bool:
         return self.status.state.is_terminal
+
+    @property
+    def may_need_files(self) -> bool:
+        return not self._is_over
 
     @property
     def _is_being_stopped(self) -> bool:
@@ -313,6 +319,7 @@ class TaskManager:
             case Step.RELEASE:
                 await self._network.release(self.task)
             case Step.CONCLUDE:
+                self._site.files.release(self.task.id)
                 end = conclusion(self.view)
                 self._report(end.state, end.message, end.err, end.exit_code, urgent=True)
             case Step.REMOVE:
@@ -324,14 +331,16 @@ class TaskManager:
     async def _prepare(self) -> None:
         self._report(TaskState.PREPARING, "preparing")
         await self._network.prepare(self.task)
+        await self._site.files.prepare(self.task)
         # Not under the bound on engine calls: a pull may take minutes.
         await self._site.executor.prepare(self.task)
         self._report(TaskState.READY, "prepared", urgent=self.task.desired_state is TaskState.READY)
 
     async def _start(self) -> None:
         self._report(TaskState.STARTING, "starting")
-        # Repeating it is free, and a namespace made before a restart of the host is gone.
+        # Repeating both is free, and what was made before a restart of the host is gone.
         namespace = await self._network.attach(self.task)
+        await self._site.files.prepare(self.task)
         # Another order may come while it starts.
         task, nameserver = self.task, self._network.nameserver(self.task)
         container = await self._engine_call(

@@ -29,6 +29,7 @@ from essaim_agent.journal import Journal, Journaled
 from essaim_agent.network import NetworkError, TaskNetworks
 from essaim_agent.network_set import LocalTask
 from essaim_agent.network_tables import NetworkTables
+from essaim_agent.payloads.files import NoTaskFiles, TaskFiles
 from essaim_agent.probes.driver import ProbeSlots
 from essaim_agent.registry_logins import RegistryLogins
 from essaim_agent.reporter import Reporter
@@ -72,9 +73,11 @@ class Worker:
         clock: Clock,
         rng: random.Random,
         logins: RegistryLogins | None = None,
+        files: TaskFiles | None = None,
     ) -> None:
         self.executor = executor
         self.networks = networks
+        self.files = files or NoTaskFiles()
         self.clock = clock
         self.rng = rng
         self.engine_calls = asyncio.Semaphore(ENGINE_CALLS_MIN)
@@ -113,7 +116,9 @@ class Worker:
         if not self.tables.known.is_empty:
             await self.tables.apply()
         await self._adopt_ports(journaled)
+        self.files.open()
         resources = await self._meet_engine()
+        self._sweep_files()
         self.engine_calls = asyncio.Semaphore(engine_calls_max(resources.nano_cpus))
         for manager in self.managers.values():
             # What was not acknowledged before the restart is told again; the rest is no news.
@@ -314,6 +319,12 @@ class Worker:
             if task_id not in self.managers
         }
 
+    def _sweep_files(self) -> None:
+        """Of secrets, whose tasks ended while no agent ran. A container that is still to be
+        explained keeps those it has."""
+        live = [task_id for task_id, manager in self.managers.items() if manager.may_need_files]
+        self.files.keep_only((*live, *self._strays))
+
     def _sweep_strays(self) -> None:
         strays, self._strays = tuple(self._strays), {}
         if strays and self._group is not None:
@@ -326,6 +337,7 @@ class Worker:
             for attempt in range(1, SWEEP_ATTEMPTS_MAX + 1):
                 try:
                     await self.executor.remove(task_id)
+                    self.files.release(task_id)
                     await self.networks.detach(task_id)
                     break
                 except (ExecutorError, NetworkError) as error:

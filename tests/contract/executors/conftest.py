@@ -31,10 +31,20 @@ from essaim_agent.executor import (
     Health,
 )
 from essaim_agent.fake_executor import NEVER_ENDS, FakeEngine, FakeExecutor, Script
+from essaim_agent.payloads.fake_payloads import FakePayloads, FakeTaskFiles
+from essaim_agent.payloads.files import MemoryFiles, NoTaskFiles, TaskFiles
+from essaim_agent.payloads.references import PayloadKey
+from essaim_agent.payloads.store import PayloadStore
 from essaim_agent.process_executor import ProcessExecutor
 from essaim_agent.shim import install
 from essaim_shared.clock import SystemClock, wait_until
-from essaim_shared.container_spec import ContainerSpec, HealthConfig
+from essaim_shared.container_spec import (
+    ConfigReference,
+    ContainerSpec,
+    HealthConfig,
+    ReferencedFile,
+    SecretReference,
+)
 from essaim_shared.ids import NodeId, ServiceId, TaskId, new_id
 from essaim_shared.objects import Task
 from essaim_shared.spec import TaskSpec
@@ -69,6 +79,47 @@ def make_task(
         created_ns=1,
         updated_ns=1,
     )
+
+
+def payload_id(name: str) -> str:
+    """The same for the same name."""
+    return (name.encode().hex() + "0" * 25)[:25]
+
+
+def with_files(task: Task, payloads: FakePayloads, **data: bytes) -> Task:
+    """With a secret or config for each word, which begins with the one or the other; the masters
+    hold its data."""
+    file = ReferencedFile(name="", uid="1000", gid="2000", mode=0o440)
+    secrets: list[SecretReference] = []
+    configs: list[ConfigReference] = []
+    for name, content in data.items():
+        named = msgspec.structs.replace(file, name=name)
+        own_id = payload_id(name)
+        if name.startswith("secret"):
+            payloads.put(PayloadKey("secret", own_id, 1), content)
+            secrets.append(
+                SecretReference(file=named, secret_id=own_id, secret_name=name, data_version=1)
+            )
+        else:
+            payloads.put(PayloadKey("config", own_id, 1), content)
+            configs.append(
+                ConfigReference(file=named, config_id=own_id, config_name=name, data_version=1)
+            )
+    container = msgspec.structs.replace(
+        task.spec.container, secrets=tuple(secrets), configs=tuple(configs)
+    )
+    return msgspec.structs.replace(
+        task, spec=msgspec.structs.replace(task.spec, container=container)
+    )
+
+
+class FileBench:
+    """Tasks with secrets."""
+
+    payloads: FakePayloads
+
+    def with_files(self, task: Task, **data: bytes) -> Task:
+        return with_files(task, self.payloads, **data)
 
 
 class Bench(Protocol):
@@ -123,6 +174,17 @@ class Bench(Protocol):
 
     def missing_command(self) -> tuple[str, ...]: ...
 
+    payloads: FakePayloads
+    """What the masters hold."""
+    files: TaskFiles
+    gives_files: bool
+
+    def with_files(self, task: Task, **data: bytes) -> Task: ...
+
+    def file_in(self, task: Task, target: str) -> tuple[bytes, int, int, int]:
+        """As the task sees it: data, uid, gid, mode."""
+        ...
+
     def namespace(self) -> str | None: ...
     async def new_agent(self) -> None:
         """The agent's process ends and a new one starts."""
@@ -132,7 +194,7 @@ class Bench(Protocol):
     async def close(self) -> None: ...
 
 
-class FakeBench:
+class FakeBench(FileBench):
     make_task = staticmethod(make_task)
     knows_exit_codes_of_adopted = True
     engine_can_restart = True
@@ -140,11 +202,23 @@ class FakeBench:
     polite_exit_code = 143
     has_health_checks = True
     changes_limits = True
+    gives_files = True
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.engine.images = {"busybox"}
-        self.executor: Executor = FakeExecutor(self.engine, SystemClock())
+        self.payloads = FakePayloads()
+        self.files = FakeTaskFiles(self.payloads)
+        self.executor: Executor = self._new_executor()
+
+    def _new_executor(self) -> FakeExecutor:
+        return FakeExecutor(self.engine, SystemClock(), files=self.files)
+
+    def file_in(self, task: Task, target: str) -> tuple[bytes, int, int, int]:
+        [(file, data)] = [
+            item for item in self.engine.containers[task.id].files if item[0].target == target
+        ]
+        return data, file.uid, file.gid, file.mode
 
     def sleeper(self) -> Task:
         return make_task("sleep")
@@ -196,7 +270,8 @@ class FakeBench:
 
     async def new_agent(self) -> None:
         await self.executor.close()
-        self.executor = FakeExecutor(self.engine, SystemClock())
+        self.files = FakeTaskFiles(self.payloads, self.files.given)
+        self.executor = self._new_executor()
 
     async def restart_engine(self) -> None:
         self.engine.go_away()
@@ -206,7 +281,7 @@ class FakeBench:
         await self.executor.close()
 
 
-class ShellBench:
+class ShellBench(FileBench):
     """Tasks that are real shells."""
 
     image = "busybox"
@@ -262,11 +337,17 @@ class ProcessBench(ShellBench):
     engine_can_restart = False
     has_health_checks = False
     changes_limits = False
+    gives_files = False
     impossible_text = "needs a command"
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self.payloads = FakePayloads()
+        self.files: TaskFiles = NoTaskFiles()
         self.executor: Executor = ProcessExecutor(run_dir, SystemClock())
+
+    def file_in(self, task: Task, target: str) -> tuple[bytes, int, int, int]:
+        raise AssertionError("a process has no mounts")
 
     def checked(self) -> Task:
         raise AssertionError("a process has no health check")
@@ -433,17 +514,41 @@ class DockerBench(ShellBench):
     engine_can_restart = True
     has_health_checks = True
     changes_limits = True
+    gives_files = True
     impossible_text = "No such image: nowhere.invalid/nothing:1"
 
     def __init__(self, engine: LabEngine) -> None:
         self.engine = engine
         self.image = engine.image
+        self.payloads = FakePayloads()
+        self.files = self._new_files()
         self.executor: Executor = self._new_executor()
 
     def _new_executor(self) -> DockerExecutor:
         return DockerExecutor(
             self.engine.socket, "contract", self.engine.run_dir, SystemClock(), True, "host7"
         )
+
+    def _new_files(self) -> MemoryFiles:
+        return MemoryFiles(self.engine.run_dir, PayloadStore(self.payloads))
+
+    def run_in(self, task: Task, *command: str) -> tuple[int, bytes]:
+        """The exit code of a command in the task's container, and what it printed."""
+        client = self.engine.client()
+        try:
+            made = client.exec_create(f"{task.name}.{task.id}", ["/bin/busybox", *command])
+            output: bytes = client.exec_start(made["Id"])
+            return int(client.exec_inspect(made["Id"])["ExitCode"]), output
+        finally:
+            client.close()
+
+    def file_in(self, task: Task, target: str) -> tuple[bytes, int, int, int]:
+        code, data = self.run_in(task, "cat", target)
+        assert code == 0, data
+        code, seen = self.run_in(task, "stat", "-c", "%u %g %a", target)
+        assert code == 0, seen
+        uid, gid, mode = seen.decode().split()
+        return data, int(uid), int(gid), int(mode, 8)
 
     def impossible(self) -> Task:
         return make_task("true", image="nowhere.invalid/nothing:1")
@@ -480,7 +585,7 @@ class DockerBench(ShellBench):
 
     async def new_agent(self) -> None:
         await self.executor.close()
-        self.executor = self._new_executor()
+        self.executor, self.files = self._new_executor(), self._new_files()
 
     async def restart_engine(self) -> None:
         await asyncio.to_thread(self.engine.restart)
@@ -489,6 +594,7 @@ class DockerBench(ShellBench):
         for found in await self.executor.found():
             await self.executor.remove(found.task_id)
         await self.executor.close()
+        self.files.remove()
 
 
 @pytest_asyncio.fixture(params=["fake", "process", pytest.param("docker", marks=pytest.mark.lab)])

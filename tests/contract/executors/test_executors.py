@@ -346,6 +346,27 @@ async def test_a_command_ends_with_its_container(bench: Bench) -> None:
     assert await bench.command_is_gone(command)
 
 
+# Files of secrets and configs.
+
+
+async def test_a_task_is_given_the_files_of_its_secrets_or_refused_in_words(bench: Bench) -> None:
+    task = bench.with_files(bench.sleeper(), secret=b"s3cret", config=b"a = 1")
+    if not bench.gives_files:
+        with pytest.raises(ExecutorError, match="cannot be given secrets") as refusal:
+            await bench.executor.prepare(task)
+        assert not isinstance(refusal.value, Temporary)
+        return
+    await bench.files.prepare(task)
+    await run(bench, task)
+    assert bench.file_in(task, "/run/secrets/secret") == (b"s3cret", 1000, 2000, 0o440)
+    assert bench.file_in(task, "/config") == (b"a = 1", 1000, 2000, 0o440)
+    await bench.new_agent()
+    await bench.executor.open()
+    await bench.files.prepare(task)
+    assert bench.file_in(task, "/run/secrets/secret")[0] == b"s3cret"
+    assert bench.payloads.asked.total() == 2
+
+
 # Limits.
 
 

@@ -12,7 +12,7 @@ from essaim_agent.docker_options import create_body
 from essaim_agent.engine_facts import EngineFacts
 from essaim_agent.fake_executor import FakeEngine, FakeExecutor
 from essaim_shared.clock import SystemClock
-from essaim_shared.container_spec import ContainerSpec
+from essaim_shared.container_spec import ContainerSpec, ReferencedFile
 from essaim_shared.ids import NodeId, ServiceId, TaskId
 from essaim_shared.objects import Task
 from essaim_shared.spec import Limits, LogDriver, Resources, TaskSpec
@@ -24,6 +24,19 @@ ELSEWHERE = {
     "container.probes": "the agent's own probes",
     "container.pre_stop": "the agent runs it before the stop signal",
     "container.pull_policy": "decides before there is a container",
+    **{
+        f"container.{kind}s.{field}": why
+        for kind in ("secret", "config")
+        for field, why in {
+            "file.uid": "the owner of the file that the agent writes",
+            "file.gid": "the owner of the file that the agent writes",
+            "file.mode": "the mode of the file that the agent writes",
+            f"{kind}_id": "whose data the agent asks the masters for",
+            "data_version": "which data the agent asks the masters for",
+            f"{kind}_name": "what errors call it",
+            "is_pinned": "the masters' alone",
+        }.items()
+    },
     "resources.reservations": "the scheduler's alone",
 }
 
@@ -37,6 +50,11 @@ VALUES: dict[str, Any] = {
     "container.privileges.seccomp.profile": "e30=",
     "container.mounts.type": "tmpfs",
     "container.mounts.target": "/some",
+    **{
+        f"container.{kind}s.{field}": value
+        for kind in ("secret", "config")
+        for field, value in {f"{kind}_id": "o" * 25, "file.uid": "7", "file.gid": "7"}.items()
+    },
 }
 """Where any value of the type would not do."""
 
@@ -46,6 +64,15 @@ BESIDE: dict[str, dict[str, Any]] = {
     "container.mounts.tmpfs_options": {"type": "tmpfs"},
     "container.mounts.image_options": {"type": "image", "source": "x"},
     "resources.swap_bytes": {"limits": Limits(memory_bytes=2**30)},
+    **{
+        f"container.{kind}s.{field}": {
+            f"{kind}_id": "s" * 25,
+            "data_version": 1,
+            **({} if field == "file" else {"file": ReferencedFile(name="file")}),
+        }
+        for kind in ("secret", "config")
+        for field in ("file", f"{kind}_id", "data_version", f"{kind}_name", "is_pinned")
+    },
 }
 """What makes sense together with others only."""
 
@@ -56,6 +83,8 @@ REQUIRED: dict[str, Any] = {
     "name": "nofile",
     "soft": 1,
     "hard": 2,
+    "secret_name": "secret",
+    "config_name": "config",
 }
 
 BASES: dict[str, type[msgspec.Struct]] = {

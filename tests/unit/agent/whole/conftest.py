@@ -16,6 +16,7 @@ import pytest_asyncio
 from essaim_agent.fake_executor import FakeEngine, FakeExecutor
 from essaim_agent.fake_network import FakeFabric, FakeNetworks
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, JournaledTask, LastHeard
+from essaim_agent.payloads.fake_payloads import FakePayloads, FakeTaskFiles, GivenFiles
 from essaim_agent.reporter import Reporter
 from essaim_agent.session import Session
 from essaim_agent.worker import Worker
@@ -240,12 +241,21 @@ class Agent:
         self.data = DataDirectory(bench.directory)
         term = HighestTerm(bench.directory)
         self.journal = Journal(bench.directory, clock)
-        self.executor = FakeExecutor(bench.engine, clock, uses_namespaces=True)
+        self.files = FakeTaskFiles(bench.payloads, bench.given_files)
+        self.executor = FakeExecutor(bench.engine, clock, uses_namespaces=True, files=self.files)
         self.networks = FakeNetworks(bench.fabric, "192.0.2.1")
         self.reporter = Reporter(
             self.transport, SUBJECTS.status, NodeId("node"), clock, rng, term.admits
         )
-        self.worker = Worker(self.executor, self.networks, self.journal, self.reporter, clock, rng)
+        self.worker = Worker(
+            self.executor,
+            self.networks,
+            self.journal,
+            self.reporter,
+            clock,
+            rng,
+            files=self.files,
+        )
         self.session = Session(
             transport=self.transport,
             subjects=SUBJECTS,
@@ -306,6 +316,8 @@ class Bench:
         self.bus = MemoryBus(self.clock, random.Random(SEED), ("bus-1", "bus-2"))
         self.engine = FakeEngine()
         self.fabric = FakeFabric()
+        self.payloads = FakePayloads()
+        self.given_files: GivenFiles = {}
         self.leader = Leader(self.bus, "leader", term=5)
         self.agent = Agent(self)
 
