@@ -17,7 +17,7 @@ import msgspec
 
 from essaim_master.cluster_members import ClusterMembers, MembershipNode, members_of
 from essaim_master.hash_comparison import HashComparison, ReportedHash
-from essaim_master.http.peer_requests import ask_master
+from essaim_master.http.peer_requests import PeerRequests
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.keys import HASH_CHECK_KEY, VERSION_KEY, member_build_key
 from essaim_master.state.writes import Addressed, Writes
@@ -51,19 +51,20 @@ _log = logging.getLogger(__name__)
 
 
 class AskMaster(Protocol):
-    """`http.peer_requests.ask_master`."""
-
     async def __call__(self, address: str, target: str) -> bytes | None:
         """The body of a good answer; None for any other, or none."""
         ...
 
 
-async def ask_over_http(address: str, target: str) -> bytes | None:
-    try:
-        answer = await ask_master(address, "GET", target, hops=1, timeout_s=ASK_TIMEOUT_S)
-    except Unavailable:
-        return None
-    return answer.body if answer.status == 200 else None
+def asking_over_http(requests: PeerRequests) -> AskMaster:
+    async def ask(address: str, target: str) -> bytes | None:
+        try:
+            answer = await requests.ask(address, "GET", target, hops=1, timeout_s=ASK_TIMEOUT_S)
+        except Unavailable:
+            return None
+        return answer.body if answer.status == 200 else None
+
+    return ask
 
 
 class _Row(msgspec.Struct, frozen=True, rename={"id": "ID", "is_removed": "Removed"}):
@@ -82,7 +83,7 @@ class ClusterUpkeep:
         hashes: StateHashes,
         clock: Clock,
         on_unfit: Callable[[ConfigError], None],
-        ask: AskMaster = ask_over_http,
+        ask: AskMaster,
         hash_period_s: float = HASH_PERIOD_S,
         lonely_s: float = LONELY_S,
     ) -> None:

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from essaim_master.cluster_members import ClusterMembers
-from essaim_master.cluster_upkeep import ClusterUpkeep
+from essaim_master.cluster_upkeep import ClusterUpkeep, asking_over_http
 from essaim_master.config import MasterConfig, split_address
+from essaim_master.http.peer_requests import PeerRequests
 from essaim_master.http.raft_view import Inside
 from essaim_master.kv.store import KeyValueStore
+from essaim_master.link_trust import LinkTrust
 from essaim_master.nats_peer_transport import NatsPeerTransport
 from essaim_master.node_roles import NodeRoles
 from essaim_master.process_end import end_process
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
+from essaim_master.refusals import Refusals
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.replicated import ReplicatedCluster
 from essaim_master.state_hashes import StateHashes
@@ -28,6 +31,7 @@ from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
 from essaim_shared.loop_lag import LoopLag
 from essaim_shared.nats_transport import NatsTransport
+from essaim_shared.trust.tls import PeerCertificate, Tls
 
 BUS_ELECTION_TICKS_MIN = 30
 BUS_ELECTION_TICKS_MAX = 60
@@ -43,8 +47,11 @@ class Consensus:
         clock: Clock,
         rng: random.Random,
         on_unfit: Callable[[ConfigError], None],
+        tls: Tls | None = None,
+        is_admitted: Callable[[PeerCertificate], bool] = lambda certificate: True,
     ) -> None:
-        """`on_unfit` is called when this master must not go on in this cluster."""
+        """`on_unfit` is called when this master must not go on in this cluster; `is_admitted`
+        says of another master's certificate whether it still counts."""
         member_id = MemberId(config.member_id)
         self._bus: NatsTransport | None = None
         files = DiskLogFiles(Path(config.data_dir) / "wal")
@@ -56,7 +63,10 @@ class Consensus:
             first_configuration(config),
             config.incarnation if found is None else found.incarnation,
         )
-        self._peers = self._new_peers(config, identity, clock, rng)
+        self.refusals = {"https": Refusals(), "raft": Refusals(), "kv": Refusals()}
+        """By the socket at which somebody was turned away."""
+        trust = None if tls is None else LinkTrust(tls, config.cluster_id, is_admitted)
+        self._peers = self._new_peers(config, identity, clock, rng, trust)
         self.node = RaftNode(
             raft_config(config),
             identity,
@@ -77,20 +87,26 @@ class Consensus:
             self.cluster, self.node, self._peers, first_members, clock, on_unfit
         )
         self._hashes = StateHashes(store, self.state)
+        ask = asking_over_http(PeerRequests(tls))
         self._upkeep = ClusterUpkeep(
-            self.cluster, self.node, self._members, self._hashes, clock, on_unfit
+            self.cluster, self.node, self._members, self._hashes, clock, on_unfit, ask
         )
         self._loop_lag = LoopLag(clock)
+        life = identity.incarnation
         roles = NodeRoles(
-            self.cluster,
+            self.cluster, self.node, self._members, clock, config.cluster_id, life, ask
+        )
+        self.inside = self._inside(roles)
+
+    def _inside(self, roles: NodeRoles) -> Inside:
+        return Inside(
             self.node,
             self._members,
-            clock,
-            config.cluster_id,
-            identity.incarnation,
-        )
-        self.inside = Inside(
-            self.node, self._members, self._hashes, self._upkeep, self._loop_lag, roles
+            self._hashes,
+            self._upkeep,
+            self._loop_lag,
+            roles,
+            self.refusals,
         )
 
     async def start(self) -> None:
@@ -116,14 +132,20 @@ class Consensus:
             await self._bus.close()
 
     def _new_peers(
-        self, config: MasterConfig, identity: Identity, clock: Clock, rng: random.Random
+        self,
+        config: MasterConfig,
+        identity: Identity,
+        clock: Clock,
+        rng: random.Random,
+        trust: LinkTrust | None,
     ) -> TcpPeerTransport | NatsPeerTransport:
         name, member_id = identity.links_name, identity.member_id
         if config.raft_transport == "nats":
             self._bus = NatsTransport(config.bus_servers, f"raft-{member_id}", clock, rng)
             return NatsPeerTransport(self._bus, name, member_id, clock, rng)
         listen = PeerAddress(*split_address(config.raft_listen))
-        return TcpPeerTransport(name, member_id, listen, clock, rng)
+        refusals = self.refusals["raft"]
+        return TcpPeerTransport(name, member_id, listen, clock, rng, trust, refusals)
 
 
 def raft_config(config: MasterConfig) -> RaftConfig:

@@ -9,10 +9,8 @@ frame, bytes that wait to be sent. A client that does not read is not read from,
 """
 
 import asyncio
-import ipaddress
 import logging
 import random
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -27,7 +25,10 @@ from essaim_master.kv.commands import (
     encode_command,
 )
 from essaim_master.kv.store import KeyValueStore
+from essaim_master.kv_admission import ClientTrust, check_address, set_options
+from essaim_master.listening import bound_socket
 from essaim_master.raft_waiters import Waiter
+from essaim_master.refusals import Refusals
 from essaim_shared.clock import Clock
 from essaim_shared.errors import BrokenInvariant, ConfigError, EssaimError, MalformedMessage
 from essaim_shared.ids import MemberId
@@ -50,6 +51,8 @@ from essaim_shared.kv_protocol import (
     encode_frame,
 )
 from essaim_shared.limits import KV_IN_FLIGHT_MAX
+from essaim_shared.trust.tls import PeerCertificate, peer_certificate
+from essaim_shared.trust.tls_server import listen as listen_on
 
 CONNECTIONS_MAX = 256
 GREETING_TIMEOUT_S = 2.0
@@ -61,10 +64,7 @@ READ_SLICE_BYTES = 512 * 1024
 READ_SLICE_COUNT = 256
 """Reads are answered in slices of so much, so that no other client and no heartbeat is kept."""
 READ_OVERHEAD_BYTES = 64
-UNACKNOWLEDGED_MS_MAX = 10_000
-"""TCP_USER_TIMEOUT (RFC 5482): how long sent bytes may stay unacknowledged."""
-KEEPALIVE_S = 10
-KEEPALIVE_PROBES_MAX = 3
+BACKLOG = 256
 
 _log = logging.getLogger(__name__)
 
@@ -93,11 +93,16 @@ class KvServer:
         member_id: MemberId,
         listen: tuple[str, int],
         are_sessions_known: Callable[[], bool],
+        trust: ClientTrust | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         """`listen` is (host, port); `are_sessions_known` tells whether every master understands an
-        entry that opens a session. Raises ConfigError for a host outside loopback and private
-        networks: connections are neither encrypted nor authenticated yet."""
-        _check_is_private(listen[0])
+        entry that opens a session. Without `trust` connections are neither encrypted nor
+        authenticated: then it raises ConfigError for a host outside loopback and private
+        networks."""
+        check_address(listen[0], is_open=trust is None)
+        self.trust = trust
+        self._refusals = refusals or Refusals()
         self.node = node
         self.store = store
         self.clock = clock
@@ -117,8 +122,15 @@ class KvServer:
         """Raises ConfigError when it cannot listen."""
         host, port = self._listen
         self._loop = asyncio.get_running_loop()
+        context = None if self.trust is None else self.trust.server
         try:
-            self._server = await self._loop.create_server(lambda: _Connection(self), host, port)
+            self._server = await listen_on(
+                lambda: _Connection(self),
+                bound_socket(host, port),
+                context,
+                BACKLOG,
+                lambda client, reason: self.refused(f"{client}: {reason}"),
+            )
         except OSError as error:
             raise ConfigError(
                 f"cannot listen for key-value clients on {host}:{port}: "
@@ -151,6 +163,14 @@ class KvServer:
         for connection in list(self._connections):
             connection.abort()
 
+    def recheck(self) -> None:
+        """Whom this master admits has changed: cut off who is not among them."""
+        if self.trust is None:
+            return
+        for connection in list(self._connections):
+            if self.trust.refusal(connection.certificate) is not None:
+                connection.abort()
+
     # What connections ask
 
     def connected(self, connection: "_Connection") -> bool:
@@ -162,6 +182,9 @@ class KvServer:
 
     def disconnected(self, connection: "_Connection") -> None:
         self._connections.discard(connection)
+
+    def refused(self, reason: str) -> None:
+        self._refusals.tell(f"refused a key-value client: {reason}")
 
     def flush_soon(self, connection: "_Connection") -> None:
         """Once the turn's answers are together."""
@@ -241,6 +264,7 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._reader = ClientFrameReader()
         self._transport: asyncio.Transport | None = None
+        self.certificate: PeerCertificate | None = None
         self._greeting_timeout: asyncio.TimerHandle | None = None
         self._is_greeted = False
         self._client_id: str | None = None
@@ -261,7 +285,10 @@ class _Connection(asyncio.Protocol):
         if not self._server.connected(self):
             self._refuse(f"{CONNECTIONS_MAX} clients are connected to this master: try another")
             return
-        _set_options(self._transport)
+        set_options(self._transport)
+        connection = self._transport.get_extra_info("ssl_object")
+        if connection is not None:
+            self.certificate = peer_certificate(connection)
         self._transport.set_write_buffer_limits(high=KERNEL_BACKLOG_BYTES)
         self._greeting_timeout = asyncio.get_running_loop().call_later(
             GREETING_TIMEOUT_S, self.abort
@@ -371,6 +398,8 @@ class _Connection(asyncio.Protocol):
                 f"the client looks for cluster {frame.cluster_id!r}, "
                 f"master {server.member_id} belongs to cluster {server.cluster_id!r}"
             )
+        elif server.trust is not None and (why := server.trust.refusal(self.certificate)):
+            self._refuse(why)
         else:
             self._is_greeted = True
             self._cancel_timeout()
@@ -454,7 +483,7 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, reason: str) -> None:
         if self._transport is not None:
-            _log.warning("refused a key-value client: %s", reason)
+            self._server.refused(reason)
             self._transport.write(encode_frame(Failure(0, FailureCode.REFUSED, reason)))
             self._transport.close()
 
@@ -466,25 +495,3 @@ class _Connection(asyncio.Protocol):
 
 def _timeout_s(timeout_ms: int) -> float:
     return min(max(timeout_ms, 1) / 1000, REQUEST_TIMEOUT_S_MAX)
-
-
-def _set_options(transport: asyncio.Transport) -> None:
-    connection: socket.socket = transport.get_extra_info("socket")
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES_MAX)
-
-
-def _check_is_private(host: str) -> None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError as error:
-        raise ConfigError(f"kv_listen: {host!r} is not an IP address: give one") from error
-    if address.is_unspecified or not (address.is_loopback or address.is_private):
-        raise ConfigError(
-            f"kv_listen: {host} is not on loopback or in a private network: key-value connections "
-            "are not encrypted yet, so choose such an address"
-        )

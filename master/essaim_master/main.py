@@ -24,13 +24,16 @@ from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.network_settings import network_settings
+from essaim_master.http.peer_requests import PeerRequests
 from essaim_master.http.server import HttpServer
 from essaim_master.images.credentials import CredentialVault
 from essaim_master.images.images import Images
 from essaim_master.images.registry_client import RegistryClient
 from essaim_master.images.resolver import ImageResolver
 from essaim_master.kv.store import KeyValueStore
+from essaim_master.kv_admission import ClientTrust
 from essaim_master.kv_server import KvServer
+from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
 from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
@@ -41,6 +44,7 @@ from essaim_shared.log import fields
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
+from essaim_shared.trust.tls import Tls
 
 GC_THRESHOLD = 50_000
 """Allocations between collections: most of what a master allocates is freed by reference counts,
@@ -63,7 +67,8 @@ async def run_master(config: MasterConfig) -> None:
         stop.set()
 
     clock, rng = SystemClock(), random.Random()
-    consensus = Consensus(config, KeyValueStore(), clock, rng, on_unfit)
+    tls = own_tls(config)
+    consensus = Consensus(config, KeyValueStore(), clock, rng, on_unfit, tls)
     cluster = consensus.cluster
     transport = NatsTransport(config.bus_servers, f"master-{config.member_id}", clock, rng)
     subjects = Subjects(config.cluster_id)
@@ -71,9 +76,9 @@ async def run_master(config: MasterConfig) -> None:
     reports = NetworkReports(transport, subjects, clock, lambda: cluster.state.nodes)
     images = _images(config, clock)
     leader = Leader(cluster, transport, clock, rng, _control_settings(config), images.vault)
-    api = _api(config, consensus, clock, rng, figures, images, reports)
-    http = HttpServer(App(api), end_process, Path(config.socket), config.http_listen)
-    kv_servers = _kv_servers(config, consensus, clock, rng)
+    api = _api(config, consensus, clock, rng, figures, images, reports, tls)
+    http = _http_server(config, consensus, api, tls)
+    kv_servers = _kv_servers(config, consensus, clock, rng, tls)
 
     loops = [
         loop.create_task(leader.run(), name="leader"),
@@ -129,8 +134,25 @@ async def _end(loops: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.wait(loops)
 
 
+def _http_server(
+    config: MasterConfig, consensus: Consensus, api: Api, tls: Tls | None
+) -> HttpServer:
+    return HttpServer(
+        App(api),
+        end_process,
+        Path(config.socket),
+        config.http_listen,
+        tls=tls,
+        refusals=consensus.refusals["https"],
+    )
+
+
 def _kv_servers(
-    config: MasterConfig, consensus: Consensus, clock: Clock, rng: random.Random
+    config: MasterConfig,
+    consensus: Consensus,
+    clock: Clock,
+    rng: random.Random,
+    tls: Tls | None,
 ) -> list[KvServer]:
     """One, if it is wanted."""
     if config.kv_listen is None:
@@ -146,6 +168,8 @@ def _kv_servers(
             MemberId(config.member_id),
             split_address(config.kv_listen),
             lambda: is_enabled(state.cluster_version, Feature.SESSIONS),
+            None if tls is None else ClientTrust(tls, config.cluster_id),
+            consensus.refusals["kv"],
         )
     ]
 
@@ -158,6 +182,7 @@ def _api(
     figures: FiguresCache,
     images: Images,
     reports: NetworkReports,
+    tls: Tls | None,
 ) -> Api:
     return Api(
         consensus.cluster,
@@ -169,6 +194,7 @@ def _api(
         images,
         network_settings(config),
         reports,
+        PeerRequests(tls).ask,
     )
 
 

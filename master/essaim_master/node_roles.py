@@ -11,7 +11,7 @@ import logging
 
 from essaim_master import versions
 from essaim_master.cluster_members import ClusterMembers, MembershipNode, check_member
-from essaim_master.cluster_upkeep import AskMaster, ask_over_http
+from essaim_master.cluster_upkeep import AskMaster
 from essaim_master.raft import quorum
 from essaim_master.raft.errors import NotLeader
 from essaim_master.raft.membership import RemoveMember, changed
@@ -53,7 +53,7 @@ class NodeRoles:
         clock: Clock,
         cluster_id: str,
         incarnation: str,
-        ask: AskMaster = ask_over_http,
+        ask: AskMaster,
     ) -> None:
         self._cluster = cluster
         self._node = node

@@ -8,10 +8,12 @@ import asyncio
 import logging
 import random
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, cast
 
+from essaim_master.link_trust import LinkTrust
 from essaim_master.peer_frames import (
     OLDEST_PEER_PROTOCOL_VERSION,
     PEER_PROTOCOL_VERSION,
@@ -32,6 +34,11 @@ from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_shared.clock import Clock
 from essaim_shared.errors import BrokenInvariant, MalformedMessage
 from essaim_shared.ids import MemberId
+from essaim_shared.trust.tls import (
+    MASTER_NAME,
+    peer_certificate,
+    reason_in_words,
+)
 
 CONNECT_TIMEOUT_S = 1.0
 """For the connection and the greeting together."""
@@ -80,6 +87,7 @@ class LinkOwner(Protocol):
     member_id: MemberId
     clock: Clock
     rng: random.Random
+    trust: LinkTrust | None
 
     def log_refusal(self, text: str) -> None: ...
 
@@ -109,7 +117,8 @@ class Link(asyncio.Protocol):
     def send(self, messages: Sequence[Message]) -> bool:
         """False if any of them was dropped."""
         if self.state is LinkState.OPEN and self._transport is not None:
-            self._transport.writelines([encode_message(message) for message in messages])
+            # Joined here: over TLS each piece would be a record of its own.
+            self._transport.write(b"".join([encode_message(message) for message in messages]))
             return True
         if self.state is not LinkState.CONGESTED:
             return False
@@ -123,7 +132,7 @@ class Link(asyncio.Protocol):
 
     def forward(self, commands: Sequence[bytes]) -> bool:
         if self.state is LinkState.OPEN and self._transport is not None:
-            self._transport.writelines(encode_proposals(commands))
+            self._transport.write(b"".join(encode_proposals(commands)))
             return True
         return self.state is LinkState.CONGESTED and self._enqueue(encode_proposals(commands))
 
@@ -148,6 +157,11 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def recheck(self) -> None:
+        """Whom this master admits has changed."""
+        if self._transport is not None and not self._is_believed():
+            self._abort()
+
     async def ended(self) -> None:
         await asyncio.wait([self._task])
 
@@ -157,6 +171,9 @@ class Link(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=KERNEL_BACKLOG_BYTES)
         self._reader = FrameReader()
         self._change(LinkState.GREETING)
+        if not self._is_believed():
+            self._abort()
+            return
         owner = self._owner
         greeting = Greeting(
             OLDEST_PEER_PROTOCOL_VERSION,
@@ -182,6 +199,9 @@ class Link(asyncio.Protocol):
         self._queue_bytes = 0
         self._heartbeats.clear()
         self._change(LinkState.WAITING)
+        if isinstance(exc, ssl.SSLError):
+            # In TLS 1.3 the other side's verdict on our certificate comes after our handshake.
+            self._refused(reason_in_words(exc))
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(False)
         if self._lost is not None and not self._lost.done():
@@ -199,16 +219,13 @@ class Link(asyncio.Protocol):
         self._heartbeats.clear()
         self._queue.clear()
         self._queue_bytes = 0
-        self._transport.writelines(waiting)
+        self._transport.write(b"".join(waiting))
 
     def _answer_received(self, answer: GreetingAnswer) -> None:
         if self.state is not LinkState.GREETING:
             raise MalformedMessage("a second answer to one greeting")
         if answer.refusal is not None:
-            self._owner.log_refusal(
-                f"master {self._member} at {self.address.host}:{self.address.port} "
-                f"refuses this master: {answer.refusal}"
-            )
+            self._refused(f"it refuses this master: {answer.refusal}")
             self._abort()
             return
         self.version = answer.version
@@ -229,16 +246,41 @@ class Link(asyncio.Protocol):
             delay_s = min(2 * delay_s, RECONNECT_DELAY_MAX_S)
 
     async def _connect(self) -> bool:
-        loop = asyncio.get_running_loop()
+        loop, trust = asyncio.get_running_loop(), self._owner.trust
         self._answered = loop.create_future()
         self._lost = loop.create_future()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await loop.create_connection(lambda: self, self.address.host, self.address.port)
+                await loop.create_connection(
+                    lambda: self,
+                    self.address.host,
+                    self.address.port,
+                    ssl=None if trust is None else trust.client,
+                    server_hostname=None if trust is None else MASTER_NAME,
+                )
                 return await self._answered
+        except ssl.SSLError as error:
+            self._refused(reason_in_words(error))
+            return False
         except OSError:  # TimeoutError is one of them
             self._abort()
             return False
+
+    def _is_believed(self) -> bool:
+        """Whether the other end has proved to be the member that this link leads to."""
+        trust, transport = self._owner.trust, self._transport
+        connection = None if transport is None else transport.get_extra_info("ssl_object")
+        if trust is None:
+            return True
+        certificate = None if connection is None else peer_certificate(connection)
+        refusal = trust.refusal(certificate, self._member)
+        if refusal is not None:
+            self._refused(refusal)
+        return refusal is None
+
+    def _refused(self, reason: str) -> None:
+        where = f"{self.address.host}:{self.address.port}"
+        self._owner.log_refusal(f"no link to master {self._member} at {where}: {reason}")
 
     def _enqueue(self, frames: Sequence[bytes]) -> bool:
         size_bytes = sum(map(len, frames))

@@ -8,6 +8,8 @@ Raft does not go over the bus, so an outage of the bus costs neither the quorum 
 * Chunks of snapshots have a connection of their own, opened with the first of them.
 * While the kernel takes no more bytes, messages wait in a queue bounded by bytes; of waiting
   heartbeats only the newest is kept. What does not fit is dropped and reported.
+* With TLS both ends show a certificate, and it has to be that of the member they say they are
+  (`link_trust`).
 * A link that is half open (the other machine is gone without a word) is ended by the kernel:
   TCP_USER_TIMEOUT if something was sent, keep-alive probes if nothing was.
 """
@@ -19,6 +21,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from essaim_master.link_trust import LinkTrust
+from essaim_master.listening import bound_socket
 from essaim_master.peer_frames import (
     OLDEST_PEER_PROTOCOL_VERSION,
     PEER_PROTOCOL_VERSION,
@@ -36,11 +40,14 @@ from essaim_master.peer_frames import (
 )
 from essaim_master.peer_transport import PeerReceiver
 from essaim_master.raft.messages import Message
+from essaim_master.refusals import Refusals
 from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_master.tcp_link import Link, LinkState, PeerAddress, set_options
 from essaim_shared.clock import Clock
 from essaim_shared.errors import ConfigError, MalformedMessage
 from essaim_shared.ids import MemberId
+from essaim_shared.trust.tls import PeerCertificate, peer_certificate
+from essaim_shared.trust.tls_server import listen as listen_on
 
 __all__ = ["PeerAddress", "TcpPeerTransport"]
 
@@ -49,8 +56,7 @@ GREETING_TIMEOUT_S = 2.0
 INCOMING_CONNECTIONS_MAX = 64
 CLOSING_PASSES = 4
 """Turns of the event loop that connections are given to report their end."""
-LOGGED_REFUSALS_MAX = 64
-"""Each distinct refusal is logged once, up to so many, so that a wrong address floods no log."""
+BACKLOG = 64
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +71,12 @@ class TcpPeerTransport:
         listen: PeerAddress,
         clock: Clock,
         rng: random.Random,
+        trust: LinkTrust | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
-        """Raises ConfigError for a listening address outside loopback and private networks: the
-        links are neither encrypted nor authenticated yet."""
-        _check_is_private(listen.host)
+        """Without `trust` links are neither encrypted nor authenticated: then it raises
+        ConfigError for a listening address outside loopback and private networks."""
+        _check_address(listen.host, is_open=trust is None)
         self.cluster_id = cluster_id
         self.member_id = member_id
         self.clock = clock
@@ -80,7 +88,8 @@ class TcpPeerTransport:
         self._incoming: set[_Incoming] = set()
         self._server: asyncio.Server | None = None
         self._receiver: PeerReceiver | None = None
-        self._logged_refusals: set[str] = set()
+        self.trust = trust
+        self._refusals = refusals or Refusals()
         self._is_closing = False
 
     @property
@@ -99,10 +108,11 @@ class TcpPeerTransport:
 
     async def start(self, receiver: PeerReceiver) -> None:
         self._receiver = receiver
-        loop = asyncio.get_running_loop()
+        context = None if self.trust is None else self.trust.server
         try:
-            self._server = await loop.create_server(
-                lambda: _Incoming(self), self._listen.host, self._listen.port
+            bound = bound_socket(*self._listen)
+            self._server = await listen_on(
+                lambda: _Incoming(self), bound, context, BACKLOG, self._handshake_refused
             )
         except OSError as error:
             raise ConfigError(
@@ -180,10 +190,23 @@ class TcpPeerTransport:
             self._server.close()
             await self._server.wait_closed()
 
+    def recheck(self) -> None:
+        """Whom this master admits has changed: cut off who is not among them."""
+        if self.trust is None:
+            return
+        for connection in list(self._incoming):
+            if connection.sender is not None and self.trust.refusal(
+                connection.certificate, connection.sender
+            ):
+                connection.abort()
+        for links in (self._links, self._snapshot_links):
+            for link in links.values():
+                link.recheck()
+
     def admit(self, connection: "_Incoming", greeting: Greeting) -> str | None:
         """Why the greeting is refused, or None. A new connection replaces the sender's old one,
         which is half open if it is there at all."""
-        refusal = self._refusal(greeting)
+        refusal = self._refusal(greeting, connection.certificate)
         if refusal is not None:
             self.log_refusal(f"refused the connection of another master: {refusal}")
             return refusal
@@ -211,11 +234,12 @@ class TcpPeerTransport:
         self._incoming.discard(connection)
 
     def log_refusal(self, text: str) -> None:
-        if text not in self._logged_refusals and len(self._logged_refusals) < LOGGED_REFUSALS_MAX:
-            self._logged_refusals.add(text)
-            _log.error("%s", text)
+        self._refusals.tell(text)
 
-    def _refusal(self, greeting: Greeting) -> str | None:
+    def _handshake_refused(self, host: str, reason: str) -> None:
+        self.log_refusal(f"refused the connection of {host} to the peer address: {reason}")
+
+    def _refusal(self, greeting: Greeting, certificate: PeerCertificate | None) -> str | None:
         if greeting.cluster_id != self.cluster_id:
             return (
                 f"{greeting.sender} belongs to cluster {greeting.cluster_id!r}, "
@@ -231,7 +255,7 @@ class TcpPeerTransport:
             return f"{greeting.sender} looks for {greeting.receiver}, this is {self.member_id}"
         if greeting.sender not in self._addresses:
             return f"{greeting.sender} is no member that {self.member_id} knows"
-        return None
+        return None if self.trust is None else self.trust.refusal(certificate, greeting.sender)
 
     def _open_links(self) -> None:
         for member, address in self._addresses.items():
@@ -244,6 +268,7 @@ class _Incoming(asyncio.Protocol):
 
     def __init__(self, owner: TcpPeerTransport) -> None:
         self.sender: MemberId | None = None
+        self.certificate: PeerCertificate | None = None
         self.purpose = LinkPurpose.MESSAGES
         self._owner = owner
         self._reader = FrameReader()
@@ -260,6 +285,9 @@ class _Incoming(asyncio.Protocol):
             self._transport.abort()
             return
         set_options(self._transport)
+        connection = self._transport.get_extra_info("ssl_object")
+        if connection is not None:
+            self.certificate = peer_certificate(connection)
         self._greeting_timeout = asyncio.get_running_loop().call_later(
             GREETING_TIMEOUT_S, self._transport.abort
         )
@@ -319,13 +347,15 @@ class _Incoming(asyncio.Protocol):
             self._greeting_timeout = None
 
 
-def _check_is_private(host: str) -> None:
+def _check_address(host: str, *, is_open: bool) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:
         raise ConfigError(f"the peer address {host!r} is not an IP address: give one") from error
+    if not is_open:
+        return
     if address.is_unspecified or not (address.is_loopback or address.is_private):
         raise ConfigError(
-            f"the peer address {host} is not on loopback or in a private network: the links "
-            "between masters are not encrypted yet, so choose such an address"
+            f"the peer address {host} is not on loopback or in a private network: without an "
+            "identity_dir the links between masters are not encrypted, so choose such an address"
         )

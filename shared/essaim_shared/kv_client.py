@@ -9,6 +9,7 @@ whether the write may have happened (`OutcomeUnknown`) or did not (any other).
 import asyncio
 import logging
 import random
+import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -49,6 +50,7 @@ from essaim_shared.kv_protocol import (
     encode_frame,
 )
 from essaim_shared.limits import KV_IN_FLIGHT_MAX
+from essaim_shared.trust.tls import MASTER_NAME, Tls, reason_in_words
 
 TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 1.0
@@ -116,15 +118,18 @@ class KvClient:
         clock: Clock,
         rng: random.Random,
         cluster_id: str = "",
+        tls: Tls | None = None,
     ) -> None:
         """`addresses` are (host, port) of the masters' kv_listen, at least one. Without a
-        `cluster_id` the first master that answers decides which cluster is meant."""
+        `cluster_id` the first master that answers decides which cluster is meant. `tls` is of a
+        user's identity: masters that have one of their own speak to nobody without."""
         if not addresses:
             raise ConfigError("a key-value client needs the address of at least one master")
         self._addresses = list(addresses)
         self._clock = clock
         self._rng = rng
         self._cluster_id = cluster_id
+        self._tls = tls
         self._next_number = 1
         self._session = 0
         self._opening = 0
@@ -418,9 +423,18 @@ class KvClient:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 loop = asyncio.get_running_loop()
-                await loop.create_connection(lambda: link, *address)
+                await loop.create_connection(
+                    lambda: link,
+                    *address,
+                    ssl=None if self._tls is None else self._tls.client,
+                    server_hostname=None if self._tls is None else MASTER_NAME,
+                )
                 link.send(encode_frame(greeting))
                 welcome = await link.welcome
+        except ssl.SSLError as error:
+            _log.warning("%s:%d is of no use to this client: %s", *address, reason_in_words(error))
+            link.abort()
+            return None
         except OSError as error:  # TimeoutError is one of them
             _log.info("no key-value service at %s:%d: %s", *address, str(error) or "no answer")
             link.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from typing import Protocol, cast
 
 from essaim_shared.clock import Clock
@@ -84,7 +85,9 @@ class KvLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if not self.welcome.done():
-            self.welcome.set_exception(ConnectionResetError("closed before the welcome"))
+            # Over TLS it tells why: a verdict on our certificate comes after the handshake.
+            why = exc if isinstance(exc, ssl.SSLError) else None
+            self.welcome.set_exception(why or ConnectionResetError("closed before the welcome"))
             self.welcome.exception()  # It is no loose end if nobody waits for it any more.
         self.lost.set_result(None)
         self._owner.unlinked(self)

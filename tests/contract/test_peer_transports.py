@@ -1,12 +1,15 @@
-"""What every peer transport promises: the same tests over TCP on loopback, over a real bus, over
-a bus in memory, and in memory."""
+"""What every peer transport promises: the same tests over TCP on loopback, with TLS and without,
+over a real bus, over a bus in memory, and in memory."""
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import pytest
+from support.identities import Identities
 
+from essaim_master.link_trust import LinkTrust
 from essaim_master.memory_peer_transport import MemoryPeerNetwork
 from essaim_master.nats_peer_transport import NatsPeerTransport
 from essaim_master.peer_transport import PeerTransport
@@ -96,14 +99,21 @@ class Group:
 
 
 class TcpGroup(Group):
-    def __init__(self) -> None:
+    def __init__(self, identities: Identities | None = None) -> None:
+        """Over TLS, if there are identities to be had."""
         super().__init__()
+        self._identities = identities
         self.addresses: dict[MemberId, PeerAddress] = {}
 
     async def start(self, *members: MemberId) -> None:
         for member in members:
             listen = self.addresses.get(member, PeerAddress("127.0.0.1", 0))
-            transport = TcpPeerTransport("cluster-1", member, listen, CLOCK, random.Random(1))
+            trust = None
+            if self._identities is not None:
+                trust = LinkTrust(self._identities.tls(member), "lab")
+            transport = TcpPeerTransport(
+                "cluster-1", member, listen, CLOCK, random.Random(1), trust
+            )
             self.boxes[member] = Mailbox()
             await transport.start(self.boxes[member])
             self.transports[member] = transport
@@ -146,9 +156,11 @@ class BusGroup(Group):
             transport.set_peers(everybody)
 
 
-@pytest.fixture(params=["tcp", "memory", "memory-bus", "nats"])
+@pytest.fixture(params=["tcp", "tls", "memory", "memory-bus", "nats"])
 async def group(
-    request: pytest.FixtureRequest, make_nats: Callable[[int], Awaitable[RealNats]]
+    request: pytest.FixtureRequest,
+    make_nats: Callable[[int], Awaitable[RealNats]],
+    tmp_path: Path,
 ) -> AsyncIterator[Group]:
     bus: MemoryBus | None = None
     made: Group
@@ -162,6 +174,8 @@ async def group(
             return bus.client(name)
 
         made = BusGroup(new_client)
+    elif request.param == "tls":
+        made = TcpGroup(Identities(tmp_path, CLOCK.wall_ns()))
     else:
         made = TcpGroup() if request.param == "tcp" else MemoryGroup()
     yield made

@@ -1,11 +1,13 @@
 """Identity directories as a cluster's authority makes them, for tests."""
 
 from pathlib import Path
+from typing import Any
 
 from essaim_shared.trust.bus_keys import new_seed
 from essaim_shared.trust.certificates import CERTIFICATE_LIFETIME_S, Authority, new_request
 from essaim_shared.trust.identity import About, Identity, write_identity
 from essaim_shared.trust.roles import Role, Subject
+from essaim_shared.trust.tls import Tls
 
 
 def make_identity(
@@ -33,3 +35,23 @@ def make_identity(
     )
     write_identity(directory, identity)
     return identity
+
+
+class Identities:
+    """Of one cluster, `lab`, whose authority is made with it."""
+
+    def __init__(self, root: Path, now_ns: int) -> None:
+        self.root = root
+        self.now_ns = now_ns
+        self.authority = Authority.new("lab", now_ns)
+
+    def tls(self, name: str, role: Role = Role.MASTER, **how: Any) -> Tls:
+        """Of a fresh identity. `how` as for `make_identity`; `is_foreign`: another authority of
+        the same name signed it, and it believes ours all the same."""
+        authority = self.authority
+        if how.pop("is_foreign", False):
+            authority = Authority.new("lab", self.now_ns)
+            how["believed_pem"] = self.authority.certificate_pem
+        directory = self.root / f"{role.value}-{name}"
+        make_identity(directory, authority, role, name, self.now_ns, **how)
+        return Tls(directory)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from essaim_master.kv.commands import AppliedProposal, ProposalId
 from essaim_master.kv.store import KeyValueStore
+from essaim_master.kv_admission import ClientTrust
 from essaim_master.kv_server import KeyValueNode, KvServer
 from essaim_master.memory_peer_transport import MemoryPeerNetwork
 from essaim_master.raft.config import RaftConfig
@@ -84,9 +85,11 @@ def new_server(
     member: MemberId = MEMBERS[0],
     port: int = 0,
     are_sessions_known: Callable[[], bool] = lambda: True,
+    trust: ClientTrust | None = None,
 ) -> KvServer:
     listen = ("127.0.0.1", port)
-    return KvServer(node, store, CLOCK, random.Random(), "c1", member, listen, are_sessions_known)
+    rng = random.Random()
+    return KvServer(node, store, CLOCK, rng, "c1", member, listen, are_sessions_known, trust)
 
 
 class Trio:

@@ -14,6 +14,7 @@ from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.host_facts import HostFacts
 from essaim_master.http.network_settings import NetworkSettings
+from essaim_master.http.peer_requests import AskMaster, PeerRequests
 from essaim_master.http.raft_view import Inside
 from essaim_master.images.images import Images
 from essaim_master.lease_keeper import LeaseKeeper
@@ -67,6 +68,7 @@ class Api:
         images: Images | None = None,
         networks: NetworkSettings | None = None,
         network_reports: NetworkReportsHeard | None = None,
+        ask_master: AskMaster | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -78,6 +80,7 @@ class Api:
         self.images = images or Images()
         self.networks = networks or NetworkSettings()
         self.network_reports = network_reports
+        self.ask_master = ask_master or PeerRequests(None).ask
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

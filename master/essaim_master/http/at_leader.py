@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from essaim_master.http.api import Api, encoded_response, json_response
-from essaim_master.http.peer_requests import FORWARDED_HEADER, ask_master
+from essaim_master.http.peer_requests import FORWARDED_HEADER
 from essaim_master.raft.errors import NotLeader
 from essaim_shared.errors import NoLeader
 
@@ -36,7 +36,7 @@ async def at_leader(
     address = next((member.http for member in api.cluster.members if member.id == leader), None)
     if address is None or hops_made >= HOPS_MAX:
         raise NoLeader("the masters have no leader that they agree on: try again")
-    answer = await ask_master(
+    answer = await api.ask_master(
         address, method, target, hops=hops_made + 1, timeout_s=FORWARD_TIMEOUT_S, body=body
     )
     return encoded_response(answer.body, answer.status)

@@ -24,7 +24,6 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response, number_of, read_body
 from essaim_master.http.at_leader import at_leader
-from essaim_master.http.peer_requests import ask_master
 from essaim_master.http.raft_view import Inside, raft_object
 from essaim_master.inspection import entry_object, stored_object
 from essaim_master.state.cluster import Member
@@ -214,7 +213,7 @@ class ClusterRoutes:
 
     async def _view_of(self, member: Member) -> tuple[MemberId, Any]:
         try:
-            answer = await ask_master(
+            answer = await self._api.ask_master(
                 member.http, "GET", "/essaim/raft", hops=1, timeout_s=STATUS_TIMEOUT_S
             )
             return member.id, msgspec.json.decode(answer.body) if answer.status == 200 else None

@@ -55,7 +55,7 @@ from essaim_master.http.kv_json import (
     transaction_result,
 )
 from essaim_master.http.kv_watch_stream import LINES_TYPE, WatchStream
-from essaim_master.http.peer_requests import FORWARDED_HEADER, ask_master
+from essaim_master.http.peer_requests import FORWARDED_HEADER
 from essaim_master.kv.commands import (
     Compact,
     DeleteRange,
@@ -252,7 +252,7 @@ class KvRoutes:
         address = next((member.http for member in cluster.members if member.id == leader), None)
         if address is None or leader == cluster.member_id or FORWARDED_HEADER in request.headers:
             raise NoLeader("no leader keeps the leases at the moment: try again")
-        answer = await ask_master(
+        answer = await self._api.ask_master(
             address, request.method, target, hops=1, timeout_s=FORWARD_TIMEOUT_S
         )
         return encoded_response(answer.body, answer.status)

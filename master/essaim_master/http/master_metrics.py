@@ -73,6 +73,13 @@ def _inside_metrics(state: ClusterState, inside: Inside) -> str:
             _gauge("loop_lag_seconds", "Lateness of the event loop.", lag.last_s),
             _gauge("loop_lag_max_seconds", "The greatest since the start.", lag.max_s),
             _counter("loop_late_total", "Times it was over 50 ms late.", lag.late_count),
+            _family(
+                "refused_connections_total",
+                "Turned away, by socket.",
+                "socket",
+                {name: one.count for name, one in inside.refusals.items()},
+                "counter",
+            ),
         )
     )
 
@@ -117,11 +124,13 @@ def _counter(name: str, help_text: str, value: int) -> str:
     return f"{_heading(name, help_text, 'counter')}essaim_master_{name} {value}\n"
 
 
-def _family(name: str, help_text: str, label: str, values: Mapping[str, int]) -> str:
+def _family(
+    name: str, help_text: str, label: str, values: Mapping[str, int], kind: str = "gauge"
+) -> str:
     samples = "".join(
         f'essaim_master_{name}{{{label}="{key}"}} {value}\n' for key, value in values.items()
     )
-    return _heading(name, help_text, "gauge") + samples
+    return _heading(name, help_text, kind) + samples
 
 
 def _number(value: float) -> str:

@@ -9,6 +9,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from essaim_shared.trust.tls import PeerCertificate, peer_certificate
+
 HEADER_BYTES_MAX = 64 * 1024
 """Of a request's line and headers; filters travel in the line."""
 REQUEST_TIMEOUT_S = 30.0
@@ -23,13 +25,15 @@ _CREDENTIALS = struct.Struct("3i")
 
 class Peer(msgspec.Struct, frozen=True):
     """Who is at the other end: credentials on a unix socket (unix(7), SO_PEERCRED), else the
-    address."""
+    address, and the certificate where one was shown."""
 
     pid: int | None = None
     uid: int | None = None
     gid: int | None = None
     address: str = ""
     """`HOST:PORT`; empty on a unix socket."""
+    certificate: PeerCertificate | None = None
+    """Signed by an authority that this master believes; what it is worth is another question."""
 
 
 class PeerProtocol(HttpToolsProtocol):
@@ -94,4 +98,6 @@ def _peer_of(transport: asyncio.Transport) -> Peer:
         pid, uid, gid = _CREDENTIALS.unpack(packed)
         return Peer(pid=pid, uid=uid, gid=gid)
     host, port, *_ = transport.get_extra_info("peername") or ("", 0)
-    return Peer(address=f"{host}:{port}")
+    connection = transport.get_extra_info("ssl_object")
+    certificate = None if connection is None else peer_certificate(connection)
+    return Peer(address=f"{host}:{port}", certificate=certificate)

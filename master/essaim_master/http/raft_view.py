@@ -1,6 +1,7 @@
 """What one master tells about its part in the consensus: the object of `GET /essaim/raft`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from essaim_master.cluster_members import ClusterMembers
@@ -9,6 +10,7 @@ from essaim_master.node_roles import NodeRoles
 from essaim_master.raft.log import RaftLog
 from essaim_master.raft.status import RaftStatus
 from essaim_master.raft_metrics import RaftMetrics
+from essaim_master.refusals import Refusals
 from essaim_master.state.cluster import Cluster
 from essaim_master.state_hashes import StateHashes
 from essaim_master.versions import CLUSTER_VERSION
@@ -48,13 +50,16 @@ class Inside:
         upkeep: ClusterUpkeep,
         loop_lag: LoopLag,
         roles: NodeRoles,
+        refusals: Mapping[str, Refusals] = MappingProxyType({}),
     ) -> None:
+        """`refusals`: by the socket at which somebody was turned away."""
         self.node = node
         self.members = members
         self.hashes = hashes
         self.upkeep = upkeep
         self.loop_lag = loop_lag
         self.roles = roles
+        self.refusals = refusals
 
     @property
     def alarms(self) -> tuple[str, ...]:

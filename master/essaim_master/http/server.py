@@ -1,7 +1,7 @@
 """The sockets of the HTTP API: a unix socket for this host, a TCP port for the others.
 
-Until mutual TLS exists, whoever reaches the TCP port commands the cluster, so it listens on
-loopback and private addresses only.
+The TCP port speaks TLS, and hands on whose certificate was shown, if any was. Without TLS whoever
+reaches the port commands the cluster, so then it listens on loopback and private addresses only.
 """
 
 import asyncio
@@ -18,10 +18,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from essaim_master.http.protocol import REQUEST_TIMEOUT_S, PeerProtocol
+from essaim_master.listening import bound_socket
+from essaim_master.refusals import Refusals
 from essaim_shared.errors import BrokenInvariant, ConfigError
+from essaim_shared.trust.tls import Tls
+from essaim_shared.trust.tls_server import listen as listen_on
 
 LAB_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Loopback and RFC 1918."""
+ALL_NETWORKS = ("0.0.0.0/0", "::/0")
 
 SOCKET_MODE = 0o660
 CONNECTIONS_MAX = 900
@@ -52,12 +57,17 @@ class HttpServer:
         listen: str | None = None,
         networks: Iterable[str] = LAB_NETWORKS,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        tls: Tls | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
-        """`listen` is `ADDRESS:PORT`; `on_broken` ends the process: the web server itself
-        would only log a broken invariant and go on."""
+        """`listen` is `ADDRESS:PORT`, one of `networks` if there is no TLS; `on_broken` ends the
+        process: the web server itself would only log a broken invariant and go on."""
         self._app = app
         self._socket_path = socket_path
-        self._listen = None if listen is None else _checked_listen_address(listen, networks)
+        self._tls = tls
+        self._refusals = refusals or Refusals()
+        allowed = networks if tls is None else ALL_NETWORKS
+        self._listen = None if listen is None else _checked_listen_address(listen, allowed)
         self._request_timeout_s = request_timeout_s
         self._state = ServerState()
         self._servers: list[asyncio.Server] = []
@@ -90,10 +100,12 @@ class HttpServer:
                 taken.close()
             self._remove_socket()
             raise
-        loop = asyncio.get_running_loop()
         for taken in bound:
+            context = None
+            if self._tls is not None and taken.family != socket.AF_UNIX:
+                context = self._tls.server(wants_certificate=False)
             self._servers.append(
-                await loop.create_server(self._new_protocol, sock=taken, backlog=BACKLOG)
+                await listen_on(self._new_protocol, taken, context, BACKLOG, self._refused)
             )
 
     @property
@@ -131,6 +143,9 @@ class HttpServer:
         for connection in self.connections:
             connection.transport.close()
         self._remove_socket()
+
+    def _refused(self, host: str, reason: str) -> None:
+        self._refusals.tell(f"refused the HTTPS connection of {host}: {reason}")
 
     def _new_protocol(self) -> PeerProtocol:
         return PeerProtocol(self._config, self._state, self._request_timeout_s)
@@ -211,15 +226,8 @@ def _remove_stale_socket(path: Path) -> None:
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, not left to the default 0: asyncio turns Nagle's algorithm off only then, and
-    # without that each answer would wait 40 ms for the client's delayed acknowledgement.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
+        return bound_socket(host, port)
     except OSError as error:
-        bound.close()
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from error
-    return bound

@@ -6,13 +6,13 @@ import os
 import random
 import signal
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from essaim_master.config import MasterConfig
-from essaim_master.http.peer_requests import PeerAnswer, ask_master
+from essaim_master.http.peer_requests import AskMaster, PeerRequests
 from essaim_master.http.server import HttpServer
+from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
 from essaim_master.raft.messages import Configuration
 from essaim_master.standby.announcements import ANNOUNCE_PERIOD_S, Announcement, Told
@@ -36,14 +36,6 @@ MEMBERS_REMEMBERED_MAX = 32
 _log = logging.getLogger(__name__)
 
 
-class AskMaster(Protocol):
-    """`http.peer_requests.ask_master`."""
-
-    async def __call__(
-        self, address: str, method: str, target: str, *, hops: int, timeout_s: float, body: bytes
-    ) -> PeerAnswer: ...
-
-
 class StandbyMaster:
     """Announces itself and does as it is told; the record is on disk before that counts."""
 
@@ -54,7 +46,7 @@ class StandbyMaster:
         record: StandbyRecord,
         clock: Clock,
         rng: random.Random,
-        ask: AskMaster = ask_master,
+        ask: AskMaster,
     ) -> None:
         self._config = config
         self._files = files
@@ -171,8 +163,11 @@ async def stand_by(config: MasterConfig, files: StandbyFiles, record: StandbyRec
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    master = StandbyMaster(config, files, record, SystemClock(), random.Random())
-    http = HttpServer(StandbyApp(master.view), end_process, Path(config.socket), config.http_listen)
+    tls = own_tls(config)
+    ask = PeerRequests(tls).ask
+    master = StandbyMaster(config, files, record, SystemClock(), random.Random(), ask)
+    app = StandbyApp(master.view)
+    http = HttpServer(app, end_process, Path(config.socket), config.http_listen, tls=tls)
     await http.start()
     try:
         _log.info("standing by %s", fields(member=record.member_id, cluster=config.cluster_id))

@@ -116,5 +116,9 @@ _REASONS: Final = (
     ("ALERT_UNKNOWN_CA", "our certificate is of another cluster"),
     ("ALERT_BAD_CERTIFICATE", "our certificate is not accepted"),
     ("ALERT_CERTIFICATE_REQUIRED", "it wants a certificate, and we have none"),
+    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "the other side shows no certificate"),
     ("WRONG_VERSION_NUMBER", "the other side does not speak TLS"),
+    ("HTTP_REQUEST", "the other side does not speak TLS"),
+    ("UNSUPPORTED_PROTOCOL", "the other side speaks no TLS 1.3"),
+    ("ALERT_PROTOCOL_VERSION", "the other side speaks no TLS 1.3"),
 )

@@ -1,4 +1,4 @@
-"""Listening sockets that speak TLS and say why they refuse.
+"""Listening sockets that speak TLS and say why they refuse, to both sides.
 
 asyncio's own `create_server(ssl=…)` closes the connection of a client whose certificate is not
 good without sending the alert that OpenSSL has made for it, so that its user would see a
@@ -9,19 +9,18 @@ the same kind).
 import asyncio
 import socket
 import ssl
-from asyncio.sslproto import SSLProtocol
+from asyncio.sslproto import SSLProtocol, SSLProtocolState
 from collections.abc import Callable
 
-from essaim_shared.trust.tls import HANDSHAKE_TIMEOUT_S
+from essaim_shared.trust.tls import HANDSHAKE_TIMEOUT_S, reason_in_words
 
 SHUTDOWN_TIMEOUT_S = 5.0
+HANDSHAKES_MAX = 128
+"""Under way at one socket: whoever connects and says nothing takes no more of the process's file
+descriptors than these, each for HANDSHAKE_TIMEOUT_S."""
 
-
-class _AlertingProtocol(SSLProtocol):
-    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
-        if handshake_exc is not None:
-            self._process_outgoing()  # type: ignore[attr-defined]
-        super()._on_handshake_complete(handshake_exc)
+OnRefused = Callable[[str, str], None]
+"""Told the address, without the port, and the reason, of whoever failed at the handshake."""
 
 
 async def listen(
@@ -29,16 +28,36 @@ async def listen(
     listening: socket.socket,
     context: ssl.SSLContext | None,
     backlog: int,
+    on_refused: OnRefused = lambda host, reason: None,
 ) -> asyncio.Server:
     """As `loop.create_server(protocol, sock=…, backlog=…, ssl=context)`."""
     loop = asyncio.get_running_loop()
+    greeting: set[_AlertingProtocol] = set()
 
     def made() -> asyncio.BaseProtocol:
         if context is None:
             return protocol()
-        return _AlertingProtocol(
+        return _AlertingProtocol(loop, protocol(), context, greeting, on_refused)
+
+    return await loop.create_server(made, sock=listening, backlog=backlog)
+
+
+class _AlertingProtocol(SSLProtocol):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        greeting: "set[_AlertingProtocol]",
+        on_refused: OnRefused,
+    ) -> None:
+        """`greeting`: those of the same socket whose handshake goes on."""
+        self._greeting = greeting
+        self._on_refused = on_refused
+        self._host = ""
+        super().__init__(
             loop,
-            protocol(),
+            protocol,
             context,
             None,  # type: ignore[arg-type]  # nobody waits for the handshake
             server_side=True,
@@ -46,4 +65,31 @@ async def listen(
             ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         )
 
-    return await loop.create_server(made, sock=listening, backlog=backlog)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self._host = str(peer[0]) if peer else ""
+        if len(self._greeting) >= HANDSHAKES_MAX:
+            self._on_refused("others", f"{HANDSHAKES_MAX} handshakes are under way")
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+            return
+        self._greeting.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._greeting.discard(self)
+        super().connection_lost(exc)
+
+    def _do_flush(self) -> None:
+        # asyncio's own raises RuntimeError when the protocol aborts while it is given the rest.
+        self._do_read()  # type: ignore[attr-defined]
+        if self._state is SSLProtocolState.FLUSHING:  # type: ignore[attr-defined]
+            self._set_state(SSLProtocolState.SHUTDOWN)  # type: ignore[attr-defined]
+            self._do_shutdown()  # type: ignore[attr-defined]
+
+    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+        self._greeting.discard(self)
+        if isinstance(handshake_exc, ssl.SSLError):
+            self._process_outgoing()  # type: ignore[attr-defined]
+            self._on_refused(self._host, reason_in_words(handshake_exc))
+        super()._on_handshake_complete(handshake_exc)

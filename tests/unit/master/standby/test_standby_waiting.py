@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from essaim_master.config import MasterConfig, MemberConfig
-from essaim_master.http.peer_requests import PeerAnswer
 from essaim_master.standby.announcements import ANNOUNCE_PERIOD_S, Announcement, Told, ToldMember
 from essaim_master.standby.app import MASTERS_HEADER, NOT_A_MANAGER, StandbyApp
 from essaim_master.standby.process import member_config
@@ -16,6 +15,7 @@ from essaim_master.standby.waiting import StandbyMaster
 from essaim_master.state.cluster import Member
 from essaim_shared.clock import ManualClock
 from essaim_shared.errors import OutcomeUnknown, Unavailable
+from essaim_shared.http_call import Answer
 from essaim_shared.ids import MemberId
 
 SEED = 34
@@ -27,15 +27,15 @@ class Masters:
     """Answers as it is told: by address, what that master says."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, PeerAnswer | Exception] = {}
+        self.answers: dict[str, Answer | Exception] = {}
         self.asked: list[tuple[str, Announcement]] = []
         self.both_asked = asyncio.Event()
 
     def tell(self, address: str, standing: str, incarnation: str = "") -> None:
         told = Told(standing, NOW_THERE, incarnation)
-        self.answers[address] = PeerAnswer(200, msgspec.json.encode(told))
+        self.answers[address] = Answer(200, msgspec.json.encode(told))
 
-    async def ask(self, address, method, target, *, hops, timeout_s, body) -> PeerAnswer:
+    async def ask(self, address, method, target, *, hops, timeout_s, body) -> Answer:
         assert (method, target, hops) == ("POST", "/essaim/cluster/standbys", 0)
         self.asked.append((address, msgspec.json.decode(body, type=Announcement)))
         if len(self.asked) == 2:
@@ -137,12 +137,12 @@ async def test_a_name_that_is_used_up_is_never_announced_again(bench) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        PeerAnswer(200, b""),
-        PeerAnswer(200, b"\xff"),
-        PeerAnswer(200, b'{"Standing":"member"}'),
-        PeerAnswer(404, b'{"message":"page not found"}'),
-        PeerAnswer(503, b'{"message":"no leader"}'),
-        PeerAnswer(500, b"\xff\xfe"),
+        Answer(200, b""),
+        Answer(200, b"\xff"),
+        Answer(200, b'{"Standing":"member"}'),
+        Answer(404, b'{"message":"page not found"}'),
+        Answer(503, b'{"message":"no leader"}'),
+        Answer(500, b"\xff\xfe"),
         Unavailable("nobody there"),
         OutcomeUnknown("broke off"),
     ],
