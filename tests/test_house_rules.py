@@ -21,7 +21,7 @@ FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 
 IMPORTERS: dict[str, tuple[str, ...]] = {
-    "nats": ("shared/essaim_shared/nats_transport",),
+    "nats": ("shared/essaim_shared/nats_connection", "shared/essaim_shared/nats_transport"),
     "docker": ("agent/essaim_agent/docker_",),
     "msgpack": ("master/essaim_master/inspection",),
     "pyroute2": ("agent/essaim_agent/overlay/",),

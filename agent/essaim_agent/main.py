@@ -32,6 +32,7 @@ from essaim_agent.metrics.session_exposition import render_session
 from essaim_agent.network import TaskNetworks
 from essaim_agent.network_health.reporter import CheckedNetworks, NameServerHealth, NetworkReporter
 from essaim_agent.no_network import NoNetworks
+from essaim_agent.own_identity import own_bus, own_node_id, own_tls
 from essaim_agent.payloads.files import MemoryFiles, NoTaskFiles, TaskFiles
 from essaim_agent.payloads.master_payloads import MasterPayloads, calls_over, nobody
 from essaim_agent.payloads.source import PayloadSource
@@ -47,7 +48,6 @@ from essaim_shared.errors import ConfigError, EssaimError
 from essaim_shared.ids import NodeId, TaskId
 from essaim_shared.log import fields
 from essaim_shared.loop_lag import LoopLag
-from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.objects import NodeDescription
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
@@ -209,23 +209,23 @@ def _raise_outcome(running: "asyncio.Task[None]") -> None:
 
 
 async def _run(config: AgentConfig) -> None:
-    clock, rng = SystemClock(), random.Random()
+    clock, rng, tls = SystemClock(), random.Random(), own_tls(config)
     _make_run_directory(config.run_dir)
     async with AsyncExitStack() as ends:
         data = DataDirectory(Path(config.data_dir))
         ends.callback(data.close)
-        node_id, highest_term = data.node_id(rng), HighestTerm(data.path)
+        node_id, highest_term = own_node_id(config, data, rng), HighestTerm(data.path)
         journal = Journal(data.path, clock)
-        logins = RegistryLogins(
-            node_id, node_key_pair(data.path) if config.executor == "docker" else None
-        )
+        keys = node_key_pair(data.path) if config.executor == "docker" else None
+        logins = RegistryLogins(node_id, keys)
         engine = make_engine(config, clock, logins)
         for part in (engine.executor, engine.networks, engine.files):
             ends.push_async_callback(part.close)
         subjects = Subjects(config.cluster_id)
-        transport = NatsTransport(config.bus_servers, f"agent-{node_id}", clock, rng)
+        transport = own_bus(config, node_id, clock, rng, tls)
         ends.push_async_callback(transport.close)
-        reporter = Reporter(transport, subjects.status, node_id, clock, rng, highest_term.admits)
+        reported_on = subjects.status(node_id)
+        reporter = Reporter(transport, reported_on, node_id, clock, rng, highest_term.admits)
         worker = _new_worker(engine, journal, reporter, clock, rng, logins)
         resources = await worker.start()
         await transport.open(wait_s=0)

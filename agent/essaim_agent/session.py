@@ -281,8 +281,11 @@ class Session:
                 self._sync_wanted.set()
         return Event.ACKNOWLEDGED
 
-    async def _request(self, subject: str, message: BusMessage, timeout_s: float) -> bytes:
-        return await self._transport.request(subject, encode(message), timeout_s)
+    async def _request(
+        self, subject: Callable[[NodeId], str], message: BusMessage, timeout_s: float
+    ) -> bytes:
+        own = subject(self._node_id)
+        return await self._transport.request(own, encode(message), timeout_s)
 
     def _refused(self, answer: Refused) -> Event:
         if answer.reason != self._last_refusal:
@@ -388,7 +391,7 @@ class Session:
             if answer.session != self._session or self._machine.state is not State.IN_SESSION:
                 continue
             try:
-                await self._transport.publish(self._subjects.applied, encode(answer))
+                await self._transport.publish(self._subjects.applied(self._node_id), encode(answer))
             except BusDisconnected as error:
                 _log.info("nobody was told that the tables are as ordered: %s", error)
 

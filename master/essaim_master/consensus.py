@@ -14,6 +14,7 @@ from essaim_master.kv.store import KeyValueStore
 from essaim_master.link_trust import LinkTrust
 from essaim_master.nats_peer_transport import NatsPeerTransport
 from essaim_master.node_roles import NodeRoles
+from essaim_master.own_bus import own_bus
 from essaim_master.process_end import end_process
 from essaim_master.raft.config import RaftConfig
 from essaim_master.raft.messages import Configuration
@@ -31,6 +32,7 @@ from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
 from essaim_shared.loop_lag import LoopLag
 from essaim_shared.nats_transport import NatsTransport
+from essaim_shared.subjects import Subjects
 from essaim_shared.trust.tls import PeerCertificate, Tls
 
 BUS_ELECTION_TICKS_MIN = 30
@@ -66,7 +68,7 @@ class Consensus:
         self.refusals = {"https": Refusals(), "raft": Refusals(), "kv": Refusals()}
         """By the socket at which somebody was turned away."""
         trust = None if tls is None else LinkTrust(tls, config.cluster_id, is_admitted)
-        self._peers = self._new_peers(config, identity, clock, rng, trust)
+        self._peers = self._new_peers(config, identity, clock, rng, tls, trust)
         self.node = RaftNode(
             raft_config(config),
             identity,
@@ -137,12 +139,14 @@ class Consensus:
         identity: Identity,
         clock: Clock,
         rng: random.Random,
+        tls: Tls | None,
         trust: LinkTrust | None,
     ) -> TcpPeerTransport | NatsPeerTransport:
         name, member_id = identity.links_name, identity.member_id
         if config.raft_transport == "nats":
-            self._bus = NatsTransport(config.bus_servers, f"raft-{member_id}", clock, rng)
-            return NatsPeerTransport(self._bus, name, member_id, clock, rng)
+            self._bus = own_bus(config, f"raft-{member_id}", clock, rng, tls)
+            subjects = Subjects(config.cluster_id)
+            return NatsPeerTransport(self._bus, subjects, name, member_id, clock, rng)
         listen = PeerAddress(*split_address(config.raft_listen))
         refusals = self.refusals["raft"]
         return TcpPeerTransport(name, member_id, listen, clock, rng, trust, refusals)

@@ -33,6 +33,7 @@ from essaim_master.images.resolver import ImageResolver
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.kv_admission import ClientTrust
 from essaim_master.kv_server import KvServer
+from essaim_master.own_bus import own_bus
 from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
 from essaim_master.versions import Feature, is_enabled
@@ -41,7 +42,6 @@ from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import BrokenInvariant, ConfigError
 from essaim_shared.ids import MemberId
 from essaim_shared.log import fields
-from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
 from essaim_shared.trust.tls import Tls
@@ -70,8 +70,8 @@ async def run_master(config: MasterConfig) -> None:
     tls = own_tls(config)
     consensus = Consensus(config, KeyValueStore(), clock, rng, on_unfit, tls)
     cluster = consensus.cluster
-    transport = NatsTransport(config.bus_servers, f"master-{config.member_id}", clock, rng)
     subjects = Subjects(config.cluster_id)
+    transport = own_bus(config, f"master-{config.member_id}", clock, rng, tls)
     figures = FiguresCache(transport, subjects, clock)
     reports = NetworkReports(transport, subjects, clock, lambda: cluster.state.nodes)
     images = _images(config, clock)

@@ -93,14 +93,21 @@ class NatsPeerTransport:
     """See `peer_transport.PeerTransport` for the contract."""
 
     def __init__(
-        self, bus: Transport, cluster_id: str, member_id: MemberId, clock: Clock, rng: random.Random
+        self,
+        bus: Transport,
+        subjects: Subjects,
+        cluster_name: str,
+        member_id: MemberId,
+        clock: Clock,
+        rng: random.Random,
     ) -> None:
-        """`bus` is this transport's own connection: `close` closes it."""
+        """`bus` is this transport's own connection: `close` closes it. `cluster_name` is what the
+        masters of this life of the cluster call it (`Identity.links_name`)."""
         self._bus = bus
-        self._cluster_id = cluster_id
+        self._cluster_name = cluster_name
         self._member_id = member_id
         self._clock = clock
-        self._subjects = Subjects(cluster_id)
+        self._subjects = subjects
         self._session = rng.getrandbits(SESSION_BITS)
         self._links: dict[MemberId, _Link] = {}
         self._members: frozenset[MemberId] = frozenset()
@@ -250,7 +257,7 @@ class NatsPeerTransport:
     async def _greet(self, member: MemberId) -> BusGreetingAnswer | None:
         greeting = Greeting(
             OLDEST_PEER_PROTOCOL_VERSION,
-            self._cluster_id,
+            self._cluster_name,
             self._member_id,
             member,
             PEER_PROTOCOL_VERSION,
@@ -285,7 +292,7 @@ class NatsPeerTransport:
 
     def _refusal(self, greeting: Greeting) -> str | None:
         own_id = self._member_id
-        if (greeting.cluster_id, greeting.receiver) != (self._cluster_id, own_id):
+        if (greeting.cluster_id, greeting.receiver) != (self._cluster_name, own_id):
             return f"{greeting.sender} looks for {greeting.receiver} of {greeting.cluster_id!r}"
         if greeting.common_version is None:
             return (

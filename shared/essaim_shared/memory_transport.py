@@ -65,10 +65,16 @@ class MemoryBus:
         self._clients: list[MemoryTransport] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def client(self, name: str, servers: Sequence[str] | None = None) -> "MemoryTransport":
-        """A client, connected if it can be; it tries `servers` (default: all) in that order."""
+    def client(
+        self, name: str, servers: Sequence[str] | None = None, inbox_prefix: str | None = None
+    ) -> "MemoryTransport":
+        """A client, connected if it can be; it tries `servers` (default: all) in that order. Its
+        answers arrive under `inbox_prefix` (default: `_INBOX.NAME`)."""
         transport = MemoryTransport(
-            self, name, tuple(self._running) if servers is None else servers
+            self,
+            name,
+            tuple(self._running) if servers is None else servers,
+            f"_INBOX.{name}" if inbox_prefix is None else inbox_prefix,
         )
         self._clients.append(transport)
         transport.attach()
@@ -254,20 +260,20 @@ class _Wire:
 
 
 class MemoryDelivery:
-    __slots__ = ("_receiver", "_reply", "payload", "subject")
+    __slots__ = ("_receiver", "payload", "reply", "subject")
 
     def __init__(
         self, receiver: "MemoryTransport", subject: str, payload: bytes, reply: str
     ) -> None:
         self._receiver = receiver
-        self._reply = reply
+        self.reply = reply
         self.subject = subject
         self.payload = payload
 
     async def respond(self, payload: bytes) -> None:
         check_size(payload)
-        if self._reply and self._receiver.server is not None:
-            self._receiver.bus.route(self._receiver, self._reply, payload, "")
+        if self.reply and self._receiver.server is not None:
+            self._receiver.bus.route(self._receiver, self.reply, payload, "")
 
 
 class _MemorySubscription:
@@ -284,7 +290,9 @@ class _MemorySubscription:
 class MemoryTransport:
     """A client of the bus; see `transport.Transport` for the contract."""
 
-    def __init__(self, bus: MemoryBus, name: str, servers: Sequence[str]) -> None:
+    def __init__(
+        self, bus: MemoryBus, name: str, servers: Sequence[str], inbox_prefix: str
+    ) -> None:
         self.bus = bus
         self.name = name
         self.queues: dict[DeliveryQueue, None] = {}
@@ -296,7 +304,7 @@ class MemoryTransport:
         self._is_closed = False
         self._was_connected = False
         self._wires: dict[int, _Wire] = {}
-        self._inbox = f"_INBOX.{name}.{bus.rng.getrandbits(64):016x}."
+        self._inbox = f"{inbox_prefix}.{bus.rng.getrandbits(64):016x}."
         self._requests: dict[str, asyncio.Future[bytes]] = {}
         self._tokens = itertools.count()
         self._inbox_queue = DeliveryQueue(f"{self._inbox}*", self._receive_answer, self._count_drop)

@@ -1,8 +1,8 @@
-"""The bus over NATS. The only file that imports `nats`.
+"""The bus over NATS.
 
 Rules
 
-* One `_Connection` (a nats-py client) is one TCP connection to one server, from its handshake to
+* One `Connection` (`nats_connection`) is one TCP connection to one server, from its handshake to
   its loss, and is never used again. Reconnecting is done here, not in nats-py: its own way keeps
   what was waiting to be sent and sends it after the reconnection (a stale order or vote), waits
   for ever for a stopped server to take the rest of a socket's buffer, and gives up for good after
@@ -26,14 +26,20 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final
 
-import nats.errors
-from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 
+from essaim_shared.bus_login import BusLogin
 from essaim_shared.bus_subjects import check_pattern, check_size, check_subject
 from essaim_shared.clock import Clock
 from essaim_shared.delivery_queue import WAITING_BYTES_MAX, WAITING_MESSAGES_MAX, DeliveryQueue
+from essaim_shared.errors import InvalidRequest
 from essaim_shared.log import fields
+from essaim_shared.nats_connection import (
+    CONNECT_TIMEOUT_S,
+    CONNECTION_ERRORS,
+    Connection,
+    in_words,
+)
 from essaim_shared.server_pool import ServerPool
 from essaim_shared.transport import (
     BusDisconnected,
@@ -44,10 +50,6 @@ from essaim_shared.transport import (
 )
 
 _log = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S: Final = 1.0
-"""For the TCP connection, and again for the server's first line: a stopped server accepts the one
-and never sends the other."""
 
 PING_INTERVAL_S: Final = 1.0
 PING_TIMEOUT_S: Final = 2.0
@@ -60,9 +62,6 @@ RECONNECT_WAIT_MAX_S: Final = 0.25
 SHORT_CONNECTION_S: Final = 1.0
 """After a connection that was lost sooner than this, even the first attempt waits."""
 
-PENDING_SOFT_BYTES_MAX: Final = 2 * 1024 * 1024
-"""With more than this unsent a publisher waits for the socket, at most PENDING_WAIT_S."""
-PENDING_WAIT_S: Final = 1.0
 PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 """With more than this unsent the server is as good as gone: publishing raises BusDisconnected."""
 
@@ -72,116 +71,28 @@ REQUESTS_MAX: Final = 65_536
 CLOSE_TIMEOUT_S: Final = 1.0
 CANCEL_AGAIN_S: Final = 0.1
 
-_NATS_PY_PING_INTERVAL_S: Final = 86_400
-"""In effect never: nats-py's own ping ends a connection by ways that can wait for ever."""
-
 _NO_RESPONDERS_STATUS: Final = "503"
-
-_CONNECTION_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
-
-
-class _Connection(Client):
-    """A nats-py client that reports its loss, once, and leaves everything else to the transport.
-
-    It overrides the private methods in which nats-py decides what to do about a lost or refused
-    connection, and those of its ping; `abandon` takes apart what `Client._close` would wait for.
-    The contract tests with stopped and killed servers watch over them.
-    """
-
-    def __init__(self, server: str) -> None:
-        super().__init__()
-        self.server = server
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Resolved with the reason."""
-        self.dropped_count = 0
-
-    async def open(self, client_name: str) -> None:
-        await self.connect(
-            servers=[self.server],
-            name=client_name,
-            error_cb=self._note_error,
-            allow_reconnect=False,
-            connect_timeout=CONNECT_TIMEOUT_S,  # type: ignore[arg-type]  # a float does
-            ping_interval=_NATS_PY_PING_INTERVAL_S,
-            dont_randomize=True,
-            pending_size=PENDING_SOFT_BYTES_MAX,
-            flush_timeout=PENDING_WAIT_S,
-            skip_subject_validation=True,  # the transport has done it
-        )
-        if not self.is_connected:
-            raise nats.errors.Error("the server answered the handshake with something else")
-
-    def lose(self, reason: str) -> None:
-        if not self.lost.done():
-            self.lost.set_result(reason)
-
-    def abandon(self) -> None:
-        """Let go without a word to the server, which may be stopped: nothing here waits."""
-        self.lose("abandoned")
-        self._status = Client.CLOSED
-        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
-            if task is not None:
-                task.cancel()
-        for subscription in self._subs.values():
-            if subscription._wait_for_msgs_task is not None:
-                subscription._wait_for_msgs_task.cancel()
-        self._subs.clear()
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
-
-    async def _note_error(self, error: Exception) -> None:
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self.dropped_count += 1
-        elif self._status in (Client.DISCONNECTED, Client.CONNECTING):
-            # Raised on purpose: nats-py would try the same address again for ever.
-            raise error
-        else:
-            _log.debug("the bus client reports %s", fields(server=self.server, error=repr(error)))
-
-    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        # nats-py writes a ping past the commands that still wait for its flusher, so that the
-        # answer would not mean that the server has read them.
-        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
-        await self._send_command(PING_PROTO)
-        await self._flush_pending()
-
-    async def _process_pong(self) -> None:
-        # A caller that gave up left a cancelled future; resolving that would raise, and end
-        # nats-py's reading without a word.
-        if self._pongs and self._pongs[0].cancelled():
-            self._pongs.pop(0)
-        else:
-            await super()._process_pong()
-
-    async def _process_op_err(self, e: Exception) -> None:
-        self.lose(str(e) or type(e).__name__)
-
-    async def _process_err(self, err_msg: str) -> None:
-        text = err_msg.strip("' \r\n")
-        if "permissions violation" in text.lower():
-            # The connection stays, only this subject is refused.
-            _log.error("the bus server refuses %s", fields(server=self.server, error=text))
-        else:
-            self.lose(text)
 
 
 class _NatsDelivery:
-    __slots__ = ("_reply", "_transport", "payload", "subject")
+    __slots__ = ("_transport", "payload", "reply", "subject")
 
     def __init__(self, transport: "NatsTransport", message: Msg) -> None:
         self._transport = transport
-        self._reply = message.reply
+        self.reply: str = message.reply
         self.subject: str = message.subject
         self.payload: bytes = message.data
 
     async def respond(self, payload: bytes) -> None:
-        if not self._reply:
+        if not self.reply:
             return  # published, not asked
         try:
-            await self._transport.publish(self._reply, payload)
+            await self._transport.publish(self.reply, payload)
         except BusDisconnected:
             _log.debug("an answer was dropped: no bus %s", fields(subject=self.subject))
+        except InvalidRequest as error:
+            # The asker wrote it, and can write what it wants; it must not stop who answers.
+            _log.warning("an answer was dropped %s", fields(subject=self.subject, error=error))
 
 
 class _NatsSubscription:
@@ -190,7 +101,7 @@ class _NatsSubscription:
         self.queue = queue
         self.registered: object | None = None
         """nats-py's subscription on `connection`."""
-        self.connection: _Connection | None = None
+        self.connection: Connection | None = None
 
     async def receive(self, message: Msg) -> None:
         self.queue.put(_NatsDelivery(self._transport, message))
@@ -213,11 +124,13 @@ class NatsTransport:
         clock: Clock,
         rng: random.Random,
         inbox_prefix: str | None = None,
+        login: BusLogin | None = None,
     ) -> None:
         """`servers`: `nats://HOST:PORT`, the nearest first. `name` is shown by the server's
         monitoring. `inbox_prefix` (default `_INBOX.NAME`) is where answers arrive: each client
-        has its own, so that permissions can keep it from reading another's. Raises ConfigError
-        without a server, InvalidRequest for a prefix that cannot be part of a subject."""
+        has its own, so that permissions can keep it from reading another's. Without `login` there
+        is neither TLS nor a key. Raises ConfigError without a server, InvalidRequest for a prefix
+        that cannot be part of a subject."""
         prefix = f"_INBOX.{name}" if inbox_prefix is None else inbox_prefix
         check_subject(prefix)
         self._inbox = f"{prefix}.{rng.getrandbits(64):016x}."
@@ -225,7 +138,10 @@ class NatsTransport:
         self._name = name
         self._clock = clock
         self._rng = rng
-        self._connection: _Connection | None = None
+        self._login = login
+        self._told: dict[str, str] = {}
+        """By server, why it did not take us last time; a reason is told once."""
+        self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._subscriptions: set[_NatsSubscription] = set()
         self._requests: dict[str, asyncio.Future[bytes]] = {}
@@ -236,6 +152,8 @@ class NatsTransport:
         """Connections made after the first one."""
         self.dropped_count = 0
         """Messages dropped because a handler was too slow."""
+        self.forbidden_count = 0
+        """Subjects that a server refused to this client on connections that are over."""
 
     async def open(self, wait_s: float = CONNECT_TIMEOUT_S) -> None:
         """Begin connecting, and wait up to `wait_s` for the first connection; none is no error."""
@@ -311,7 +229,7 @@ class NatsTransport:
         if connection is not None and not connection.lost.done():
             try:
                 await connection.rtt(CLOSE_TIMEOUT_S)  # type: ignore[arg-type]
-            except _CONNECTION_ERRORS as error:
+            except CONNECTION_ERRORS as error:
                 _log.info("the bus was left unflushed %s", fields(error=repr(error)))
         # Again until it ends: a cancellation that meets nats-py in the midst of a handshake that
         # fails is swallowed there.
@@ -336,7 +254,7 @@ class NatsTransport:
             raise BusDisconnected(f"bus server {connection.server} takes no more data")
         try:
             await connection.publish(subject, payload, reply)
-        except _CONNECTION_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             raise BusDisconnected(f"bus server {connection.server}: {error}") from error
 
     async def _receive_answer(self, message: Msg) -> None:
@@ -349,7 +267,7 @@ class NatsTransport:
         else:
             answer.set_result(message.data)
 
-    async def _register(self, connection: _Connection, subscription: _NatsSubscription) -> None:
+    async def _register(self, connection: Connection, subscription: _NatsSubscription) -> None:
         subscription.connection, subscription.registered = connection, None
         registered = await connection.subscribe(
             subscription.queue.pattern,
@@ -360,12 +278,12 @@ class NatsTransport:
         if subscription.connection is connection:
             subscription.registered = registered
 
-    async def _register_now(self, connection: _Connection, subscription: _NatsSubscription) -> None:
+    async def _register_now(self, connection: Connection, subscription: _NatsSubscription) -> None:
         """The server has it when this returns: what it passes on from then arrives."""
         try:
             await self._register(connection, subscription)
             await connection.rtt(PING_TIMEOUT_S)  # type: ignore[arg-type]
-        except _CONNECTION_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             connection.lose(f"while subscribing: {error}")  # the next one subscribes to all
 
     async def _unsubscribe(self, subscription: _NatsSubscription) -> None:
@@ -377,7 +295,7 @@ class NatsTransport:
         subscription.registered = None
         try:
             await registered.unsubscribe()  # type: ignore[attr-defined]
-        except _CONNECTION_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             connection.lose(f"while unsubscribing: {error}")
 
     def _count_drop(self) -> None:
@@ -399,6 +317,7 @@ class NatsTransport:
             try:
                 self._connection = connection
                 self._connected.set()
+                self._told.clear()
                 _log.info("connected to the bus %s", fields(server=connection.server))
                 reason = await _until_lost(connection)
             finally:
@@ -406,12 +325,13 @@ class NatsTransport:
                 self._connected.clear()
                 connection.abandon()
                 self.dropped_count += connection.dropped_count
+                self.forbidden_count += connection.forbidden_count
             _log.warning("bus connection lost %s", fields(server=connection.server, reason=reason))
             self._pool.leave(connection.server)
             wait_first = self._clock.monotonic_s() - since_s < SHORT_CONNECTION_S
             self.reconnection_count += 1
 
-    async def _connect(self, wait_first: bool) -> _Connection:
+    async def _connect(self, wait_first: bool) -> Connection:
         """Try one server after the other until one takes us and all subscriptions."""
         for attempt in itertools.count():
             if attempt > 0 or wait_first:
@@ -421,17 +341,22 @@ class NatsTransport:
             server = self._pool.next
             try:
                 return await self._connect_to(server)
-            except (*_CONNECTION_ERRORS, ValueError) as error:  # ValueError: not a NATS server
+            except (*CONNECTION_ERRORS, ValueError) as error:  # ValueError: not a NATS server
                 self._pool.leave(server)
-                _log.log(
-                    logging.WARNING if attempt == 0 else logging.DEBUG,
-                    "no connection to the bus %s",
-                    fields(server=server, error=str(error) or type(error).__name__),
-                )
+                self._tell(server, in_words(error))
         raise AssertionError("unreachable: the attempts are unlimited")
 
-    async def _connect_to(self, server: str) -> _Connection:
-        connection = _Connection(server)
+    def _tell(self, server: str, reason: str) -> None:
+        is_news = self._told.get(server) != reason
+        self._told[server] = reason
+        _log.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "no connection to the bus %s",
+            fields(server=server, reason=reason),
+        )
+
+    async def _connect_to(self, server: str) -> Connection:
+        connection = Connection(server, self._login)
         is_ready = False
         try:
             await connection.open(self._name)
@@ -452,7 +377,7 @@ class NatsTransport:
         return connection
 
 
-async def _until_lost(connection: _Connection) -> str:
+async def _until_lost(connection: Connection) -> str:
     """Ping until the server does not answer, or the connection reports its loss."""
     while True:
         await asyncio.wait({connection.lost}, timeout=PING_INTERVAL_S)
@@ -466,10 +391,10 @@ async def _until_lost(connection: _Connection) -> str:
             ping.cancel()
 
 
-async def _ping(connection: _Connection) -> None:
+async def _ping(connection: Connection) -> None:
     try:
         await connection.rtt(PING_TIMEOUT_S)  # type: ignore[arg-type]
-    except _CONNECTION_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         connection.lose(f"no answer to a ping: {error}")
 
 

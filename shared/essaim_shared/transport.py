@@ -29,6 +29,8 @@ class Delivery(Protocol):
 
     subject: str
     payload: bytes
+    reply: str
+    """Where an answer goes, as the asker wrote it; empty: it was published, not asked."""
 
     async def respond(self, payload: bytes) -> None:
         """Answer a request. A lost connection drops the answer: the asker times out."""

@@ -32,6 +32,7 @@ from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.ids import MemberId
 from essaim_shared.memory_transport import MemoryBus
+from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
 
 ONE, TWO, THREE = MemberId("m1"), MemberId("m2"), MemberId("m3")
@@ -147,7 +148,9 @@ class BusGroup(Group):
         for member in members:
             client = await self._new_client(f"raft-{member}")
             self.boxes[member] = Mailbox()
-            transport = NatsPeerTransport(client, "cluster-1", member, CLOCK, self._rng)
+            transport = NatsPeerTransport(
+                client, Subjects("cluster-1"), "cluster-1", member, CLOCK, self._rng
+            )
             await transport.start(self.boxes[member])
             self.transports[member] = transport
         everybody = {member: PeerAddress("by-the-bus", 0) for member in self.boxes}

@@ -4,7 +4,7 @@ import random
 
 import msgspec
 import pytest
-from support.lab_bus import agent_metrics, master_metrics, node_ids, on_the_bus
+from support.lab_bus import GHOST, agent_metrics, master_metrics, node_ids, on_the_bus
 from support.lab_cluster import WEB, Cluster, addresses
 
 from essaim_shared.ids import NodeId
@@ -45,7 +45,8 @@ async def test_noise_on_every_subject_changes_nothing_and_is_counted(cluster: Cl
     beat = encode(Heartbeat(node_id=NodeId("nobody"), session="", term=0, sequence=0))
     order = encode(Assignments(term=1, sequence=1, full=True))
     async with on_the_bus(cluster.topology) as (bus, subjects):
-        asked = (subjects.register, subjects.heartbeat, subjects.status, subjects.sync)
+        kinds = (subjects.register, subjects.heartbeat, subjects.status, subjects.sync)
+        asked = [kind(GHOST) for kind in kinds]
         for payload in noise(rng, beat):
             for subject in (*asked, subjects.figures(NodeId(victims["h1"]))):
                 await bus.publish(subject, payload)
@@ -83,11 +84,13 @@ async def test_noise_on_every_subject_changes_nothing_and_is_counted(cluster: Cl
 async def test_requests_of_a_stranger_are_refused_without_a_trace_in_the_state(
     cluster: Cluster,
 ) -> None:
-    ghost = NodeId("ghost")
     async with on_the_bus(cluster.topology) as (bus, subjects):
-        beat = encode(Heartbeat(node_id=ghost, session="x", term=0, sequence=0))
-        report = encode(StatusReport(node_id=ghost, session="x", statuses=()))
-        for subject, payload in ((subjects.heartbeat, beat), (subjects.status, report)):
+        beat = encode(Heartbeat(node_id=GHOST, session="x", term=0, sequence=0))
+        report = encode(StatusReport(node_id=GHOST, session="x", statuses=()))
+        for subject, payload in (
+            (subjects.heartbeat(GHOST), beat),
+            (subjects.status(GHOST), report),
+        ):
             answer = await bus.request(subject, payload, 5.0)
             assert b"refused" in answer
         described = NodeDescription(
@@ -98,9 +101,11 @@ async def test_requests_of_a_stranger_are_refused_without_a_trace_in_the_state(
             memory_bytes=1,
             engine_version="",
         )
-        await bus.publish(subjects.register, encode(Register(node_id=ghost, description=described)))
         await bus.publish(
-            subjects.register,
+            subjects.register(GHOST), encode(Register(node_id=GHOST, description=described))
+        )
+        await bus.publish(
+            subjects.register(GHOST),
             encode(Register(node_id=NodeId("a.b c/../*"), description=described)),
         )
     await cluster.ok("service", "create", "--name", "web", WEB)

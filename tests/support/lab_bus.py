@@ -10,23 +10,29 @@ from support.lab_cluster import Cluster
 from essaim_cli.lab.probes import http_request
 from essaim_cli.lab.topology import Host, Topology
 from essaim_shared.clock import SystemClock
+from essaim_shared.ids import NodeId
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
 
 CONNECT_WAIT_S = 5.0
+GHOST = NodeId("ghost")
 
 _SAMPLE = re.compile(r"^([a-z_]+) (\S+)$", re.MULTILINE)
 
 
 @asynccontextmanager
 async def on_the_bus(topology: Topology) -> AsyncIterator[tuple[NatsTransport, Subjects]]:
-    """A connection to the bus that no process of the cluster knows of."""
+    """A connection to the bus that no process of the cluster knows of, and that gets its answers
+    as the node GHOST would."""
+    subjects = Subjects(topology.name)
     servers = [host.bus_url for host in topology.hosts]
-    transport = NatsTransport(servers, "stranger", SystemClock(), random.Random())
+    transport = NatsTransport(
+        servers, "stranger", SystemClock(), random.Random(), subjects.inbox(GHOST)
+    )
     try:
         await transport.open(wait_s=CONNECT_WAIT_S)
         assert transport.server is not None, f"no bus server of {servers} answers"
-        yield transport, Subjects(topology.name)
+        yield transport, subjects
     finally:
         await transport.close()
 

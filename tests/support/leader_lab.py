@@ -43,13 +43,13 @@ class Agent:
         rng = random.Random(f"{SEED} {name}")
         self._data = DataDirectory(lab.directory / name)
         term = HighestTerm(self._data.path)
-        self._transport = lab.bus.client(name)
+        node_id = NodeId(name)
+        self._transport = lab.bus.client(name, inbox_prefix=SUBJECTS.inbox(node_id))
         self._journal = Journal(self._data.path, lab.clock)
         self._executor = FakeExecutor(self.engine, lab.clock, uses_namespaces=True)
         self.networks = FakeNetworks(lab.fabric, self.address)
-        node_id = NodeId(name)
         self._reporter = Reporter(
-            self._transport, SUBJECTS.status, node_id, lab.clock, rng, term.admits
+            self._transport, SUBJECTS.status(node_id), node_id, lab.clock, rng, term.admits
         )
         self._worker = Worker(
             self._executor, self.networks, self._journal, self._reporter, lab.clock, rng

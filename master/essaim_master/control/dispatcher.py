@@ -9,7 +9,7 @@ keeps the time of orders to stop that wait for other nodes (`drain_barrier`).
 import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from essaim_master.control.assignments import AssignmentBook
 from essaim_master.control.chunks import assignment_payloads
@@ -59,6 +59,8 @@ NODES_PER_TURN: Final = 16
 """So many nodes are sent differences before the event loop gets a turn; a full set, which may be
 large, takes a turn of its own."""
 
+M = TypeVar("M", Register, Heartbeat, StatusReport, SyncRequest, TablesApplied)
+
 UNKNOWN_SESSION: Final = encode(Refused(reason="unknown session", register_again=True))
 
 
@@ -98,11 +100,11 @@ class Dispatcher:
         that this leadership is over or in doubt."""
         async with AsyncExitStack() as cleanup:
             for subject, handler in (
-                (self._subjects.register, self._receive_register),
-                (self._subjects.heartbeat, self._receive_heartbeat),
-                (self._subjects.status, self._receive_status),
-                (self._subjects.sync, self._receive_sync),
-                (self._subjects.applied, self._receive_applied),
+                (self._subjects.all_registers, self._receive_register),
+                (self._subjects.all_heartbeats, self._receive_heartbeat),
+                (self._subjects.all_statuses, self._receive_status),
+                (self._subjects.all_syncs, self._receive_sync),
+                (self._subjects.all_applied, self._receive_applied),
             ):
                 subscription = await self._transport.subscribe(subject, handler)
                 cleanup.push_async_callback(subscription.unsubscribe)
@@ -129,9 +131,20 @@ class Dispatcher:
 
     # Requests.
 
+    def _decode_own(self, delivery: Delivery, kind: type[M]) -> M:
+        """The message, which must be of the node that its subject names. Raises
+        MalformedMessage."""
+        message = decode(delivery.payload, kind)
+        if not self._subjects.is_own(message.node_id, delivery.subject, delivery.reply):
+            raise MalformedMessage(
+                f"it names node {message.node_id[:80]!r}; an answer would go to "
+                f"{delivery.reply[:200]!r}"
+            )
+        return message
+
     async def _receive_heartbeat(self, delivery: Delivery) -> None:
         try:
-            beat = decode(delivery.payload, Heartbeat)
+            beat = self._decode_own(delivery, Heartbeat)
         except MalformedMessage as error:
             self._rejects.note(delivery.subject, error)
             return
@@ -144,7 +157,7 @@ class Dispatcher:
 
     async def _receive_sync(self, delivery: Delivery) -> None:
         try:
-            request = decode(delivery.payload, SyncRequest)
+            request = self._decode_own(delivery, SyncRequest)
         except MalformedMessage as error:
             self._rejects.note(delivery.subject, error)
             return
@@ -156,7 +169,7 @@ class Dispatcher:
 
     async def _receive_applied(self, delivery: Delivery) -> None:
         try:
-            applied = decode(delivery.payload, TablesApplied)
+            applied = self._decode_own(delivery, TablesApplied)
         except MalformedMessage as error:
             self._rejects.note(delivery.subject, error)
             return
@@ -173,7 +186,7 @@ class Dispatcher:
 
     async def _receive_register(self, delivery: Delivery) -> None:
         try:
-            request = decode(delivery.payload, Register)
+            request = self._decode_own(delivery, Register)
             check_registration(request)
         except MalformedMessage as error:
             self._rejects.note(delivery.subject, error)
@@ -182,7 +195,7 @@ class Dispatcher:
 
     async def _receive_status(self, delivery: Delivery) -> None:
         try:
-            report = decode(delivery.payload, StatusReport)
+            report = self._decode_own(delivery, StatusReport)
         except MalformedMessage as error:
             self._rejects.note(delivery.subject, error)
             return

@@ -125,11 +125,11 @@ class Leader:
 
     async def lead(self) -> None:
         for subject, handler in (
-            (SUBJECTS.register, self._on_register),
-            (SUBJECTS.heartbeat, self._on_heartbeat),
-            (SUBJECTS.status, self._on_status),
-            (SUBJECTS.sync, self._on_sync),
-            (SUBJECTS.applied, self._on_applied),
+            (SUBJECTS.all_registers, self._on_register),
+            (SUBJECTS.all_heartbeats, self._on_heartbeat),
+            (SUBJECTS.all_statuses, self._on_status),
+            (SUBJECTS.all_syncs, self._on_sync),
+            (SUBJECTS.all_applied, self._on_applied),
         ):
             self._subscriptions.append(await self.transport.subscribe(subject, handler))
 
@@ -245,7 +245,7 @@ class Agent:
         self.executor = FakeExecutor(bench.engine, clock, uses_namespaces=True, files=self.files)
         self.networks = FakeNetworks(bench.fabric, "192.0.2.1")
         self.reporter = Reporter(
-            self.transport, SUBJECTS.status, NodeId("node"), clock, rng, term.admits
+            self.transport, SUBJECTS.status(NodeId("node")), NodeId("node"), clock, rng, term.admits
         )
         self.worker = Worker(
             self.executor,

@@ -52,7 +52,9 @@ class SmallAgent:
     def __init__(self, bench, name, address, instance="boot", seal_key=""):
         self.bench = bench
         self.node_id = NodeId(name)
-        self.transport = bench.bus.client(f"agent-{address}")
+        self.transport = bench.bus.client(
+            f"agent-{address}", inbox_prefix=SUBJECTS.inbox(self.node_id)
+        )
         self.description = NodeDescription(
             hostname=name,
             address=address,
@@ -101,7 +103,7 @@ class SmallAgent:
 
     async def register(self):
         message = Register(node_id=self.node_id, description=self.description)
-        answer = await self.request(SUBJECTS.register, message, Registered)
+        answer = await self.request(SUBJECTS.register(self.node_id), message, Registered)
         if isinstance(answer, Registered):
             self.session = answer.session
             self.unreported |= {t: s for t, s in self.statuses().items() if t in self.tasks}
@@ -116,12 +118,12 @@ class SmallAgent:
         message = Heartbeat(
             node_id=self.node_id, session=self.session, term=self.term, sequence=self.sequence
         )
-        answer = await self.request(SUBJECTS.heartbeat, message, HeartbeatAck)
+        answer = await self.request(SUBJECTS.heartbeat(self.node_id), message, HeartbeatAck)
         if isinstance(answer, Refused) and answer.register_again:
             self.session = None
         elif isinstance(answer, HeartbeatAck) and answer.sequence > self.sequence:
             sync = SyncRequest(node_id=self.node_id, session=self.session)
-            await self.request(SUBJECTS.sync, sync, SyncAck)
+            await self.request(SUBJECTS.sync(self.node_id), sync, SyncAck)
 
     async def receive(self, delivery):
         message = decode(delivery.payload, Assignments)
@@ -162,7 +164,7 @@ class SmallAgent:
             term=message.term,
             sequence=message.sequence,
         )
-        await self.transport.publish(SUBJECTS.applied, encode(applied))
+        await self.transport.publish(SUBJECTS.applied(self.node_id), encode(applied))
 
     def move(self, task):
         old = self.tasks.get(task.id)
@@ -191,7 +193,7 @@ class SmallAgent:
                 message = StatusReport(
                     node_id=self.node_id, session=self.session, statuses=statuses
                 )
-                answer = await self.request(SUBJECTS.status, message, StatusAck)
+                answer = await self.request(SUBJECTS.status(self.node_id), message, StatusAck)
                 if not isinstance(answer, StatusAck):
                     self.has_news.set()
                     await self.bench.clock.sleep(0.2)

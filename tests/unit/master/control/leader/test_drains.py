@@ -190,7 +190,7 @@ async def test_answers_that_are_none_release_nothing(story, wrong):
             term=0 if wrong == "term" else agent.term,
             sequence=agent.sequence + 5 if wrong == "future" else agent.sequence,
         )
-        await agent.transport.publish(SUBJECTS.applied, encode(applied))
+        await agent.transport.publish(SUBJECTS.applied(agent.node_id), encode(applied))
     await story.bench.run(1)
     assert not story.is_ordered()
-    assert story.bench.leader.rejects.count - rejects == (3 if wrong == "future" else 0)
+    assert story.bench.leader.rejects.count - rejects == (3 if wrong in ("future", "node") else 0)

@@ -1,6 +1,7 @@
 """The whole leader: services run, nodes come and go, messages get lost, leaders change."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from msgspec.structs import replace
@@ -11,9 +12,17 @@ from essaim_master.state.keys import LEADER_KEY, ingress_port_key, service_key
 from essaim_master.state.service_changes import changed_service
 from essaim_master.state.writes import Writes
 from essaim_shared.container_spec import ContainerSpec
-from essaim_shared.errors import OutcomeUnknown
+from essaim_shared.errors import InvalidRequest, OutcomeUnknown
 from essaim_shared.ids import MemberId, NodeId
-from essaim_shared.messages import Refused, Register, StatusAck, StatusReport, encode
+from essaim_shared.messages import (
+    Heartbeat,
+    Refused,
+    Register,
+    StatusAck,
+    StatusReport,
+    SyncRequest,
+    encode,
+)
 from essaim_shared.objects import IngressPort, LeaderEpoch
 from essaim_shared.spec import EndpointSpec, PortConfig, RestartPolicy, UpdateConfig
 from essaim_shared.subjects import Subjects
@@ -326,11 +335,11 @@ async def test_malformed_frames_are_counted_and_harm_nobody(bench, payload, capl
     await bench.start_agents()
     stranger = bench.bus.client("stranger")
     for subject in (
-        SUBJECTS.register,
-        SUBJECTS.heartbeat,
-        SUBJECTS.status,
-        SUBJECTS.sync,
-        SUBJECTS.applied,
+        SUBJECTS.register(NodeId("n1")),
+        SUBJECTS.heartbeat(NodeId("n1")),
+        SUBJECTS.status(NodeId("n1")),
+        SUBJECTS.sync(NodeId("n1")),
+        SUBJECTS.applied(NodeId("n1")),
     ):
         await stranger.publish(subject, payload)
     await stranger.publish(SUBJECTS.echo(MemberId("m1")), payload)
@@ -345,19 +354,55 @@ async def test_malformed_frames_are_counted_and_harm_nobody(bench, payload, capl
 async def test_ids_that_would_break_keys_or_subjects_are_refused(bench, node_id):
     description = bench.add_agent("n9", "192.168.0.9").description
     stranger = bench.bus.client("stranger")
-    await stranger.publish(
-        SUBJECTS.register, encode(Register(node_id=NodeId(node_id), description=description))
-    )
+    payload = encode(Register(node_id=NodeId(node_id), description=description))
+    await stranger.publish(SUBJECTS.register(NodeId("n9")), payload)
+    with suppress(InvalidRequest):  # some of them no subject can name
+        await stranger.publish(SUBJECTS.register(NodeId(node_id)), payload)
     await bench.run(0.1)
-    assert bench.leader.rejects.count == 1
+    assert bench.leader.rejects.count == (2 if node_id in ("a/b", "x" * 65) else 1)
     assert set(bench.state.nodes) <= {"n9"}
+
+
+async def test_a_node_that_speaks_in_anothers_name_is_not_heard(bench):
+    await bench.start_agents(2)
+    thief, victim = bench.agents
+    before = bench.leader.rejects.count
+    for message, subject in (
+        (Register(node_id=victim.node_id, description=thief.description), SUBJECTS.register),
+        (StatusReport(node_id=victim.node_id, session="", statuses=()), SUBJECTS.status),
+        (SyncRequest(node_id=victim.node_id, session=""), SUBJECTS.sync),
+    ):
+        asked = thief.request(subject(thief.node_id), message, StatusAck)
+        answer, _ = await asyncio.gather(asked, bench.run(1))
+        assert answer is None
+    assert bench.leader.rejects.count == before + 3
+
+
+async def test_an_answer_goes_to_the_inbox_of_who_asked_and_nowhere_else(bench):
+    """Else a node could have the leader say something on any subject that masters may use."""
+    await bench.start_agents(2)
+    thief, victim = bench.agents
+    heard = []
+
+    async def hear(delivery):
+        heard.append(delivery.subject)
+
+    beat = Heartbeat(node_id=thief.node_id, session="", term=0, sequence=0)
+    own = f"{SUBJECTS.inbox(thief.node_id)}.x"
+    places = SUBJECTS.assignments(victim.node_id), f"{SUBJECTS.inbox(victim.node_id)}.x", own
+    for place in places:
+        await victim.transport.subscribe(place, hear)
+        subject = SUBJECTS.heartbeat(thief.node_id)
+        assert bench.bus.route(thief.transport, subject, encode(beat), place)
+    await bench.run(1)
+    assert heard == [own]
 
 
 async def test_reports_under_an_old_session_are_refused(bench):
     await bench.start_agents(1)
     agent = bench.agents[0]
     report = StatusReport(node_id=agent.node_id, session="old", statuses=())
-    answer = await agent.request(SUBJECTS.status, report, StatusAck)
+    answer = await agent.request(SUBJECTS.status(agent.node_id), report, StatusAck)
     assert isinstance(answer, Refused)
     assert answer.register_again
 

@@ -1,0 +1,48 @@
+"""Who this node is, and how it logs in to the bus."""
+
+import random
+from pathlib import Path
+
+from essaim_agent.config import AgentConfig
+from essaim_agent.journal import DataDirectory
+from essaim_shared.bus_login import bus_login
+from essaim_shared.clock import Clock
+from essaim_shared.errors import ConfigError
+from essaim_shared.ids import NodeId
+from essaim_shared.nats_transport import NatsTransport
+from essaim_shared.subjects import Subjects
+from essaim_shared.trust.identity import read_identity
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust.tls import Tls
+
+
+def own_tls(config: AgentConfig) -> Tls | None:
+    """None without an identity directory. Raises ConfigError for one that cannot be used, or is
+    somebody else's."""
+    if not config.identity_dir:
+        return None
+    directory = Path(config.identity_dir)
+    about = read_identity(directory).about
+    if about.role is not Role.AGENT:
+        raise ConfigError(f"identity_dir: {directory} holds an {about.role.value}, no agent")
+    if about.cluster_id != config.cluster_id:
+        raise ConfigError(
+            f"identity_dir: {directory} is of cluster {about.cluster_id!r}, this agent is to be "
+            f"one of {config.cluster_id!r}"
+        )
+    return Tls(directory)
+
+
+def own_node_id(config: AgentConfig, data: DataDirectory, rng: random.Random) -> NodeId:
+    """What the node's certificate calls it; without one, what its data directory says."""
+    if config.identity_dir:
+        return NodeId(read_identity(Path(config.identity_dir)).about.name)
+    return data.node_id(rng)
+
+
+def own_bus(
+    config: AgentConfig, node_id: NodeId, clock: Clock, rng: random.Random, tls: Tls | None
+) -> NatsTransport:
+    inbox = Subjects(config.cluster_id).inbox(node_id)
+    login = bus_login(config.identity_dir, tls)
+    return NatsTransport(config.bus_servers, f"agent-{node_id}", clock, rng, inbox, login)

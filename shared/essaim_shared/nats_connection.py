@@ -1,0 +1,167 @@
+"""One connection to one bus server. With `nats_transport` the only file that imports `nats`."""
+
+import asyncio
+import logging
+import ssl
+from typing import Final
+
+import nats.errors
+from nats.aio.client import PING_PROTO, Client
+from nats.aio.transport import TcpTransport
+
+from essaim_shared.bus_login import BusLogin
+from essaim_shared.log import fields
+from essaim_shared.trust.tls import HANDSHAKE_TIMEOUT_S, MASTER_NAME, reason_in_words
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 1.0
+"""For the TCP connection, and again for the server's first line: a stopped server accepts the one
+and never sends the other."""
+
+PENDING_SOFT_BYTES_MAX: Final = 2 * 1024 * 1024
+"""With more than this unsent a publisher waits for the socket, at most PENDING_WAIT_S."""
+PENDING_WAIT_S: Final = 1.0
+
+_NATS_PY_PING_INTERVAL_S: Final = 86_400
+"""In effect never: nats-py's own ping ends a connection by ways that can wait for ever."""
+
+CONNECTION_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
+
+_REFUSED: Final = "authorization violation"
+_FORBIDDEN: Final = "permissions violation"
+
+
+class _Wire(TcpTransport):
+    """nats-py's, which begins in the clear and goes over to TLS."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    async def connect_tls(
+        self, uri: object, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+    ) -> None:
+        # A server to which a thousand clients come at once needs longer for a handshake than it
+        # takes to see that one is stopped, which its first line has told by now.
+        await super().connect_tls(uri, ssl_context, buffer_size, HANDSHAKE_TIMEOUT_S)  # type: ignore[arg-type]
+
+    @property
+    def is_secret(self) -> bool:
+        writer = self._io_writer
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
+
+
+class Connection(Client):
+    """A nats-py client that reports its loss, once, and leaves everything else to the transport.
+
+    It overrides the private methods in which nats-py decides what to do about a lost or refused
+    connection, and those of its ping; `abandon` takes apart what `Client._close` would wait for.
+    The contract tests with stopped and killed servers watch over them.
+    """
+
+    def __init__(self, server: str, login: BusLogin | None) -> None:
+        super().__init__()
+        self.server = server
+        self._login = login
+        self._wire = _Wire()
+        self._transport = self._wire
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Resolved with the reason."""
+        self.dropped_count = 0
+        self.forbidden_count = 0
+        """Subjects that the server refused to this client."""
+
+    async def open(self, client_name: str) -> None:
+        login = self._login
+        await self.connect(
+            servers=[self.server],
+            name=client_name,
+            error_cb=self._note_error,
+            allow_reconnect=False,
+            connect_timeout=CONNECT_TIMEOUT_S,  # type: ignore[arg-type]  # a float does
+            ping_interval=_NATS_PY_PING_INTERVAL_S,
+            dont_randomize=True,
+            pending_size=PENDING_SOFT_BYTES_MAX,
+            flush_timeout=PENDING_WAIT_S,
+            skip_subject_validation=True,  # the transport has done it
+            tls=None if login is None else login.tls(),
+            tls_hostname=None if login is None else MASTER_NAME,
+            nkeys_seed_str=None if login is None else login.seed,
+        )
+        if not self.is_connected:
+            raise nats.errors.Error("the server answered the handshake with something else")
+
+    def lose(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def abandon(self) -> None:
+        """Let go without a word to the server, which may be stopped: nothing here waits."""
+        self.lose("abandoned")
+        self._status = Client.CLOSED
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        for subscription in self._subs.values():
+            if subscription._wait_for_msgs_task is not None:
+                subscription._wait_for_msgs_task.cancel()
+        self._subs.clear()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def _connect_command(self) -> bytes:
+        # nats-py believes the server's first line, which anybody on the way may have changed, on
+        # whether there is to be TLS.
+        if self._login is not None and not self._wire.is_secret:
+            raise nats.errors.Error("it does not speak TLS, so it is no server of this cluster")
+        return super()._connect_command()
+
+    async def _note_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self.dropped_count += 1
+        elif self._status in (Client.DISCONNECTED, Client.CONNECTING):
+            # Raised on purpose: nats-py would try the same address again for ever.
+            raise error
+        else:
+            _log.debug("the bus client reports %s", fields(server=self.server, error=repr(error)))
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes a ping past the commands that still wait for its flusher, so that the
+        # answer would not mean that the server has read them.
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        # A caller that gave up left a cancelled future; resolving that would raise, and end
+        # nats-py's reading without a word.
+        if self._pongs and self._pongs[0].cancelled():
+            self._pongs.pop(0)
+        else:
+            await super()._process_pong()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lose(in_words(e))
+
+    async def _process_err(self, err_msg: str) -> None:
+        text = err_msg.strip("' \r\n")
+        if _FORBIDDEN in text.lower():
+            # The connection stays, only this subject is refused.
+            self.forbidden_count += 1
+            _log.error("the bus server refuses %s", fields(server=self.server, error=text))
+        else:
+            self.lose(in_words(nats.errors.Error(text)))
+
+
+def in_words(error: Exception) -> str:
+    """Why a server was not reached, or was lost, for people."""
+    if isinstance(error, ssl.SSLError):
+        return reason_in_words(error)
+    text = str(error) or type(error).__name__
+    if _REFUSED in text.lower():
+        return (
+            "it does not accept our key: this process was removed from the cluster, or suspended "
+            "(essaim node ls), or has just joined"
+        )
+    return text
