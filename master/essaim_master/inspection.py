@@ -9,9 +9,13 @@ from typing import Any
 import msgpack
 
 from essaim_master.raft.messages import Entry, EntryKind
+from essaim_master.state.keys import Kind
 
 TEXT_CHARS_MAX = 200
 """Longer keys and values are cut in summaries."""
+
+UNSHOWN_PREFIXES = (Kind.SECRET_DATA.value, Kind.CONFIG_DATA.value, Kind.REGISTRY_CREDENTIALS.value)
+"""Of keys whose values nobody is shown, sealed or not."""
 
 
 def entry_object(entry: Entry) -> dict[str, Any]:
@@ -40,7 +44,9 @@ def decoded(data: bytes) -> Any:
 def stored_object(key: bytes, value: bytes) -> dict[str, Any]:
     """One key of the state. The cluster's own objects are maps; users' values are bytes."""
     shown: Any = _text(value)
-    if value and (value[0] & 0xF0 == 0x80 or value[0] in (0xDE, 0xDF)):  # A map, says msgpack.
+    if key.startswith(UNSHOWN_PREFIXES):
+        shown = _unshown(value)
+    elif value and (value[0] & 0xF0 == 0x80 or value[0] in (0xDE, 0xDF)):  # A map, says msgpack.
         shown = decoded(value)
     return {"Key": _text(key), "Bytes": len(value), "Value": shown}
 
@@ -83,12 +89,18 @@ def _plain(value: Any) -> Any:
     match value:
         case bytes():
             return _text(value)
+        case ["put", bytes() as key, bytes() as hidden, *rest] if key.startswith(UNSHOWN_PREFIXES):
+            return ["put", _text(key), _unshown(hidden), *map(_plain, rest)]
         case list() | tuple():
             return [_plain(item) for item in value]
         case dict():
             return {str(_plain(key)): _plain(item) for key, item in value.items()}
         case _:
             return value
+
+
+def _unshown(value: bytes) -> str:
+    return f"({len(value)} bytes, not shown)"
 
 
 def _text(data: bytes) -> str:

@@ -26,7 +26,6 @@ from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.network_settings import network_settings
 from essaim_master.http.peer_requests import PeerRequests
 from essaim_master.http.server import HttpServer
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.images.images import Images
 from essaim_master.images.registry_client import RegistryClient
 from essaim_master.images.resolver import ImageResolver
@@ -36,6 +35,7 @@ from essaim_master.kv_server import KvServer
 from essaim_master.own_bus import own_bus
 from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
+from essaim_master.vault import Vault
 from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
 from essaim_shared.clock import Clock, SystemClock
@@ -205,7 +205,7 @@ def _images(config: MasterConfig, clock: Clock) -> Images:
     if config.images.resolve == "auto":
         client = RegistryClient(clock, config.images.insecure_registries)
         resolver = ImageResolver(client, clock, config.images.unasked_registries)
-    return Images(resolver, CredentialVault(key))
+    return Images(resolver, Vault(key))
 
 
 def _control_settings(config: MasterConfig) -> ControlSettings:

@@ -11,6 +11,8 @@ ServiceId = NewType("ServiceId", str)
 TaskId = NewType("TaskId", str)
 NodeId = NewType("NodeId", str)
 NetworkId = NewType("NetworkId", str)
+PayloadId = NewType("PayloadId", str)
+"""Of a secret or a config."""
 MemberId = NewType("MemberId", str)
 """The name of a Raft member; in the static first configuration it is chosen by the operator."""
 

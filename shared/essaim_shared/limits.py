@@ -57,6 +57,23 @@ DRAIN_CONNECTIONS_S = 5.0
 INGRESS_PORT_FIRST, INGRESS_PORT_LAST = 30_000, 32_767
 """Where the cluster chooses published ports, for each protocol."""
 
+SECRETS_MAX = 1_000
+CONFIGS_MAX = 1_000
+SECRET_BYTES_MAX = 500 * 1024 - 1
+"""Of one secret's data (swarmkit api/validation/secrets.go), as the next."""
+CONFIG_BYTES_MAX = 1000 * 1024 - 1
+"""In base64, with its labels, it fits a request; packed, with what goes along, a transaction."""
+PAYLOADS_BYTES_MAX = 64 * 1024 * 1024
+"""Of the data of all secrets and configs together: every master holds it in memory."""
+DATA_NUMBERS_KEPT = 10
+"""Of one secret or config, the newest included; older data goes unless something refers to it."""
+DATA_NUMBERS_MAX = 32
+"""With those that something still refers to; new data beyond is refused."""
+SERVICE_PAYLOADS_MAX = 40
+"""Secrets and configs of one service: a change guards three keys for each in one transaction."""
+STACK_BODY_BYTES_MAX = 8 * 1024 * 1024
+"""A stack is one request, with the data of its secrets and configs in base64."""
+
 NETWORKS_MAX = 1_000
 ALIASES_MAX = 32
 """Of one service on one network."""

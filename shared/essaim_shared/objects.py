@@ -50,6 +50,9 @@ class Service(Stored, frozen=True, kw_only=True):
     """Of a job: grows with every update, which runs it anew. 0 for the first run."""
     executed_ns: int = 0
     """Of a job: when its present iteration was asked for."""
+    followed: dict[str, int] = {}
+    """By the ids of secrets and configs: the newest data that the service was brought to, where
+    it has gone back to older by a rollback."""
     created_ns: int
     updated_ns: int
 

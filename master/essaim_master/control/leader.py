@@ -28,10 +28,10 @@ from essaim_master.control.rejects import Rejects
 from essaim_master.control.sessions import SessionTable
 from essaim_master.control.surroundings import Surroundings
 from essaim_master.control.worklist import Worklist
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.cluster_state import AppliedChanges
 from essaim_master.state.network_uses import DEFAULT_NETWORK
+from essaim_master.vault import Vault
 from essaim_shared.clock import Clock
 from essaim_shared.errors import Unavailable
 from essaim_shared.log import fields
@@ -63,7 +63,7 @@ class Leader:
         clock: Clock,
         rng: random.Random,
         settings: ControlSettings,
-        vault: CredentialVault | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._cluster = cluster
         self._clock = clock
@@ -76,7 +76,7 @@ class Leader:
         """Malformed messages that came in while leading."""
         subjects = Subjects(settings.cluster_id)
         self._surroundings = Surroundings(
-            cluster, transport, subjects, clock, rng, self.rejects, vault or CredentialVault()
+            cluster, transport, subjects, clock, rng, self.rejects, vault or Vault()
         )
 
     async def run(self) -> None:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.vault import Vault
 from essaim_shared.ids import NodeId, ServiceId
 from essaim_shared.log import fields
 from essaim_shared.messages import SealedCredentials
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class NodeLogins:
     """Of one term of office."""
 
-    def __init__(self, state: ClusterState, vault: CredentialVault) -> None:
+    def __init__(self, state: ClusterState, vault: Vault) -> None:
         self._state = state
         self._vault = vault
         self._complaints: set[tuple[NodeId, ServiceId]] = set()
@@ -48,7 +48,9 @@ class NodeLogins:
         for service_id in sorted(wanted):
             try:
                 sealed.append(
-                    self._vault.for_node(stored[service_id], node_id, status.description.seal_key)
+                    self._vault.credentials_for_node(
+                        stored[service_id], node_id, status.description.seal_key
+                    )
                 )
             except SealError as error:
                 self._complain(node_id, service_id, error)

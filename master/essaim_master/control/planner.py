@@ -44,6 +44,7 @@ def plan_slice(
     _orchestrate(state, worklist, effects)
     worklist.nodes.work_off(effects)
     worklist.rollbacks.update(effects.rollbacks)
+    worklist.followers.work_off(worklist.rollbacks, now_ns)
     addresses = ServiceAllocator(state, worklist, cursors, limit)
     addresses.work_off(task.service_id for task in effects.created.values())
     placer = Placer(state, worklist, cursors, effects, addresses)

@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass, field
 
 from essaim_master.control.rejects import Rejects
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import Cluster
+from essaim_master.vault import Vault
 from essaim_shared.clock import Clock
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
@@ -21,4 +21,4 @@ class Surroundings:
     clock: Clock
     rng: random.Random
     rejects: Rejects
-    vault: CredentialVault = field(default_factory=CredentialVault)
+    vault: Vault = field(default_factory=Vault)

@@ -12,6 +12,7 @@ from essaim_master.control.update_slots import Phase, SlotProgress
 from essaim_master.state import keys
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.network_uses import mark_networks
+from essaim_master.state.payload_uses import mark_payloads, staying_behind
 from essaim_master.state.port_claims import claim_ports
 from essaim_master.state.service_changes import (
     rolled_back_service,
@@ -122,13 +123,15 @@ def next_status(
 
 def rollback_writes(state: ClusterState, service: Service, message: str, now_ns: int) -> Writes:
     """The same change as a user's rollback, with the status that says who made it. Raises
-    PortTaken and NotFound when what the previous spec needs is no longer there for it."""
-    after = rolled_back_service(service, now_ns)
+    PortTaken, UnknownPayload and NotFound when what the previous spec needs is no longer there
+    for it."""
+    after = staying_behind(state, rolled_back_service(service, now_ns))
     present = state.update_status.get(service.id)
     writes = service_writes(state.revisions_of(service.id), service, after)
     swap_credentials(writes, state.registry_credentials.get(service.id))
     claim_ports(writes, state, service, after)
     mark_networks(writes, state, service, after)
+    mark_payloads(writes, state, service, after)
     writes.put(
         UpdateStatus(
             service_id=service.id,

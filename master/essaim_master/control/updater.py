@@ -52,7 +52,7 @@ from essaim_master.control.update_verdict import (
     without_rollback,
 )
 from essaim_master.state.cluster_state import ClusterState
-from essaim_master.state.errors import PortTaken
+from essaim_master.state.errors import PortTaken, UnknownPayload
 from essaim_shared.errors import NotFound
 from essaim_shared.objects import Service, Task, UpdateStatus
 from essaim_shared.spec import TaskSpec
@@ -292,7 +292,7 @@ class Rollout:
                     state, service, decided.message, effects.now_ns
                 )
                 return None
-            except (PortTaken, NotFound) as obstacle:
+            except (PortTaken, UnknownPayload, NotFound) as obstacle:
                 status = without_rollback(status, str(obstacle))
         if status is not None and status != present:
             effects.update_status[service.id] = status

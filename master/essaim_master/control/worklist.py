@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 from essaim_master.control.address_upkeep import AddressUpkeep
 from essaim_master.control.conditions import LOST, condition_of
+from essaim_master.control.followers import Followers
 from essaim_master.control.index import ControlIndex, GatewayKey, GroupKey, SlotKey
 from essaim_master.control.node_upkeep import NodeUpkeep
 from essaim_master.control.slots import Progress
 from essaim_master.state.cluster_state import AppliedChanges, Change, ClusterState
 from essaim_master.state.keys import Kind
 from essaim_master.state.writes import Writes
-from essaim_shared.ids import NodeId, ServiceId, TaskId
+from essaim_shared.ids import NodeId, PayloadId, ServiceId, TaskId
 from essaim_shared.objects import (
     IngressPort,
     NodeObject,
@@ -44,6 +45,7 @@ class Worklist:
         self.index = ControlIndex(state)
         self.nodes = NodeUpkeep(state)
         self.addresses = AddressUpkeep(state)
+        self.followers = Followers(state)
         self.services: dict[ServiceId, None] = {}
         self.filling: dict[ServiceId, None] = {}
         """Services that were looked at and only lack further tasks."""
@@ -63,8 +65,8 @@ class Worklist:
         self.updating: set[ServiceId] = set()
         """Services whose tasks are being replaced one after another."""
         self.rollbacks: dict[ServiceId, Writes] = {}
-        """Decided in the last slices. Whoever runs them commits each by itself (`take_rollbacks`)
-        and says which failed."""
+        """Decided in the last slices, as the changes to newer data. Whoever runs them commits each
+        by itself (`take_rollbacks`) and says which failed."""
         self._timers: list[tuple[int, TaskId]] = []
         self._wakes: dict[ServiceId, int] = {}
         self._wake_timers: list[tuple[int, ServiceId]] = []
@@ -83,6 +85,7 @@ class Worklist:
             or self.leftovers
             or self.nodes
             or self.addresses
+            or self.followers
             or self.is_mtu_due
         )
 
@@ -97,6 +100,7 @@ class Worklist:
         self.retry_pending()
         self.nodes.add_everything()
         self.addresses.add_everything()
+        self.followers.add_everything()
         self.is_mtu_due = True
         for gateway in state.gateways.values():
             self.gateways[gateway.network_id, gateway.node_id] = None
@@ -129,6 +133,7 @@ class Worklist:
         """A port or a network that it needs, or the service itself, was changed by others in the
         same moment. Of the first two the service hears nothing: it is decided anew here."""
         self.services[service_id] = None
+        self.followers.note_service(service_id)
 
     def note(self, applied: AppliedChanges) -> None:
         """Take a transaction's changes over, from within its apply."""
@@ -160,6 +165,8 @@ class Worklist:
                     self._note_belonging(ServiceId(change.id))
                 case Kind.SERVICE_REVISION:
                     self._note_belonging(ServiceId(change.id.partition("/")[0]))
+                case Kind.SECRET | Kind.CONFIG:
+                    self.followers.note_payload(PayloadId(change.id))
                 case Kind.SETTINGS:
                     self.services.update(dict.fromkeys(self._state.services))
                 case _:
@@ -248,6 +255,7 @@ class Worklist:
         service_id = ServiceId(change.id)
         self.services[service_id] = None
         self.addresses.note_service(service_id)
+        self.followers.note_service(service_id)
         if isinstance(change.after, Service) and change.after.spec.mode.is_global:
             self._global[service_id] = None
         else:

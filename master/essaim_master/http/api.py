@@ -19,12 +19,13 @@ from essaim_master.http.raft_view import Inside
 from essaim_master.images.images import Images
 from essaim_master.lease_keeper import LeaseKeeper
 from essaim_master.state.cluster import Cluster
-from essaim_master.state.writes import Writes
+from essaim_master.state.writes import TRANSACTION_PAYLOAD_BYTES_MAX, Writes
+from essaim_master.vault import Vault
 from essaim_shared.clock import Clock
 from essaim_shared.errors import InvalidRequest, NoLeader
 from essaim_shared.figures import ContainerFigures, NodeFigures
 from essaim_shared.ids import NodeId, TaskId
-from essaim_shared.limits import HTTP_BODY_BYTES_MAX, TRANSACTION_BYTES_MAX
+from essaim_shared.limits import HTTP_BODY_BYTES_MAX
 
 READ_TIMEOUT_S = 3.0
 WRITE_TIMEOUT_S = 5.0
@@ -85,6 +86,10 @@ class Api:
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""
 
+    @property
+    def vault(self) -> Vault:
+        return self.images.vault
+
     def close(self) -> None:
         self.encoded.close()
 
@@ -106,16 +111,15 @@ class Api:
         except NoLeader as error:
             raise _no_quorum() from error
 
-    async def commit(self, writes: Writes) -> bool:
+    async def commit(self, writes: Writes, bytes_max: int = TRANSACTION_PAYLOAD_BYTES_MAX) -> bool:
         """Write all or nothing; False when one of the compares did not hold.
 
         Raises NoLeader, OutcomeUnknown, and InvalidRequest when they do not fit one transaction.
         """
-        transactions = writes.transactions()
+        transactions = writes.transactions(bytes_max)
         if len(transactions) != 1:
             raise InvalidRequest(
-                f"the object is too large: with its previous spec it must fit "
-                f"{TRANSACTION_BYTES_MAX // 2} bytes"
+                f"the object is too large: with its previous spec it must fit {bytes_max} bytes"
             )
         try:
             result = await self.cluster.commit(transactions[0], WRITE_TIMEOUT_S)
@@ -135,7 +139,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
     message: str
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, bytes_max: int = HTTP_BODY_BYTES_MAX) -> bytes:
     """The whole body, which must be declared as JSON, as Docker demands.
 
     That keeps web pages out: a browser sends this type to a foreign address only after asking
@@ -145,12 +149,12 @@ async def read_body(request: Request) -> bytes:
     size_bytes = 0
     async for part in request.stream():
         size_bytes += len(part)
-        if size_bytes <= HTTP_BODY_BYTES_MAX:
+        if size_bytes <= bytes_max:
             parts.append(part)
         elif size_bytes > BODY_DRAINED_BYTES_MAX:
             break
-    if size_bytes > HTTP_BODY_BYTES_MAX:
-        raise BodyTooLarge(HTTP_BODY_BYTES_MAX)
+    if size_bytes > bytes_max:
+        raise BodyTooLarge(bytes_max)
     content_type = request.headers.get("Content-Type", "")
     if size_bytes and content_type.partition(";")[0].strip().lower() != JSON_TYPE:
         raise InvalidRequest(

@@ -19,6 +19,7 @@ from essaim_master.http.kv_routes import KvRoutes, compacted_response
 from essaim_master.http.network_doctor import NetworkDoctorRoute
 from essaim_master.http.networks import NetworkRoutes
 from essaim_master.http.nodes import NodeRoutes
+from essaim_master.http.payloads import NodePayloadRoutes, PayloadRoutes
 from essaim_master.http.role_routes import RoleRoutes
 from essaim_master.http.service_history import ServiceHistoryRoutes
 from essaim_master.http.service_images import DistributionRoute
@@ -37,10 +38,8 @@ ENGINE_ENDPOINTS = frozenset(
 """First segments of paths that concern one engine."""
 
 _LATER: dict[str, str] = {
-    "configs": "Essaim does not keep configs yet",
     "events": "Essaim has no stream of events yet: poll, or use GET /essaim/wait",
     "networks": "tasks are on the networks that their service names: change the service",
-    "secrets": "Essaim does not keep secrets yet",
     "swarm": "an Essaim cluster is formed by the configuration of its masters and agents, "
     "not by `docker swarm`",
 }
@@ -110,6 +109,8 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *TaskRoutes(api).routes(),
         *NodeRoutes(api).routes(),
         *NetworkRoutes(api).routes(),
+        *PayloadRoutes(api).routes(),
+        *NodePayloadRoutes(api).routes(),
         *StackRoutes(api).routes(),
         *DistributionRoute(api).routes(),
         *essaim.routes(),

@@ -24,8 +24,6 @@ TASK_FILTERS = frozenset(
 NODE_FILTERS = frozenset({"id", "name", "label", "node.label", "role", "membership"})
 NETWORK_FILTERS = frozenset({"id", "name", "driver", "label", "scope", "type", "dangling"})
 NETWORK_PRUNE_FILTERS = frozenset({"label", "label!"})
-EMPTY_LIST_FILTERS = frozenset({"id", "name", "names", "label"})
-"""Of secrets and configs."""
 
 FILTERS_BYTES_MAX = 64 * 1024
 
@@ -60,11 +58,11 @@ def service_matcher(filters: Filters) -> Callable[[Service], bool]:
 
     def matches(service: Service) -> bool:
         return (
-            _any_prefix(filters.get("id"), service.id)
-            and _any_prefix(filters.get("name"), service.spec.name)
-            and _all_labels(filters.get("label"), service.spec.labels)
-            and _any_equal(filters.get("mode"), _mode_name(service.spec.mode))
-            and _any_equal(filters.get("runtime"), "container")
+            any_prefix(filters.get("id"), service.id)
+            and any_prefix(filters.get("name"), service.spec.name)
+            and all_labels(filters.get("label"), service.spec.labels)
+            and any_equal(filters.get("mode"), _mode_name(service.spec.mode))
+            and any_equal(filters.get("runtime"), "container")
         )
 
     return matches
@@ -77,12 +75,12 @@ def task_matcher(filters: Filters, is_up_to_date: Callable[[Task], bool]) -> Cal
 
     def matches(task: Task) -> bool:
         return (
-            _any_equal(filters.get("service"), task.service_id)
-            and _any_equal(filters.get("node"), task.node_id or "")
-            and _any_prefix(filters.get("id"), task.id)
-            and _any_prefix(filters.get("name"), f"{task.name}.{task.id}")
-            and _all_labels(filters.get("label"), task.service_labels)
-            and _any_equal(filters.get("runtime"), "container")
+            any_equal(filters.get("service"), task.service_id)
+            and any_equal(filters.get("node"), task.node_id or "")
+            and any_prefix(filters.get("id"), task.id)
+            and any_prefix(filters.get("name"), f"{task.name}.{task.id}")
+            and all_labels(filters.get("label"), task.service_labels)
+            and any_equal(filters.get("runtime"), "container")
             and (not states or task.desired_state in states)
             and (True not in wanted or is_up_to_date(task))
         )
@@ -105,12 +103,12 @@ def node_matcher(
         hostname = node.spec.name if description is None else description.hostname
         engine_labels = {} if description is None else description.engine_labels
         return (
-            _any_prefix(filters.get("id"), node.id)
-            and _any_prefix(filters.get("name"), hostname)
-            and _all_labels(filters.get("label"), engine_labels)
-            and _all_labels(filters.get("node.label"), node.spec.labels)
-            and _any_equal(filters.get("role"), role)
-            and _any_equal(filters.get("membership"), "accepted")
+            any_prefix(filters.get("id"), node.id)
+            and any_prefix(filters.get("name"), hostname)
+            and all_labels(filters.get("label"), engine_labels)
+            and all_labels(filters.get("node.label"), node.spec.labels)
+            and any_equal(filters.get("role"), role)
+            and any_equal(filters.get("membership"), "accepted")
         )
 
     return matches
@@ -131,11 +129,11 @@ def network_matcher(
         return (
             _any_substring(filters.get("id"), network.id)
             and _any_substring(filters.get("name"), network.name)
-            and _any_equal(filters.get("driver"), network.driver)
-            and _any_equal(filters.get("scope"), "swarm")
-            and _any_equal(filters.get("type"), "builtin" if is_predefined else "custom")
-            and _all_labels(filters.get("label"), network.labels)
-            and not any(_all_labels([word], network.labels) for word in filters.get("label!", ()))
+            and any_equal(filters.get("driver"), network.driver)
+            and any_equal(filters.get("scope"), "swarm")
+            and any_equal(filters.get("type"), "builtin" if is_predefined else "custom")
+            and all_labels(filters.get("label"), network.labels)
+            and not any(all_labels([word], network.labels) for word in filters.get("label!", ()))
             and (not dangling or is_dangling(network) in dangling)
         )
 
@@ -150,7 +148,7 @@ def _mode_name(mode: ServiceMode) -> str:
     return "global-job" if mode.global_job is not None else "replicated"
 
 
-def _any_prefix(prefixes: Iterable[str] | None, value: str) -> bool:
+def any_prefix(prefixes: Iterable[str] | None, value: str) -> bool:
     return prefixes is None or any(value.startswith(prefix) for prefix in prefixes)
 
 
@@ -158,11 +156,11 @@ def _any_substring(parts: Iterable[str] | None, value: str) -> bool:
     return parts is None or any(part in value for part in parts)
 
 
-def _any_equal(choices: Iterable[str] | None, value: str) -> bool:
+def any_equal(choices: Iterable[str] | None, value: str) -> bool:
     return choices is None or value in choices
 
 
-def _all_labels(wanted: Iterable[str] | None, labels: Mapping[str, str]) -> bool:
+def all_labels(wanted: Iterable[str] | None, labels: Mapping[str, str]) -> bool:
     """`KEY` asks that the label is there, `KEY=VALUE` for its value too."""
     for word in wanted or ():
         key, separator, value = word.partition("=")

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.payload_data import payload_named
 from essaim_shared.errors import AmbiguousName, NotFound
-from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import NetworkId, NodeId, PayloadId, ServiceId, TaskId
 from essaim_shared.objects import Network, NodeObject, Service, Task
+from essaim_shared.payload_objects import Payload, PayloadKind
 
 K = TypeVar("K", bound=str)
 V = TypeVar("V")
@@ -52,6 +54,13 @@ def find_network(state: ClusterState, reference: str) -> Network:
         return network
     named = [network for network in state.networks.values() if network.name == reference]
     return _only("network", named, reference) or _by_prefix("network", state.networks, reference)
+
+
+def find_payload(state: ClusterState, kind: PayloadKind, reference: str) -> Payload:
+    """A secret or config. Raises NotFound, AmbiguousName."""
+    payloads = state.payloads(kind)
+    found = payloads.get(PayloadId(reference)) or payload_named(state, kind, reference)
+    return found or _by_prefix(kind, payloads, reference)
 
 
 def _by_prefix(what: str, objects: Mapping[K, V], reference: str) -> V:

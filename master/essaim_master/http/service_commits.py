@@ -7,9 +7,10 @@ from typing import TypeVar
 from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
 from essaim_master.http.lookup import find_service
 from essaim_master.http.service_networks import check_published_ports
-from essaim_master.state.errors import PortTaken, SubnetTaken
+from essaim_master.state.errors import PortTaken, SubnetTaken, UnknownPayload
 from essaim_master.state.keys import service_key
 from essaim_master.state.network_uses import mark_networks
+from essaim_master.state.payload_uses import mark_payloads
 from essaim_master.state.port_claims import claim_ports
 from essaim_master.state.service_changes import service_writes
 from essaim_master.state.writes import Writes
@@ -31,7 +32,7 @@ async def settled(api: Api, plan: Callable[[], T]) -> T:
     before, so it catches up before it says that something is missing or taken."""
     try:
         return plan()
-    except (NotFound, AmbiguousName, PortTaken, SubnetTaken):
+    except (NotFound, AmbiguousName, PortTaken, SubnetTaken, UnknownPayload):
         await api.catch_up()
         return plan()
 
@@ -146,12 +147,13 @@ class ServiceCommits:
         revisions = {} if before is None else state.revisions_of(before.id)
         writes = service_writes(revisions, before, after)
         mark_networks(writes, state, before, after)
+        mark_payloads(writes, state, before, after)
         claim_ports(writes, state, before, after)
         return writes
 
 
 def _busy(service: Service) -> Conflict:
     return Conflict(
-        f"service {service.spec.name}, or a port or network that it needs, is being changed by "
-        "others: try again"
+        f"service {service.spec.name}, or a port, network, secret or config that it needs, is "
+        "being changed by others: try again"
     )

@@ -18,6 +18,7 @@ from essaim_master.http.api import Api, json_response, version_of
 from essaim_master.http.docker_objects import cron_run_object, service_spec_object
 from essaim_master.http.lookup import find_service
 from essaim_master.http.service_commits import ServiceCommits
+from essaim_master.state.payload_uses import staying_behind
 from essaim_master.state.service_changes import (
     history_of,
     promoted_service,
@@ -80,8 +81,9 @@ class ServiceHistoryRoutes:
         def changed() -> Service:
             now_ns = self._api.clock.wall_ns()
             if number is None:
-                return swapped_service(service, now_ns)
-            return service_at_revision(service, state.revisions_of(service.id), number, now_ns)
+                return staying_behind(state, swapped_service(service, now_ns))
+            revisions = state.revisions_of(service.id)
+            return staying_behind(state, service_at_revision(service, revisions, number, now_ns))
 
         def swap(writes: Writes) -> None:
             if number is None:

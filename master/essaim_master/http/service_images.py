@@ -121,7 +121,7 @@ class ServiceImages:
         stored = self._api.state.registry_credentials.get(service_id)
         before = b"" if stored is None else stored.sealed
         if asked.auth:
-            sealed = self._images.vault.seal(service_id, asked.auth)
+            sealed = self._images.vault.seal_credentials(service_id, asked.auth)
             changed = RegistryCredentials(
                 service_id=service_id, sealed=sealed, previous_sealed=before
             )
@@ -142,7 +142,7 @@ class ServiceImages:
         plain = asked.auth
         stored = self._api.state.registry_credentials.get(service_id) if service_id else None
         if not plain and stored is not None and not asked.leaves_registry:
-            plain = self._images.vault.open(stored)
+            plain = self._images.vault.open_credentials(stored)
         return parse_credentials(plain)
 
 

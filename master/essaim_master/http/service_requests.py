@@ -20,6 +20,7 @@ from essaim_master.http.json_edge import (
     says_nothing,
 )
 from essaim_master.http.service_networks import NetworkLookup, with_network_ids
+from essaim_master.http.service_payloads import PayloadLookup, with_payload_numbers
 from essaim_master.http.validation import (
     check_service_name,
     check_service_spec,
@@ -76,14 +77,19 @@ def _with_networks_in_task(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def created_service(
-    spec: ServiceSpec, service_id: ServiceId, now_ns: int, find: NetworkLookup | None = None
+    spec: ServiceSpec,
+    service_id: ServiceId,
+    now_ns: int,
+    find: NetworkLookup | None = None,
+    payloads: PayloadLookup | None = None,
 ) -> Service:
-    """A new service; its spec has a name by now. `find` is for the networks that it names.
+    """A new service; its spec has a name by now. `find` is for the networks that it names,
+    `payloads` for its secrets and configs.
 
     Raises InvalidRequest, NotSupported, NotFound.
     """
     check_service_name(spec.name)
-    checked = _checked(spec, find)
+    checked = _checked(spec, None, find, payloads)
     return Service(
         id=service_id,
         spec=checked,
@@ -94,7 +100,11 @@ def created_service(
 
 
 def updated_service(
-    service: Service, spec: ServiceSpec, now_ns: int, find: NetworkLookup | None = None
+    service: Service,
+    spec: ServiceSpec,
+    now_ns: int,
+    find: NetworkLookup | None = None,
+    payloads: PayloadLookup | None = None,
 ) -> Service:
     """The service with another spec: an absent Essaim field keeps its value.
 
@@ -104,16 +114,25 @@ def updated_service(
         raise ImmutableName
     named = msgspec.structs.replace(spec, name=service.spec.name)
     kept = _keep_in_absent_parts(keep_essaim_fields(named, service.spec), service.spec)
-    checked = _checked(kept, find)
+    checked = _checked(kept, service, find, payloads)
     if _kind_of(checked) != _kind_of(service.spec):
         raise ImmutableMode
     return changed_service(service, checked, now_ns)
 
 
-def _checked(spec: ServiceSpec, find: NetworkLookup | None) -> ServiceSpec:
+def _checked(
+    spec: ServiceSpec,
+    before: Service | None,
+    find: NetworkLookup | None,
+    payloads: PayloadLookup | None,
+) -> ServiceSpec:
     """The spec in its canonical form. Raises InvalidRequest, NotSupported, NotFound."""
     check_service_spec(spec)
-    canonical = _canonical(spec if find is None else with_network_ids(spec, find))
+    if find is not None:
+        spec = with_network_ids(spec, find)
+    if payloads is not None:
+        spec = with_payload_numbers(spec, before, payloads)
+    canonical = _canonical(spec)
     size_bytes = len(msgspec.msgpack.encode(canonical))
     if size_bytes > SPEC_BYTES_MAX:
         raise InvalidRequest(

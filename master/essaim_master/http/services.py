@@ -20,12 +20,14 @@ from essaim_master.http.lookup import find_service
 from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.http.service_images import ServiceImages, image_request
 from essaim_master.http.service_networks import lookup_in
+from essaim_master.http.service_payloads import StatePayloads
 from essaim_master.http.service_requests import (
     created_service,
     decode_service_spec,
     updated_service,
 )
 from essaim_master.state.keys import service_key
+from essaim_master.state.payload_uses import staying_behind
 from essaim_master.state.service_changes import swapped_service
 from essaim_master.state.spec_defaults import with_defaults
 from essaim_shared.errors import (
@@ -111,8 +113,9 @@ class ServiceRoutes:
         def changed() -> Service:
             now_ns = self._api.clock.wall_ns()
             if spec is None:
-                return swapped_service(service, now_ns)
-            return updated_service(service, spec, now_ns, lookup_in(self._api.state))
+                return staying_behind(self._api.state, swapped_service(service, now_ns))
+            state = self._api.state
+            return updated_service(service, spec, now_ns, lookup_in(state), StatePayloads(state))
 
         await self._commits.commit(
             service,
@@ -139,4 +142,5 @@ class ServiceRoutes:
             spec = msgspec.structs.replace(spec, name=name)
         service_id = ServiceId(new_id(self._api.rng))
         now_ns = self._api.clock.wall_ns()
-        return created_service(spec, service_id, now_ns, lookup_in(self._api.state))
+        state = self._api.state
+        return created_service(spec, service_id, now_ns, lookup_in(state), StatePayloads(state))

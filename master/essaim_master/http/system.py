@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, and lists of what does not exist yet."""
+"""`/_ping`, `/version`, `/info`."""
 
 from typing import Any
 
@@ -8,14 +8,9 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response
 from essaim_master.http.api_version import API_VERSION, API_VERSION_MIN, server_version
-from essaim_master.http.filters import (
-    EMPTY_LIST_FILTERS,
-    decode_filters,
-)
 from essaim_master.http.swarm import swarm_object
 from essaim_master.state.manager_nodes import host_of
 from essaim_shared.clock import rfc3339
-from essaim_shared.errors import NotFound
 from essaim_shared.ids import NodeId
 
 PING_HEADERS = {
@@ -49,10 +44,6 @@ class SystemRoutes:
             Route("/_ping", self.ping, methods=["GET"]),
             Route("/version", self.version, methods=["GET"]),
             Route("/info", self.info, methods=["GET"]),
-            Route("/secrets", self.nothing, methods=["GET"]),
-            Route("/secrets/{reference}", self.no_secret, methods=["GET", "DELETE"]),
-            Route("/configs", self.nothing, methods=["GET"]),
-            Route("/configs/{reference}", self.no_config, methods=["GET", "DELETE"]),
         ]
 
     async def ping(self, request: Request) -> Response:
@@ -114,16 +105,6 @@ class SystemRoutes:
                 "Swarm": self._swarm_info(),
             }
         )
-
-    async def nothing(self, request: Request) -> Response:
-        decode_filters(request.query_params.get("filters", ""), EMPTY_LIST_FILTERS)
-        return json_response([])
-
-    async def no_secret(self, request: Request) -> Response:
-        raise NotFound(f"secret {request.path_params['reference']} not found")
-
-    async def no_config(self, request: Request) -> Response:
-        raise NotFound(f"config {request.path_params['reference']} not found")
 
     def _swarm_info(self) -> dict[str, Any]:
         """`NodeID` is the node on this master's host: docker marks it in `node ls`."""

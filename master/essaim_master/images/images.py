@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.images.resolver import ImageResolver
+from essaim_master.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,4 +11,4 @@ class Images:
     """What the API needs for images. Without a resolver no registry is asked."""
 
     resolver: ImageResolver | None = None
-    vault: CredentialVault = field(default_factory=CredentialVault)
+    vault: Vault = field(default_factory=Vault)

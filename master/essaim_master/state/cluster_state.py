@@ -13,7 +13,7 @@ from essaim_master.kv.history import Event
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.state import keys
 from essaim_master.state.keys import Kind
-from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import MemberId, NetworkId, NodeId, PayloadId, ServiceId, TaskId
 from essaim_shared.objects import (
     ClusterInfo,
     ClusterMember,
@@ -38,6 +38,7 @@ from essaim_shared.objects import (
     TaskStatus,
     UpdateStatus,
 )
+from essaim_shared.payload_objects import Config, Payload, PayloadKind, Secret
 from essaim_shared.task_state import TaskState
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust_objects import (
@@ -63,6 +64,8 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.GATEWAY: msgspec.msgpack.Decoder(Gateway),
     Kind.SERVICE_ADDRESSES: msgspec.msgpack.Decoder(ServiceAddresses),
     Kind.INGRESS_PORT: msgspec.msgpack.Decoder(IngressPort),
+    Kind.SECRET: msgspec.msgpack.Decoder(Secret),
+    Kind.CONFIG: msgspec.msgpack.Decoder(Config),
     Kind.LEADER: msgspec.msgpack.Decoder(LeaderEpoch),
     Kind.SETTINGS: msgspec.msgpack.Decoder(ClusterSettings),
     Kind.CLUSTER: msgspec.msgpack.Decoder(ClusterInfo),
@@ -77,8 +80,20 @@ _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Any]] = {
     Kind.AUDIT: msgspec.msgpack.Decoder(AuditRecord),
 }
 
-_MARKS = frozenset({Kind.SERVICE_NAME, Kind.NETWORK_USE, Kind.HOST_PORTS})
+_MARKS = frozenset(
+    {
+        Kind.SERVICE_NAME,
+        Kind.NETWORK_USE,
+        Kind.HOST_PORTS,
+        Kind.SECRET_NAME,
+        Kind.CONFIG_NAME,
+        Kind.PAYLOAD_USE,
+    }
+)
 """Keys that only guard others: they hold no objects."""
+
+_ON_DEMAND = frozenset({Kind.SECRET_DATA, Kind.CONFIG_DATA})
+"""Large, and seldom asked for: decoded by `payload_data` when they are."""
 
 _DEFAULT_SETTINGS = ClusterSettings()
 _NO_NETWORKS = NetworkLedger(changes=0)
@@ -192,6 +207,10 @@ class ClusterState:
         """By `PROTOCOL/NUMBER`."""
         return self._objects[Kind.INGRESS_PORT]
 
+    def payloads(self, kind: PayloadKind) -> Mapping[PayloadId, Payload]:
+        """The secrets, or the configs. What is in them is asked of `payload_data`."""
+        return self._objects[Kind.SECRET if kind == "secret" else Kind.CONFIG]  # type: ignore[return-value]
+
     @property
     def leader_epoch(self) -> LeaderEpoch | None:
         return self._objects[Kind.LEADER].get("")
@@ -295,7 +314,7 @@ class ClusterState:
 
     def _absorb(self, event: Event) -> Change | None:
         kind = keys.kind_of(event.key)
-        if kind is None or kind in _MARKS:
+        if kind is None or kind in _MARKS or kind in _ON_DEMAND:
             return None
         identifier = keys.identifier_of(kind, event.key)
         objects = self._objects[kind]

@@ -3,7 +3,9 @@
 InvalidRequest           400
 ├── SubnetTaken          400  a network's addresses are somebody else's
 ├── PortTaken            400  another service has the port
-└── NetworkInUse         400  Docker's answer too
+├── NetworkInUse         400  Docker's answer too
+├── PayloadInUse         400  the same, of a secret or config
+└── UnknownPayload       400  a service names a secret or config, or data of one, that is not there
 Conflict
 └── PoolExhausted        409  nothing is left to choose a network from
 """
@@ -21,6 +23,17 @@ class PortTaken(InvalidRequest):
 
 class NetworkInUse(InvalidRequest):
     pass
+
+
+class PayloadInUse(InvalidRequest):
+    pass
+
+
+class UnknownPayload(InvalidRequest):
+    """`what` is the sentence alone; Docker's clients see it with the code of the call."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"rpc error: code = InvalidArgument desc = {what}")
 
 
 class PoolExhausted(Conflict):

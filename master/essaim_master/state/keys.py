@@ -2,7 +2,8 @@
 
 from enum import Enum
 
-from essaim_shared.ids import MemberId, NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import MemberId, NetworkId, NodeId, PayloadId, ServiceId, TaskId
+from essaim_shared.payload_objects import PayloadKind
 from essaim_shared.trust.roles import Role
 
 
@@ -31,6 +32,13 @@ class Kind(Enum):
     IDENTITY = b"/identities/"
     USER = b"/users/"
     AUDIT = b"/audit/"
+    SECRET = b"/secrets/"
+    SECRET_NAME = b"/secret_names/"
+    SECRET_DATA = b"/secret_data/"
+    CONFIG = b"/configs/"
+    CONFIG_NAME = b"/config_names/"
+    CONFIG_DATA = b"/config_data/"
+    PAYLOAD_USE = b"/payload_uses/"
     MEMBER = b"/members/"
     MEMBER_BUILD = b"/member_builds/"
     LEADER = b"/cluster/leader"
@@ -130,6 +138,37 @@ def user_key(name: str) -> bytes:
 
 def audit_key(number: str) -> bytes:
     return Kind.AUDIT.value + number.encode()
+
+
+_PAYLOADS: dict[PayloadKind, tuple[Kind, Kind, Kind]] = {
+    "secret": (Kind.SECRET, Kind.SECRET_NAME, Kind.SECRET_DATA),
+    "config": (Kind.CONFIG, Kind.CONFIG_NAME, Kind.CONFIG_DATA),
+}
+
+
+def payload_key(kind: PayloadKind, payload_id: PayloadId) -> bytes:
+    return _PAYLOADS[kind][0].value + payload_id.encode()
+
+
+def payload_name_key(kind: PayloadKind, name: str) -> bytes:
+    """Holds the id of the secret or config of that name: what makes names unique."""
+    return _PAYLOADS[kind][1].value + name.encode()
+
+
+def payload_data_prefix(kind: PayloadKind, payload_id: PayloadId | None = None) -> bytes:
+    """Of all data, or of one secret's or config's."""
+    prefix = _PAYLOADS[kind][2].value
+    return prefix if payload_id is None else prefix + f"{payload_id}/".encode()
+
+
+def payload_data_key(kind: PayloadKind, payload_id: PayloadId, number: int) -> bytes:
+    return payload_data_prefix(kind, payload_id) + str(number).encode()
+
+
+def payload_use_key(payload_id: PayloadId) -> bytes:
+    """Holds the id of the service that was the last to refer to some data of the secret or
+    config; never read, only compared (`payload_uses`)."""
+    return Kind.PAYLOAD_USE.value + payload_id.encode()
 
 
 def member_key(member_id: MemberId) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from essaim_master.state.payload_references import followed_after
 from essaim_master.state.spec_defaults import task_with_defaults, with_defaults
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import InvalidRequest
@@ -151,6 +152,7 @@ def _with_spec(
         revision=service.revision + (not is_scaling(service.spec, spec)),
         job_iteration=service.job_iteration + runs_anew,
         executed_ns=updated_ns if runs_anew else service.executed_ns,
+        followed=followed_after(service, spec),
         updated_ns=updated_ns,
     )
 

@@ -17,7 +17,7 @@ from essaim_master.kv.commands import (
     Transaction,
 )
 from essaim_master.state import keys
-from essaim_shared.ids import NetworkId, NodeId, ServiceId, TaskId
+from essaim_shared.ids import NetworkId, NodeId, PayloadId, ServiceId, TaskId
 from essaim_shared.limits import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
 from essaim_shared.objects import (
     ClusterInfo,
@@ -42,6 +42,14 @@ from essaim_shared.objects import (
     TaskStatus,
     UpdateStatus,
 )
+from essaim_shared.payload_objects import (
+    Config,
+    ConfigData,
+    Payload,
+    PayloadKind,
+    Secret,
+    SecretData,
+)
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust_objects import (
     AuditRecord,
@@ -64,6 +72,10 @@ Addressed = (
     | Gateway
     | ServiceAddresses
     | IngressPort
+    | Secret
+    | SecretData
+    | Config
+    | ConfigData
     | LeaderEpoch
     | ClusterInfo
     | ClusterSettings
@@ -81,6 +93,9 @@ Addressed = (
 
 TRANSACTION_PAYLOAD_BYTES_MAX = TRANSACTION_BYTES_MAX // 2
 """Of keys and values; leaves room for compares and framing."""
+
+LARGE_PAYLOAD_BYTES_MAX = TRANSACTION_BYTES_MAX - 256 * 1024
+"""The same, of writes with few compares: for the data of a config, which cannot be cut."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -113,6 +128,14 @@ def key_of(stored: Addressed) -> bytes:
             return keys.service_addresses_key(stored.service_id)
         case IngressPort():
             return keys.ingress_port_key(stored.protocol, stored.number)
+        case Secret():
+            return keys.payload_key("secret", stored.id)
+        case SecretData():
+            return keys.payload_data_key("secret", stored.secret_id, stored.number)
+        case Config():
+            return keys.payload_key("config", stored.id)
+        case ConfigData():
+            return keys.payload_data_key("config", stored.config_id, stored.number)
         case LeaderEpoch():
             return keys.LEADER_KEY
         case ClusterInfo():
@@ -212,6 +235,33 @@ class Writes:
         key = keys.network_use_key(network_id)
         self._operations[key] = Put(key, service_id.encode())
 
+    def claim_payload_name(self, payload: Payload) -> None:
+        """As `claim_name`."""
+        key = keys.payload_name_key(payload.kind, payload.name)
+        self.expect(key, 0)
+        self._operations[key] = Put(key, payload.id.encode())
+
+    def use_payload(
+        self, kind: PayloadKind, payload_id: PayloadId, number: int, service_id: ServiceId
+    ) -> None:
+        """Note that a service refers to this data, which must exist (`payload_uses`)."""
+        self.expect_existing(keys.payload_key(kind, payload_id))
+        self.expect_existing(keys.payload_data_key(kind, payload_id, number))
+        key = keys.payload_use_key(payload_id)
+        self._operations[key] = Put(key, service_id.encode())
+
+    def delete_payload(self, payload: Payload, numbers: Iterable[int]) -> None:
+        """Delete a secret or config with its data, and free its name."""
+        kind = payload.kind
+        self._delete(keys.payload_key(kind, payload.id))
+        self._delete(keys.payload_name_key(kind, payload.name))
+        self._delete(keys.payload_use_key(payload.id))
+        for number in numbers:
+            self.delete_payload_data(kind, payload.id, number)
+
+    def delete_payload_data(self, kind: PayloadKind, payload_id: PayloadId, number: int) -> None:
+        self._delete(keys.payload_data_key(kind, payload_id, number))
+
     def publish_on_nodes(self, service_id: ServiceId) -> None:
         """Note that a service publishes ports of nodes that it did not before (`port_claims`)."""
         self._operations[keys.HOST_PORTS_KEY] = Put(keys.HOST_PORTS_KEY, service_id.encode())
@@ -245,7 +295,9 @@ class Writes:
         """As `expect`, whatever revision the key has."""
         self._compares.append(CompareAttribute(key, Attribute.VERSION, Relation.GREATER, 0))
 
-    def transactions(self) -> list[Transaction]:
+    def transactions(
+        self, payload_bytes_max: int = TRANSACTION_PAYLOAD_BYTES_MAX
+    ) -> list[Transaction]:
         """The writes in order, cut at the limits; each part carries all compares, and the guards
         of its own keys."""
         parts: list[Transaction] = []
@@ -254,7 +306,7 @@ class Writes:
         for operation in self._operations.values():
             size = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
             full = len(part) == TRANSACTION_OPERATIONS_MAX
-            if part and (full or part_bytes + size > TRANSACTION_PAYLOAD_BYTES_MAX):
+            if part and (full or part_bytes + size > payload_bytes_max):
                 parts.append(self._transaction(part))
                 part, part_bytes = [], 0
             part.append(operation)

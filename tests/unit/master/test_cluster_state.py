@@ -136,6 +136,6 @@ async def test_without_quorum_nothing_is_read_or_written(cluster):
         await cluster.read_barrier(1.0)
 
 
-@pytest.mark.parametrize("key", [b"/tasks", b"tasks/x", b"/users/own", b"", b"/cluster/other"])
+@pytest.mark.parametrize("key", [b"/tasks", b"tasks/x", b"/user/own", b"", b"/cluster/other"])
 def test_keys_that_are_not_ours_are_left_alone(key):
     assert keys.kind_of(key) is None

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UnsetType
 
 from essaim_master.http.validation.mounts import check_mounts
+from essaim_master.http.validation.payloads import check_payloads
 from essaim_master.http.validation.probes import check_health, check_pre_stop, check_probes
 from essaim_master.http.validation.words import (
     TEMPLATE_OPENING,
@@ -130,6 +131,7 @@ def check_container(container: ContainerSpec) -> None:
     _check_process(container)
     _check_names(container)
     check_mounts(container.mounts)
+    check_payloads(container)
     check_health(container.healthcheck)
     check_probes(container.probes)
     check_pre_stop(container.pre_stop)

@@ -17,8 +17,6 @@ _GPUS = (
 )
 
 UNSUPPORTED: dict[str, str] = {
-    "TaskTemplate.ContainerSpec.Secrets": "Essaim does not keep secrets yet: use a mount",
-    "TaskTemplate.ContainerSpec.Configs": "Essaim does not keep configs yet: use a mount",
     "TaskTemplate.ContainerSpec.Privileges.CredentialSpec": (
         "credential specs are for Windows containers, the nodes run Linux"
     ),

@@ -70,8 +70,6 @@ def test_a_path_that_only_looks_versioned_is_left_alone() -> None:
         ("POST", "/swarm/init", 501, "not by `docker swarm`"),
         ("POST", "/swarm/leave", 501, "not by `docker swarm`"),
         ("POST", "/networks/default/connect", 501, "on the networks that their service names"),
-        ("POST", "/secrets/create", 501, "does not keep secrets yet"),
-        ("POST", "/configs/create", 501, "does not keep configs yet"),
         ("GET", "/distribution/library/busybox:latest/json", 501, "ask no image registry"),
         ("GET", "/secrets/x", 404, "secret x not found"),
         ("GET", "/configs/x", 404, "config x not found"),
@@ -85,12 +83,6 @@ async def test_what_is_not_there_says_why(world, method, path, status, sentence)
     answer = await world.call(method, path)
     assert answer.status == status
     assert sentence in answer.message
-
-
-async def test_lists_of_what_does_not_exist_yet_are_empty(world) -> None:
-    for path in ("/secrets", "/configs"):
-        assert (await world.get(f'{path}?filters={{"name":{{"x":true}}}}')).json == []
-        assert (await world.get(f'{path}?filters={{"bad":["x"]}}')).status == 400
 
 
 async def test_info_names_the_node_on_this_masters_host(world) -> None:

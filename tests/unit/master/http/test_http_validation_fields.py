@@ -141,8 +141,8 @@ BAD_CONTAINERS = [
     ),
     ({"Devices": [{"PathOnHost": "/dev/a"}] * 2}, 400, "/dev/a is given twice"),
     ({"DeviceRequests": [{"Count": 1}]}, 501, "GPUs"),
-    ({"Secrets": [{"SecretID": "x"}]}, 501, "does not keep secrets yet"),
-    ({"Configs": [{"ConfigID": "x"}]}, 501, "does not keep configs yet"),
+    ({"Secrets": [{"SecretID": "x"}]}, 400, "missing required field `SecretName`"),
+    ({"Configs": [{"ConfigName": ""}]}, 400, "malformed config reference"),
     # Templates (swarmkit template/expand.go)
     ({"Env": ["A={{.Node.Nope}}"]}, 400, "expanding env failed"),
     ({"Hostname": "{{.Service.Name"}, 400, "expanding hostname failed"),

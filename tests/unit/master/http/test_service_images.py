@@ -4,11 +4,11 @@ import pytest
 from support.image_registry import auth_header
 
 from essaim_master.images.answers import Descriptor, Distribution
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.images.errors import AccessDenied, ManifestUnknown, RegistryAway, RegistryError
 from essaim_master.images.images import Images
 from essaim_master.images.resolver import ImageResolver
 from essaim_master.state.keys import service_key
+from essaim_master.vault import Vault
 from essaim_shared.clock import SystemClock
 from essaim_shared.sealing import DataKey
 from essaim_shared.spec import Platform
@@ -42,7 +42,7 @@ def registries():
 @pytest.fixture
 async def world(world_with, registries):
     resolver = ImageResolver(registries, SystemClock(), unasked=("docker.io",))
-    return await world_with(Images(resolver, CredentialVault(DataKey(bytes(32)))))
+    return await world_with(Images(resolver, Vault(DataKey(bytes(32)))))
 
 
 def body_of(image=IMAGE, replicas=1, name="web"):
@@ -223,7 +223,7 @@ async def test_credentials_open_the_registry_and_are_stored_sealed(
     (_, used) = registries.asked[0]
     assert (used.username, used.password) == ("alice", "tell-nobody")
     stored = world.state.registry_credentials[service.id]
-    assert world.api.images.vault.open(stored) == (
+    assert world.api.images.vault.open_credentials(stored) == (
         b'{"username": "alice", "password": "tell-nobody"}'
     )
     assert b"tell-nobody" not in stored_bytes(world)
@@ -248,11 +248,11 @@ async def test_a_rollback_takes_the_credentials_of_the_spec_before(world) -> Non
     service, _ = await update(world, service, image="r.test/web:2", auth=auth_header("second"))
     for query, user in (("rollback=previous", b"first"), ("rollback=previous", b"second")):
         await update(world, service, f"&{query}")
-        assert user in vault.open(world.state.registry_credentials[service.id])
+        assert user in vault.open_credentials(world.state.registry_credentials[service.id])
     version = world.state.modified(service_key(service.id))
     answer = await world.post(f"/essaim/services/{service.id}/rollback?version={version}", {})
     assert answer.status == 200
-    assert b"first" in vault.open(world.state.registry_credentials[service.id])
+    assert b"first" in vault.open_credentials(world.state.registry_credentials[service.id])
 
 
 async def test_credentials_of_one_registry_are_not_shown_to_another(world, registries) -> None:
@@ -260,10 +260,10 @@ async def test_credentials_of_one_registry_are_not_shown_to_another(world, regis
     service, _ = await create(world, auth=auth_header("alice"))
     service, _ = await update(world, service, image="elsewhere.test/web:1")
     assert registries.asked[-1][1].username == ""
-    assert vault.open(world.state.registry_credentials[service.id]) == b""
+    assert vault.open_credentials(world.state.registry_credentials[service.id]) == b""
     # The way back is the way to the first registry.
     await update(world, service, "&rollback=previous")
-    assert b"alice" in vault.open(world.state.registry_credentials[service.id])
+    assert b"alice" in vault.open_credentials(world.state.registry_credentials[service.id])
 
 
 async def test_a_removed_service_leaves_no_credentials(world) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from essaim_master.control.founding import ControlSettings
 from essaim_master.control.leader import Leader
-from essaim_master.images.credentials import CredentialVault
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
+from essaim_master.vault import Vault
 from essaim_shared.clock import ManualClock
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import Unavailable
@@ -43,7 +43,7 @@ SEED = 7
 CLUSTER = "test"
 SUBJECTS = Subjects(CLUSTER)
 SETTINGS = ControlSettings(cluster_id=CLUSTER, subnet="10.1.0.0/24", vni=70_001, mtu=1450)
-VAULT = CredentialVault(DataKey(bytes(32)))
+VAULT = Vault(DataKey(bytes(32)))
 
 
 class SmallAgent:

@@ -7,20 +7,20 @@ import pytest
 
 from essaim_agent.executor import ExecutorError
 from essaim_agent.registry_logins import RegistryLogins
-from essaim_master.images.credentials import CredentialVault
+from essaim_master.vault import Vault
 from essaim_shared.ids import NodeId, ServiceId
 from essaim_shared.messages import encode
 from essaim_shared.objects import RegistryCredentials
 from essaim_shared.sealing import DataKey, new_key_pair
 
 LOGIN = {"username": "alice", "password": "tell-nobody"}
-VAULT = CredentialVault(DataKey(bytes(32)))
+VAULT = Vault(DataKey(bytes(32)))
 """With the key of the bench's leader."""
 
 
 async def with_credentials(bench, name="web", vault=VAULT):
     service_id = ServiceId(name)
-    sealed = vault.seal(service_id, msgspec.json.encode(LOGIN))
+    sealed = vault.seal_credentials(service_id, msgspec.json.encode(LOGIN))
     await bench.write(RegistryCredentials(service_id=service_id, sealed=sealed))
     return await bench.create(1, name)
 
@@ -86,7 +86,7 @@ async def test_a_node_that_comes_back_gets_them_again_with_its_full_set(bench):
 async def test_a_leader_with_another_key_sends_the_task_without_and_says_so_once(bench, caplog):
     agents_of(bench, 1)
     await bench.until(lambda: len(bench.state.nodes) == 1)
-    web = await with_credentials(bench, vault=CredentialVault(DataKey(bytes(31) + b"\1")))
+    web = await with_credentials(bench, vault=Vault(DataKey(bytes(31) + b"\1")))
     await bench.scale(web, 3)
     await bench.until(lambda: bench.is_in_order(web))
     assert received(bench.agents[0]) == []
@@ -121,9 +121,9 @@ def test_logins_are_forgotten_with_the_last_task_and_kept_sealed():
     logins = RegistryLogins(node, pair)
     for name in ("web", "api"):
         service_id = ServiceId(name)
-        sealed = VAULT.seal(service_id, msgspec.json.encode(LOGIN))
+        sealed = VAULT.seal_credentials(service_id, msgspec.json.encode(LOGIN))
         stored = RegistryCredentials(service_id=service_id, sealed=sealed)
-        logins.take([VAULT.for_node(stored, node, pair.public_text)])
+        logins.take([VAULT.credentials_for_node(stored, node, pair.public_text)])
     assert all(b"tell-nobody" not in item.sealed for item in logins.sealed)
     logins.keep_only([ServiceId("api"), ServiceId("other")])
     assert logins.of(ServiceId("web")) is None
