@@ -16,6 +16,8 @@ from essaim_shared.ids import MemberId
 
 MEMBERS_MAX = 7
 PORT_MAX = 65_535
+LIFETIME_MIN_S = 5
+"""Seconds are for watching a renewal, in a lab."""
 PREFIX_LENGTH_MAX = 29
 """A smaller subnet has no room for a gateway on each of three nodes and a task."""
 MTU_MIN = 576
@@ -66,6 +68,12 @@ class ImagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Registries on loopback always may."""
 
 
+class AuthorityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    certificate_lifetime_s: int = 90 * 86_400
+    """Of nodes' and masters' certificates, which are renewed at a random 50 to 80 percent of it.
+    The same for all masters."""
+
+
 class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_id: str
     member_id: str
@@ -94,6 +102,7 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the cluster that this master joins with an empty disk, if that was ever restored or
     recovered: `essaim cluster recover` names it. A disk that is not empty knows its own."""
     images: ImagesConfig = ImagesConfig()
+    authority: AuthorityConfig = AuthorityConfig()
     seal_key_file: str = ""
     """32 random bytes in base64, the same file on all masters, readable by its owner alone. It
     seals what the state must not hold in the clear. Empty: registry credentials are refused."""
@@ -152,6 +161,16 @@ def _check(config: MasterConfig) -> None:
     for member in config.members:
         split_address(member.raft)
         split_address(member.http)
+    if config.identity_dir and not config.seal_key_file:
+        raise ConfigError(
+            "identity_dir is set and seal_key_file is not: the cluster's authority is kept sealed, "
+            "so every master needs that key (essaim cluster init or join writes it)"
+        )
+    if config.authority.certificate_lifetime_s < LIFETIME_MIN_S:
+        raise ConfigError(
+            f"authority.certificate_lifetime_s: {config.authority.certificate_lifetime_s} is less "
+            f"than {LIFETIME_MIN_S}"
+        )
     _check_snapshots(config.snapshots)
     _check_overlay(config.overlay)
 

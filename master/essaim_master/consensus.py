@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from essaim_master.authority.standing import refusal
 from essaim_master.cluster_members import ClusterMembers
 from essaim_master.cluster_upkeep import ClusterUpkeep, asking_over_http
 from essaim_master.config import MasterConfig, split_address
@@ -50,11 +51,10 @@ class Consensus:
         rng: random.Random,
         on_unfit: Callable[[ConfigError], None],
         tls: Tls | None = None,
-        is_admitted: Callable[[PeerCertificate], bool] = lambda certificate: True,
     ) -> None:
-        """`on_unfit` is called when this master must not go on in this cluster; `is_admitted`
-        says of another master's certificate whether it still counts."""
+        """`on_unfit` is called when this master must not go on in this cluster."""
         member_id = MemberId(config.member_id)
+        self._cluster_id = config.cluster_id
         self._bus: NatsTransport | None = None
         files = DiskLogFiles(Path(config.data_dir) / "wal")
         # Of the disk, whatever the configuration says: it was restored or recovered since.
@@ -67,7 +67,7 @@ class Consensus:
         )
         self.refusals = {"https": Refusals(), "raft": Refusals(), "kv": Refusals()}
         """By the socket at which somebody was turned away."""
-        trust = None if tls is None else LinkTrust(tls, config.cluster_id, is_admitted)
+        trust = None if tls is None else LinkTrust(tls, config.cluster_id, self._is_admitted)
         self._peers = self._new_peers(config, identity, clock, rng, tls, trust)
         self.node = RaftNode(
             raft_config(config),
@@ -99,6 +99,14 @@ class Consensus:
             self.cluster, self.node, self._members, clock, config.cluster_id, life, ask
         )
         self.inside = self._inside(roles)
+
+    def _is_admitted(self, certificate: PeerCertificate) -> bool:
+        """Whether another master's certificate still counts. Everything does until the state says
+        who there is: it is what a link brings."""
+        state = self.state
+        if state.trust_anchors is None:
+            return True
+        return refusal(state, self._cluster_id, certificate) is None
 
     def _inside(self, roles: NodeRoles) -> Inside:
         return Inside(

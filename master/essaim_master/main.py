@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from essaim_master.authority.parts import AuthorityParts, authority_parts
 from essaim_master.config import MasterConfig, split_address
 from essaim_master.consensus import Consensus
 from essaim_master.control.figures_cache import FiguresCache
@@ -35,6 +36,7 @@ from essaim_master.kv_server import KvServer
 from essaim_master.own_bus import own_bus
 from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
+from essaim_master.state.cluster import Cluster
 from essaim_master.vault import Vault
 from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
@@ -44,6 +46,7 @@ from essaim_shared.ids import MemberId
 from essaim_shared.log import fields
 from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
+from essaim_shared.transport import Transport
 from essaim_shared.trust.tls import Tls
 
 GC_THRESHOLD = 50_000
@@ -70,19 +73,19 @@ async def run_master(config: MasterConfig) -> None:
     tls = own_tls(config)
     consensus = Consensus(config, KeyValueStore(), clock, rng, on_unfit, tls)
     cluster = consensus.cluster
-    subjects = Subjects(config.cluster_id)
     transport = own_bus(config, f"master-{config.member_id}", clock, rng, tls)
-    figures = FiguresCache(transport, subjects, clock)
-    reports = NetworkReports(transport, subjects, clock, lambda: cluster.state.nodes)
+    figures, reports = _caches(config, transport, clock, cluster)
     images = _images(config, clock)
-    leader = Leader(cluster, transport, clock, rng, _control_settings(config), images.vault)
-    api = _api(config, consensus, clock, rng, figures, images, reports, tls)
+    authority = authority_parts(config, cluster, clock, rng)
+    leader = _leader(config, cluster, transport, clock, rng, images, authority)
+    api = _api(config, consensus, clock, rng, figures, images, reports, tls, authority)
     http = _http_server(config, consensus, api, tls)
     kv_servers = _kv_servers(config, consensus, clock, rng, tls)
 
     loops = [
         loop.create_task(leader.run(), name="leader"),
         loop.create_task(api.leases.run(), name="leases"),
+        *_authority_loops(authority),
     ]
     async with AsyncExitStack() as started:
         # Whatever goes wrong from here on, what was started is stopped: a thread left behind
@@ -118,6 +121,14 @@ async def run_master(config: MasterConfig) -> None:
 def _stop_on_signals(stop: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+def _caches(
+    config: MasterConfig, transport: Transport, clock: Clock, cluster: Cluster
+) -> tuple[FiguresCache, NetworkReports]:
+    subjects = Subjects(config.cluster_id)
+    reports = NetworkReports(transport, subjects, clock, lambda: cluster.state.nodes)
+    return FiguresCache(transport, subjects, clock), reports
 
 
 async def _hear(started: AsyncExitStack, *caches: FiguresCache | NetworkReports) -> None:
@@ -174,6 +185,27 @@ def _kv_servers(
     ]
 
 
+def _leader(
+    config: MasterConfig,
+    cluster: Cluster,
+    transport: Transport,
+    clock: Clock,
+    rng: random.Random,
+    images: Images,
+    authority: AuthorityParts | None,
+) -> Leader:
+    first_trust = None if authority is None else authority.founding.sealed
+    settings = _control_settings(config)
+    return Leader(cluster, transport, clock, rng, settings, images.vault, first_trust)
+
+
+def _authority_loops(authority: AuthorityParts | None) -> list[asyncio.Task[None]]:
+    if authority is None:
+        return []
+    loop = asyncio.get_running_loop()
+    return [loop.create_task(authority.upkeep.run(), name="authority")]
+
+
 def _api(
     config: MasterConfig,
     consensus: Consensus,
@@ -183,6 +215,7 @@ def _api(
     images: Images,
     reports: NetworkReports,
     tls: Tls | None,
+    authority: AuthorityParts | None,
 ) -> Api:
     return Api(
         consensus.cluster,
@@ -195,6 +228,7 @@ def _api(
         network_settings(config),
         reports,
         PeerRequests(tls).ask,
+        None if authority is None else authority.desk,
     )
 
 

@@ -33,6 +33,8 @@ class TrustAnchors(Stored, frozen=True, kw_only=True):
     next_signing: bytes = b""
     """In the first step of a rotation: the certificate of the one that will sign."""
     next_sealed_key: bytes = b""
+    next_leading: bytes = b""
+    """What will be `leading`."""
 
 
 class JoinSecrets(Stored, frozen=True, kw_only=True):
@@ -65,6 +67,13 @@ class NodeIdentity(Stored, frozen=True, kw_only=True):
     joined_ns: int
     joined_from: str = ""
     """Address from which it joined."""
+    pending_serial: str = ""
+    """Of a newer certificate that it has not used yet; perhaps the answer with it was lost."""
+    pending_key_digest: str = ""
+    node_id: str = ""
+    """Of a master that joined together with a node, or was founded with it: that node's id."""
+    is_to_vote: bool = False
+    """Of a master that joined with a token for masters: it is made a voter once it stands by."""
     suspended: str = ""
     """Why its key on the bus is not accepted now; empty: it is."""
 

@@ -12,6 +12,7 @@ from essaim_master.state.network_uses import DEFAULT_NETWORK, HOST_NETWORK
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import HOST_NETWORK_ID, NetworkId, new_id
 from essaim_shared.objects import ClusterInfo, Network, NetworkLedger
+from essaim_shared.trust_objects import JoinSecrets, NodeIdentity, TrustAnchors, User
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,33 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the default network; 0: it follows the nodes' interfaces."""
     pools: NetworkPools = NetworkPools()
     """From which its services have their addresses."""
+
+
+class FirstTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """What `cluster init` made, with everything secret sealed. Its repr shows nothing of it."""
+
+    anchors: TrustAnchors
+    secrets: JoinSecrets
+    identities: tuple[NodeIdentity, ...]
+    users: tuple[User, ...]
+
+    def __repr__(self) -> str:
+        return "FirstTrust(…)"
+
+
+def first_trust_writes(state: ClusterState, trust: FirstTrust | None) -> Writes:
+    """The authority of a cluster that has none. The anchors come last: when they are there, all
+    the rest is."""
+    writes = Writes()
+    if trust is None or state.trust_anchors is not None:
+        return writes
+    for identity in trust.identities:
+        writes.put(identity)
+    for user in trust.users:
+        writes.put(user)
+    writes.put(trust.secrets)
+    writes.put(trust.anchors)
+    return writes
 
 
 def founding_writes(

@@ -4,7 +4,7 @@ A term of office
 ----------------
 1. Read everything that was acknowledged before (`read_barrier`), then write the LeaderEpoch. From
    here on no write of an earlier leader can succeed.
-2. Write what every cluster has: its ClusterInfo and the predefined networks.
+2. Write what every cluster has: its ClusterInfo, the predefined networks, its authority.
 3. Build worklist, assignment book and detector from the state; serve the agents; one full pass,
    then changes as they come.
 
@@ -15,11 +15,17 @@ then taken anew, under a new epoch, which also fences what may still be under wa
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Final
 
 from essaim_master.control.allocator import Cursors
 from essaim_master.control.dispatcher import Dispatcher
-from essaim_master.control.founding import ControlSettings, founding_writes
+from essaim_master.control.founding import (
+    ControlSettings,
+    FirstTrust,
+    first_trust_writes,
+    founding_writes,
+)
 from essaim_master.control.guarded import GuardedWriter, begin_epoch
 from essaim_master.control.liveness import FailureDetector
 from essaim_master.control.monitor import NodeMonitor
@@ -64,8 +70,12 @@ class Leader:
         rng: random.Random,
         settings: ControlSettings,
         vault: Vault | None = None,
+        first_trust: Callable[[], FirstTrust | None] | None = None,
     ) -> None:
+        """`first_trust` is what the cluster's authority is founded with, where it has none; None
+        for a master without an identity."""
         self._cluster = cluster
+        self._first_trust = first_trust
         self._clock = clock
         self._rng = rng
         self._settings = settings
@@ -117,6 +127,7 @@ class Leader:
         try:
             writer = await begin_epoch(self._cluster, term)
             await self._found(writer)
+            await self._found_trust(writer)
             _log.info("leading %s", fields(term=term, member=self._cluster.member_id))
             await _Office(self._surroundings, writer, term).run()
         except* Unavailable as failures:
@@ -138,6 +149,19 @@ class Leader:
         if default is not None and not default.vip_subnet:
             pools = ", ".join(self._settings.pools.vip_subnets)
             _log.warning("services on the default network get no addresses %s", fields(full=pools))
+
+    async def _found_trust(self, writer: GuardedWriter) -> None:
+        state = self._cluster.state
+        if self._first_trust is None or state.trust_anchors is not None:
+            return
+        trust = self._first_trust()
+        if trust is None:
+            _log.warning(
+                "this cluster has no authority, and none was made for it: nobody can join; "
+                "a new cluster begins with essaim cluster init"
+            )
+        elif await writer.write(first_trust_writes(state, trust)):
+            _log.info("founded the authority %s", fields(identities=len(trust.identities)))
 
 
 class _Office:

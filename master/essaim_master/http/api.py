@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from essaim_master.authority.desk import AuthorityDesk
 from essaim_master.control.network_reports import ReceivedReport
 from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
@@ -70,6 +71,7 @@ class Api:
         networks: NetworkSettings | None = None,
         network_reports: NetworkReportsHeard | None = None,
         ask_master: AskMaster | None = None,
+        authority: AuthorityDesk | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -82,6 +84,7 @@ class Api:
         self.networks = networks or NetworkSettings()
         self.network_reports = network_reports
         self.ask_master = ask_master or PeerRequests(None).ask
+        self.authority = authority
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
+from essaim_master.http.authority_routes import AuthorityRoutes
 from essaim_master.http.backup_route import BackupRoute
 from essaim_master.http.cluster_routes import ClusterRoutes
 from essaim_master.http.errors import BodyTooLarge
@@ -117,6 +118,7 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *NetworkDoctorRoute(api).routes(),
         *ClusterRoutes(api).routes(),
         *RoleRoutes(api).routes(),
+        *AuthorityRoutes(api).routes(),
         *BackupRoute(api).routes(),
         *kv.routes(),
         *SwarmRoutes(api).routes(),

@@ -30,6 +30,8 @@ class PeerCertificate(msgspec.Struct, frozen=True):
     role: str
     cluster_id: str
     serial: str
+    not_before_ns: int = 0
+    """`certificates.BACKDATED_S` before it was made, in whole seconds."""
 
 
 class Tls:
@@ -97,6 +99,7 @@ def peer_certificate(connection: ssl.SSLObject | ssl.SSLSocket) -> PeerCertifica
         role=fields.get("organizationalUnitName", ""),
         cluster_id=fields.get("organizationName", ""),
         serial=str(shown["serialNumber"]).lower().lstrip("0"),
+        not_before_ns=ssl.cert_time_to_seconds(shown["notBefore"]) * 1_000_000_000,
     )
 
 
