@@ -149,7 +149,7 @@ def _http_server(
     config: MasterConfig, consensus: Consensus, api: Api, tls: Tls | None
 ) -> HttpServer:
     return HttpServer(
-        App(api),
+        App(api, config.cluster_id if config.identity_dir else None),
         end_process,
         Path(config.socket),
         config.http_listen,

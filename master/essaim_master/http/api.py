@@ -10,13 +10,17 @@ from starlette.responses import Response
 
 from essaim_master.authority.desk import AuthorityDesk
 from essaim_master.control.network_reports import ReceivedReport
+from essaim_master.http.acting import acting
+from essaim_master.http.caller import Caller
 from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
 from essaim_master.http.errors import BodyTooLarge
 from essaim_master.http.host_facts import HostFacts
 from essaim_master.http.network_settings import NetworkSettings
 from essaim_master.http.peer_requests import AskMaster, PeerRequests
+from essaim_master.http.permissions import check_labels, check_spec, check_stack, check_writes
 from essaim_master.http.raft_view import Inside
+from essaim_master.http.scope import SeenState, StackState
 from essaim_master.images.images import Images
 from essaim_master.lease_keeper import LeaseKeeper
 from essaim_master.state.cluster import Cluster
@@ -27,6 +31,8 @@ from essaim_shared.errors import InvalidRequest, NoLeader
 from essaim_shared.figures import ContainerFigures, NodeFigures
 from essaim_shared.ids import NodeId, TaskId
 from essaim_shared.limits import HTTP_BODY_BYTES_MAX
+from essaim_shared.objects import Network
+from essaim_shared.spec import ServiceSpec
 
 READ_TIMEOUT_S = 3.0
 WRITE_TIMEOUT_S = 5.0
@@ -35,6 +41,8 @@ WRITE_TIMEOUT_S = 5.0
 BODY_DRAINED_BYTES_MAX = 16 * 1024 * 1024
 """Of a body that is too large so much is read and dropped, so that its sender hears the answer
 instead of a broken pipe."""
+
+OURSELVES = Caller("local", "master", "admin")
 
 JSON_TYPE = "application/json"
 
@@ -96,6 +104,27 @@ class Api:
     def close(self) -> None:
         self.encoded.close()
 
+    @property
+    def seen(self) -> SeenState:
+        """What of the state the caller of this request is shown: for lists, and for finding what
+        he names."""
+        caller = _caller()
+        return StackState(self.state, caller.stack) if caller.stack else self.state
+
+    def check_stack(self, stack: str) -> None:
+        """Raises NotAllowed for one that the caller may not change."""
+        check_stack(_caller(), stack)
+
+    def check_network(self, network: Network) -> None:
+        """Raises NotAllowed for one that the caller may see and not remove: its users are told to
+        those who may."""
+        check_labels(_caller(), f"network {network.name}", network.labels)
+
+    def check_spec(self, spec: ServiceSpec) -> None:
+        """Raises NotAllowed for a service that the caller may not ask for. `commit` does so too;
+        this is for those who check everything before they write anything."""
+        check_spec(_caller(), spec, self.state)
+
     async def read_barrier(self, request: Request) -> None:
         """Make this read see all that was acknowledged before it, unless the client asks for
         what this master has (`consistency=local`). Raises NoLeader, InvalidRequest."""
@@ -117,8 +146,10 @@ class Api:
     async def commit(self, writes: Writes, bytes_max: int = TRANSACTION_PAYLOAD_BYTES_MAX) -> bool:
         """Write all or nothing; False when one of the compares did not hold.
 
-        Raises NoLeader, OutcomeUnknown, and InvalidRequest when they do not fit one transaction.
+        Raises NotAllowed when the caller may not write one of them, NoLeader, OutcomeUnknown, and
+        InvalidRequest when they do not fit one transaction.
         """
+        check_writes(_caller(), writes, self.state)
         transactions = writes.transactions(bytes_max)
         if len(transactions) != 1:
             raise InvalidRequest(
@@ -204,6 +235,12 @@ def number_of(request: Request, name: str, default: float, least: float, most: f
     if number != number:
         raise InvalidRequest(f"invalid {name} '{text}': it is a number")
     return min(max(number, least), most)
+
+
+def _caller() -> Caller:
+    """Of this request; for what runs without one, a test or a tool, this process itself."""
+    one = acting()
+    return OURSELVES if one is None else one.caller
 
 
 def _no_quorum() -> NoLeader:

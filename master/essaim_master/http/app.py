@@ -1,5 +1,7 @@
-"""The ASGI application: every route with and without `/v1.NN`, errors in Docker's form."""
+"""The ASGI application: every route with and without `/v1.NN`, behind the gate, errors in Docker's
+form."""
 
+import math
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -7,15 +9,19 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from essaim_master.http.acting import Acting, act_as, acting
 from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
 from essaim_master.http.authority_routes import AuthorityRoutes
 from essaim_master.http.backup_route import BackupRoute
+from essaim_master.http.caller import NOBODY
 from essaim_master.http.cluster_routes import ClusterRoutes
-from essaim_master.http.errors import BodyTooLarge
+from essaim_master.http.errors import BodyTooLarge, NotAuthenticated, TooManyRequests
 from essaim_master.http.essaim_routes import EssaimRoutes
+from essaim_master.http.gate import Gate
 from essaim_master.http.kv_routes import KvRoutes, compacted_response
 from essaim_master.http.network_doctor import NetworkDoctorRoute
 from essaim_master.http.networks import NetworkRoutes
@@ -31,6 +37,8 @@ from essaim_master.http.system import SystemRoutes
 from essaim_master.http.tasks import TaskRoutes
 from essaim_master.kv.errors import Compacted
 from essaim_shared.errors import EssaimError
+
+NO_HANDLER = Acting(NOBODY)
 
 ENGINE_ENDPOINTS = frozenset(
     {"auth", "build", "commit", "containers", "exec", "grpc", "images", "plugins", "session"}
@@ -56,11 +64,13 @@ _COMMON_HEADERS = [
 class App:
     """One per master."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, cluster_id: str | None = None) -> None:
+        """`cluster_id`: whose certificates and users are let in; None: everybody is."""
         self._api = api
+        self._gate = Gate(api, cluster_id)
         self._kv = KvRoutes(api)
-        self._essaim = EssaimRoutes(api, lambda: self._kv.watches)
-        self._starlette = _starlette(api, self._essaim, self._kv)
+        self._essaim = EssaimRoutes(api, lambda: self._kv.watches, lambda: self._gate.refused)
+        self._starlette = self._made()
         self._date = (0, b"")
         self._is_closed = False
 
@@ -83,14 +93,16 @@ class App:
             await send(message)
 
         app: ASGIApp = self._starlette
+        admitted = NO_HANDLER
         try:
             path = split_version(scope["path"])
-        except EssaimError as error:
-            app = error_response(str(error), error.http_status)
-        else:
             scope = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape")}
+            admitted = await self._gate.admit(scope, path)
+        except EssaimError as error:
+            app = refusal_response(error)
         try:
-            await app(scope, receive, send_with_headers)
+            with act_as(admitted):
+                await app(scope, receive, send_with_headers)
         except ClientDisconnect:
             # It went away in the middle of its own body: nobody is left to answer.
             return
@@ -102,9 +114,33 @@ class App:
             self._date = (second, formatdate(second, usegmt=True).encode())
         return self._date[1]
 
+    @property
+    def routes(self) -> list[Route]:
+        """Every route that is answered."""
+        return [route for route in self._starlette.routes if isinstance(route, Route)]
 
-def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
-    routes = [
+    def _made(self) -> Starlette:
+        starlette = Starlette(
+            routes=_routes(self._api, self._essaim, self._kv),
+            exception_handlers={
+                Compacted: compacted_response,
+                EssaimError: self._on_essaim_error,
+                HTTPException: _on_http_exception,
+                Exception: _on_defect,
+            },
+        )
+        starlette.router.redirect_slashes = False
+        return starlette
+
+    def _on_essaim_error(self, request: Request, error: Exception) -> Response:
+        one = acting()
+        if isinstance(error, EssaimError) and one is not None:
+            self._gate.note_refusal(error, one, f"{request.method} {request.scope['path']}")
+        return refusal_response(error)
+
+
+def _routes(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> list[Route]:
+    return [
         *ServiceRoutes(api).routes(),
         *ServiceHistoryRoutes(api).routes(),
         *TaskRoutes(api).routes(),
@@ -124,24 +160,17 @@ def _starlette(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> Starlette:
         *SwarmRoutes(api).routes(),
         *SystemRoutes(api).routes(),
     ]
-    starlette = Starlette(
-        routes=routes,
-        exception_handlers={
-            Compacted: compacted_response,
-            EssaimError: _on_essaim_error,
-            HTTPException: _on_http_exception,
-            Exception: _on_defect,
-        },
-    )
-    starlette.router.redirect_slashes = False
-    return starlette
 
 
-def _on_essaim_error(request: Request, error: Exception) -> Response:
+def refusal_response(error: Exception) -> Response:
     status = error.http_status if isinstance(error, EssaimError) else EssaimError.http_status
     response = error_response(str(error), status)
     if isinstance(error, BodyTooLarge):
         response.headers["Connection"] = "close"
+    elif isinstance(error, NotAuthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(math.ceil(error.wait_s))
     return response
 
 

@@ -6,6 +6,9 @@ InvalidRequest              400
 ├── ImmutableName           501  Docker answers a rename so
 └── ImmutableMode           501
 EssaimError
+├── NotAuthenticated        401  who asks did not prove it
+├── NotAllowed              403  who asks may not
+├── TooManyRequests         429
 └── LeaderRefused           as the leader answered
 """
 
@@ -51,3 +54,24 @@ class ImmutableMode(InvalidRequest):
         super().__init__(
             "rpc error: code = Unimplemented desc = service mode change is not allowed"
         )
+
+
+class NotAuthenticated(EssaimError):
+    """What was shown proves nothing, or nothing was shown where something must be."""
+
+    http_status = 401
+
+
+class NotAllowed(EssaimError):
+    """It is known who asks, and he may not."""
+
+    http_status = 403
+
+
+class TooManyRequests(EssaimError):
+    http_status = 429
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        """After so long the same request is taken."""

@@ -12,7 +12,7 @@ They answer from this master's own state, without a read barrier: they show what
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,10 +32,14 @@ REVISION_MAX = float(2**63)
 
 
 class EssaimRoutes:
-    def __init__(self, api: Api, watchers: Callable[[], int]) -> None:
-        """`watchers`: how many clients watch keys now."""
+    def __init__(
+        self, api: Api, watchers: Callable[[], int], refused: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """`watchers`: how many clients watch keys now; `refused`: how many requests were turned
+        away, by the reason."""
         self._api = api
         self._watchers = watchers
+        self._refused = refused
         self._waiters: set[asyncio.Future[None]] = set()
         self._unsubscribe = api.state.subscribe(self._on_changes)
 
@@ -60,8 +64,11 @@ class EssaimRoutes:
         return json_response({"Revision": self._api.state.revision})
 
     async def figures(self, request: Request) -> Response:
-        figures = self._api.figures
-        return json_response({"Nodes": figures.nodes(), "Tasks": figures.containers()})
+        figures, tasks = self._api.figures, self._api.figures.containers()
+        if self._api.seen is not self._api.state:
+            seen = self._api.seen.tasks
+            tasks = {task_id: one for task_id, one in tasks.items() if task_id in seen}
+        return json_response({"Nodes": figures.nodes(), "Tasks": tasks})
 
     async def raft(self, request: Request) -> Response:
         return json_response(raft_object(self._api.cluster, self._api.inside))
@@ -82,7 +89,13 @@ class EssaimRoutes:
 
     async def metrics(self, request: Request) -> Response:
         api = self._api
-        text = master_metrics(api.state, api.cluster.leadership(), api.inside, self._watchers())
+        text = master_metrics(
+            api.state,
+            api.cluster.leadership(),
+            api.inside,
+            self._watchers(),
+            self._refused(),
+        )
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def _next_change(self, request: Request, timeout_s: float) -> None:

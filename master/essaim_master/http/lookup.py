@@ -1,12 +1,13 @@
 """Finding an object by what a user typed: its full id, else its name, else an id's unique prefix.
 
-The order and the sentences are Docker's (moby daemon/cluster/helpers.go).
+The order and the sentences are Docker's (moby daemon/cluster/helpers.go). What the caller is not
+shown is not found: handlers pass `Api.seen`.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from essaim_master.state.cluster_state import ClusterState
+from essaim_master.http.scope import SeenState
 from essaim_master.state.payload_data import payload_named
 from essaim_shared.errors import AmbiguousName, NotFound
 from essaim_shared.ids import NetworkId, NodeId, PayloadId, ServiceId, TaskId
@@ -17,13 +18,13 @@ K = TypeVar("K", bound=str)
 V = TypeVar("V")
 
 
-def find_service(state: ClusterState, reference: str) -> Service:
+def find_service(state: SeenState, reference: str) -> Service:
     """Raises NotFound, AmbiguousName."""
     service = state.services.get(ServiceId(reference)) or state.service_named(reference)
     return service or _by_prefix("service", state.services, reference)
 
 
-def find_node(state: ClusterState, reference: str) -> NodeObject:
+def find_node(state: SeenState, reference: str) -> NodeObject:
     """By id, host name or prefix. Raises NotFound, AmbiguousName."""
     node = state.nodes.get(NodeId(reference))
     if node is not None:
@@ -36,7 +37,7 @@ def find_node(state: ClusterState, reference: str) -> NodeObject:
     return _only("node", named, reference) or _by_prefix("node", state.nodes, reference)
 
 
-def find_task(state: ClusterState, reference: str) -> Task:
+def find_task(state: SeenState, reference: str) -> Task:
     """By id, by `SERVICE.SLOT.ID` or by prefix. Raises NotFound, AmbiguousName."""
     task = state.tasks.get(TaskId(reference))
     if task is not None:
@@ -47,7 +48,7 @@ def find_task(state: ClusterState, reference: str) -> Task:
     return _by_prefix("task", state.tasks, reference)
 
 
-def find_network(state: ClusterState, reference: str) -> Network:
+def find_network(state: SeenState, reference: str) -> Network:
     """Raises NotFound, AmbiguousName."""
     network = state.networks.get(NetworkId(reference))
     if network is not None:
@@ -56,7 +57,7 @@ def find_network(state: ClusterState, reference: str) -> Network:
     return _only("network", named, reference) or _by_prefix("network", state.networks, reference)
 
 
-def find_payload(state: ClusterState, kind: PayloadKind, reference: str) -> Payload:
+def find_payload(state: SeenState, kind: PayloadKind, reference: str) -> Payload:
     """A secret or config. Raises NotFound, AmbiguousName."""
     payloads = state.payloads(kind)
     found = payloads.get(PayloadId(reference)) or payload_named(state, kind, reference)

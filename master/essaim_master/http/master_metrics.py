@@ -19,7 +19,11 @@ _ROLES = ("follower", "pre_candidate", "candidate", "leader")
 
 
 def master_metrics(
-    state: ClusterState, leadership: LeadershipView, inside: Inside | None, watchers: int
+    state: ClusterState,
+    leadership: LeadershipView,
+    inside: Inside | None,
+    watchers: int,
+    refused: Mapping[str, int],
 ) -> str:
     return "".join(
         (
@@ -34,6 +38,7 @@ def master_metrics(
             _gauge("state_keys_bytes", "Size of all keys and values.", state.store.size_bytes),
             _gauge("state_quota_bytes", "Bound of that size.", state.store.quota_bytes),
             _gauge("watchers", "Clients that watch keys.", watchers),
+            _refusals(refused),
             _gauge("services", "Services.", len(state.services)),
             _family("tasks", "Tasks by observed state.", "state", _task_counts(state)),
             _family("nodes", "Nodes by state.", "state", _node_counts(state)),
@@ -114,6 +119,14 @@ def _task_counts(state: ClusterState) -> Mapping[str, int]:
 def _node_counts(state: ClusterState) -> Mapping[str, int]:
     counts: Counter[str] = Counter(status.state for status in state.node_status.values())
     return {name: counts[name] for name in _NODE_STATES}
+
+
+def _refusals(refused: Mapping[str, int]) -> str:
+    name = "requests_refused_total"
+    samples = "".join(
+        f'essaim_master_{name}{{reason="{reason}"}} {count}\n' for reason, count in refused.items()
+    )
+    return _heading(name, "Requests turned away.", "counter") + samples
 
 
 def _gauge(name: str, help_text: str, value: float) -> str:

@@ -38,7 +38,7 @@ class NetworkCommits:
 
     async def find(self, reference: str) -> Network:
         """For changes, as `ServiceCommits.find`."""
-        return await settled(self._api, lambda: find_network(self._api.state, reference))
+        return await settled(self._api, lambda: find_network(self._api.seen, reference))
 
     def new_id(self) -> NetworkId:
         return NetworkId(new_id(self._api.rng))

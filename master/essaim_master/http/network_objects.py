@@ -4,7 +4,7 @@ Docker's fields come first, to the last one; `VipSubnet` and `MTU` are Essaim's.
 api/types/network, daemon/cluster/convert/network.go.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.network_uses import HOST_NETWORK, services_on
 from essaim_master.state.port_claims import named_ports
 from essaim_shared.clock import rfc3339
-from essaim_shared.ids import NetworkId
+from essaim_shared.ids import NetworkId, ServiceId
 from essaim_shared.objects import Attachment, Network, Service, ServiceAddresses
 from essaim_shared.spec import EndpointSpec, PortConfig, ServiceSpec
 from essaim_shared.task_state import TaskState
@@ -64,9 +64,11 @@ def _options(network: Network) -> dict[str, str]:
     return {VNI_OPTION: str(network.vni), **network.options}
 
 
-def verbose_network_object(state: ClusterState, network: Network) -> DockerObject:
-    """With `verbose=true`: the services on the network with their running tasks, and the nodes
-    that have an address on it."""
+def verbose_network_object(
+    state: ClusterState, shown: Container[ServiceId], network: Network
+) -> DockerObject:
+    """With `verbose=true`: those of the services on the network that are shown, with their running
+    tasks, and the nodes that have an address on it."""
     peers = [
         {"Name": gateway.node_id, "IP": _node_address(state, gateway.node_id)}
         for gateway in state.gateways.values()
@@ -75,6 +77,7 @@ def verbose_network_object(state: ClusterState, network: Network) -> DockerObjec
     services = {
         service.spec.name: _service_on(state, service, network)
         for service in services_on(state, network)
+        if service.id in shown
     }
     return {**network_object(network), "Peers": peers, "Services": services}
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from essaim_master.http.api import Api, flag_of, json_response, read_body
+from essaim_master.http.errors import NotAllowed
 from essaim_master.http.filters import (
     NETWORK_FILTERS,
     NETWORK_PRUNE_FILTERS,
@@ -51,7 +52,7 @@ class NetworkRoutes:
         filters = decode_filters(request.query_params.get("filters", ""), NETWORK_FILTERS)
         matches = network_matcher(filters, self._dangling_test())
         await self._api.read_barrier(request)
-        found = self._api.state.networks.values()
+        found = self._api.seen.networks.values()
         return json_response([network_object(network) for network in found if matches(network)])
 
     async def inspect(self, request: Request) -> Response:
@@ -62,9 +63,11 @@ class NetworkRoutes:
         await self._api.read_barrier(request)
         if scope not in ("", "swarm"):
             raise NotFound(f"network {reference} not found")
-        network = find_network(self._api.state, reference)
+        network = find_network(self._api.seen, reference)
         if flag_of(request, "verbose"):
-            return json_response(verbose_network_object(self._api.state, network))
+            return json_response(
+                verbose_network_object(self._api.state, self._api.seen.services, network)
+            )
         return json_response(network_object(network))
 
     async def create(self, request: Request) -> Response:
@@ -73,21 +76,24 @@ class NetworkRoutes:
         return json_response({"Id": network.id, "Warning": self._warning(wanted)}, 201)
 
     async def delete(self, request: Request) -> Response:
-        await self._commits.remove(await self._commits.find(request.path_params["reference"]))
+        network = await self._commits.find(request.path_params["reference"])
+        self._api.check_network(network)
+        await self._commits.remove(network)
         return Response(status_code=204)
 
     async def prune(self, request: Request) -> Response:
-        """Remove what nothing uses. What comes into use meanwhile is left alone."""
+        """Remove what nothing uses. What comes into use meanwhile is left alone, and
+        what is not the caller's."""
         filters = decode_filters(request.query_params.get("filters", ""), NETWORK_PRUNE_FILTERS)
         is_dangling = self._dangling_test()
         matches = network_matcher(filters, is_dangling)
         await self._api.catch_up()
         pruned = []
-        networks = self._api.state.networks.values()
+        networks = self._api.seen.networks.values()
         for network in [each for each in networks if matches(each) and is_dangling(each)]:
             try:
                 await self._commits.remove(network, wait_s=0)
-            except (NetworkInUse, NotFound):
+            except (NetworkInUse, NotFound, NotAllowed):
                 continue
             pruned.append(network.name)
         return json_response({"NetworksDeleted": pruned})

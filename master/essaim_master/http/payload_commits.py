@@ -43,7 +43,7 @@ class PayloadCommits:
 
     async def find(self, kind: PayloadKind, reference: str) -> Payload:
         """For changes, as `ServiceCommits.find`."""
-        return await settled(self._api, lambda: find_payload(self._api.state, kind, reference))
+        return await settled(self._api, lambda: find_payload(self._api.seen, kind, reference))
 
     def new_id(self) -> PayloadId:
         return PayloadId(new_id(self._api.rng))

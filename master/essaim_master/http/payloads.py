@@ -75,7 +75,7 @@ class PayloadRoutes:
         return json_response(
             [
                 payload_object(payload, state.modified(payload_key(kind, payload.id)))
-                for payload in state.payloads(kind).values()
+                for payload in self._api.seen.payloads(kind).values()
                 if matches(payload)
             ]
         )
@@ -83,7 +83,7 @@ class PayloadRoutes:
     async def inspect(self, kind: PayloadKind, request: Request) -> Response:
         await self._api.read_barrier(request)
         state = self._api.state
-        payload = find_payload(state, kind, request.path_params["reference"])
+        payload = find_payload(self._api.seen, kind, request.path_params["reference"])
         version = state.modified(payload_key(kind, payload.id))
         shown = payload_object(payload, version, data_numbers(state, kind, payload.id))
         if isinstance(payload, Config):
@@ -125,10 +125,12 @@ class PayloadRoutes:
         return Response(status_code=204)
 
     def _followers(self, payload: Payload) -> list[str]:
+        seen = self._api.seen.services
         return sorted(
             service.spec.name
             for service in services_with(self._api.state, payload)
-            if any(
+            if service.id in seen
+            and any(
                 use_of(reference)[:2] == (payload.kind, payload.id)
                 and reference.is_pinned is not True
                 for reference in references_of(service.spec.task.container)

@@ -44,7 +44,7 @@ class ServiceCommits:
     async def find(self, reference: str) -> Service:
         """What this master finds, after it caught up if that is nothing; for changes, whose
         write guards itself. Raises NotFound, AmbiguousName."""
-        return await settled(self._api, lambda: find_service(self._api.state, reference))
+        return await settled(self._api, lambda: find_service(self._api.seen, reference))
 
     async def at_version(self, reference: str, version: int) -> Service:
         """The service if its version is the one the client saw. Raises VersionConflict.
@@ -56,7 +56,7 @@ class ServiceCommits:
         service = await self.find(reference)
         if state.modified(service_key(service.id)) != version:
             await self._api.catch_up()
-            service = find_service(state, reference)
+            service = find_service(self._api.seen, reference)
             if state.modified(service_key(service.id)) != version:
                 raise VersionConflict
         return service

@@ -51,7 +51,7 @@ class ServiceHistoryRoutes:
 
     async def history(self, request: Request) -> Response:
         await self._api.read_barrier(request)
-        service = find_service(self._api.state, request.path_params["reference"])
+        service = find_service(self._api.seen, request.path_params["reference"])
         history = history_of(service, self._api.state.revisions_of(service.id))
         return json_response(
             [
@@ -68,7 +68,7 @@ class ServiceHistoryRoutes:
     async def runs(self, request: Request) -> Response:
         await self._api.read_barrier(request)
         state = self._api.state
-        service = find_service(state, request.path_params["reference"])
+        service = find_service(self._api.seen, request.path_params["reference"])
         status = state.cron_status.get(service.id)
         return json_response([cron_run_object(run) for run in (status.runs if status else ())])
 

@@ -11,6 +11,7 @@ import msgspec
 from essaim_master.http.errors import NotPermitted
 from essaim_master.http.lookup import find_network
 from essaim_master.http.network_settings import NetworkSettings
+from essaim_master.http.scope import SeenState
 from essaim_master.http.validation.words import refusal
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.network_uses import HOST_NETWORK
@@ -25,7 +26,7 @@ NetworkLookup = Callable[[str], Network]
 FORCE_HINT = "publish another port, or force it (EndpointSpec.ForcePorts, --publish-force)"
 
 
-def lookup_in(state: ClusterState) -> NetworkLookup:
+def lookup_in(state: SeenState) -> NetworkLookup:
     return lambda reference: find_network(state, reference)
 
 

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.errors import UnknownPayload
-from essaim_master.state.payload_data import has_data, payload_named
+from essaim_master.state.payload_data import HasPayloads, has_data, payload_named
 from essaim_master.state.payload_references import (
     Reference,
     name_of,
@@ -44,18 +44,26 @@ class PayloadLookup(Protocol):
 
 
 class StatePayloads:
-    """Those of the state, and such as are about to be written, which come first."""
+    """Those of the state that the caller is shown, and such as are about to be written, which come
+    first."""
 
-    def __init__(self, state: ClusterState, planned: Iterable[Payload] = ()) -> None:
+    def __init__(
+        self,
+        state: ClusterState,
+        planned: Iterable[Payload] = (),
+        seen: HasPayloads | None = None,
+    ) -> None:
+        """`seen`: None: everything is."""
         self._state = state
+        self._seen = seen or state
         self._planned = {(payload.kind, payload.name): payload for payload in planned}
 
     def find(self, kind: PayloadKind, payload_id: str, name: str) -> Payload | None:
         found = self._planned.get((kind, name))
         if found is None and payload_id:
-            found = self._state.payloads(kind).get(PayloadId(payload_id))
+            found = self._seen.payloads(kind).get(PayloadId(payload_id))
         elif found is None:
-            found = payload_named(self._state, kind, name)
+            found = payload_named(self._seen, kind, name)
         if found is None or found.name != name or payload_id not in ("", found.id):
             return None
         return found

@@ -65,13 +65,13 @@ class ServiceRoutes:
         encode = encoded.service_with_status if flag_of(request, "status") else encoded.service
         return encoded_response(
             encode_list(
-                [encode(found) for found in self._api.state.services.values() if matches(found)]
+                [encode(found) for found in self._api.seen.services.values() if matches(found)]
             )
         )
 
     async def inspect(self, request: Request) -> Response:
         await self._api.read_barrier(request)
-        service = find_service(self._api.state, request.path_params["reference"])
+        service = find_service(self._api.seen, request.path_params["reference"])
         if not flag_of(request, "insertDefaults"):
             return encoded_response(self._api.encoded.service(service))
         state = self._api.state
@@ -114,8 +114,9 @@ class ServiceRoutes:
             now_ns = self._api.clock.wall_ns()
             if spec is None:
                 return staying_behind(self._api.state, swapped_service(service, now_ns))
-            state = self._api.state
-            return updated_service(service, spec, now_ns, lookup_in(state), StatePayloads(state))
+            return updated_service(
+                service, spec, now_ns, lookup_in(self._api.seen), self._payloads()
+            )
 
         await self._commits.commit(
             service,
@@ -142,5 +143,8 @@ class ServiceRoutes:
             spec = msgspec.structs.replace(spec, name=name)
         service_id = ServiceId(new_id(self._api.rng))
         now_ns = self._api.clock.wall_ns()
-        state = self._api.state
-        return created_service(spec, service_id, now_ns, lookup_in(state), StatePayloads(state))
+        find = lookup_in(self._api.seen)
+        return created_service(spec, service_id, now_ns, find, self._payloads())
+
+    def _payloads(self) -> StatePayloads:
+        return StatePayloads(self._api.state, seen=self._api.seen)

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
 from essaim_master.http.lookup import find_network
 from essaim_master.http.network_commits import NetworkCommits
+from essaim_master.http.scope import STACK_LABEL, SeenState
 from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.http.service_images import ImageRequest, ServiceImages
 from essaim_master.http.service_networks import NetworkLookup, check_published_ports
 from essaim_master.http.service_requests import created_service, updated_service
 from essaim_master.http.stack_requests import (
-    STACK_LABEL,
     StackRequest,
     check_ports_free,
     naming,
@@ -222,6 +222,7 @@ class StackDeploys:
         if present is not None and present.spec.labels.get(STACK_LABEL) != stack:
             raise Conflict(f"service {spec.name} already exists, and is not of this stack")
         planned = self._made(plan, spec, present)
+        api.check_spec(planned.spec)
         before = None if present is None else present.spec
         check_published_ports(api.state, api.networks, before, planned.spec)
         # Whether credentials can be sealed at all is known before anything is written.
@@ -229,7 +230,7 @@ class StackDeploys:
         return ServicePlan(spec, image, present, planned)
 
     def _made(self, plan: StackPlan, spec: ServiceSpec, present: Service | None) -> Service:
-        now_ns, find = self._api.clock.wall_ns(), _lookup(plan.networks, self._api.state)
+        now_ns, find = self._api.clock.wall_ns(), _lookup(plan.networks, self._api.seen)
         if present is None:
             return created_service(spec, ServiceId(new_id(self._api.rng)), now_ns, find)
         return updated_service(present, spec, now_ns, find)
@@ -340,7 +341,7 @@ def _ports_of(spec: ServiceSpec) -> set[PortKey]:
     return {*named_ports(spec, "ingress"), *named_ports(spec, "host")}
 
 
-def _lookup(planned: Mapping[str, Network], state: ClusterState) -> NetworkLookup:
+def _lookup(planned: Mapping[str, Network], state: SeenState) -> NetworkLookup:
     """The stack's own networks by their names, those of the cluster by whatever names them."""
 
     def find(reference: str) -> Network:

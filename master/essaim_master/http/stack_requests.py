@@ -13,6 +13,7 @@ import msgspec
 
 from essaim_master.http.json_edge import field_of
 from essaim_master.http.network_requests import wanted_network
+from essaim_master.http.scope import STACK_LABEL
 from essaim_master.http.service_requests import service_spec_of
 from essaim_master.http.validation import check_service_name
 from essaim_master.http.validation.words import refusal
@@ -24,8 +25,6 @@ from essaim_shared.errors import EssaimError, InvalidRequest
 from essaim_shared.ids import ServiceId
 from essaim_shared.objects import Service
 from essaim_shared.spec import ServiceSpec
-
-STACK_LABEL = "com.docker.stack.namespace"
 
 FIELDS = ("Networks", "Services", "Prune", "RegistryAuths")
 

@@ -19,9 +19,10 @@ from starlette.routing import Route
 
 from essaim_master.http.api import Api, json_response, read_body
 from essaim_master.http.json_edge import decode_object
+from essaim_master.http.scope import STACK_LABEL
 from essaim_master.http.service_images import image_request
 from essaim_master.http.stack_deploys import StackDeploys
-from essaim_master.http.stack_requests import STACK_LABEL, stack_request
+from essaim_master.http.stack_requests import stack_request
 
 
 class StackRoutes:
@@ -38,7 +39,7 @@ class StackRoutes:
 
     async def list_all(self, request: Request) -> Response:
         await self._api.read_barrier(request)
-        state = self._api.state
+        state = self._api.seen
         services = Counter(
             service.spec.labels[STACK_LABEL]
             for service in state.services.values()
@@ -58,9 +59,12 @@ class StackRoutes:
 
     async def deploy(self, request: Request) -> Response:
         stack = request.path_params["name"]
+        self._api.check_stack(stack)
         wanted = stack_request(decode_object(await read_body(request), "stack"), stack)
         asked = image_request(request, is_new=True)
         return json_response(await self._deploys.deploy(stack, wanted, asked))
 
     async def remove(self, request: Request) -> Response:
-        return json_response(await self._deploys.remove(request.path_params["name"]))
+        stack = request.path_params["name"]
+        self._api.check_stack(stack)
+        return json_response(await self._deploys.remove(stack))

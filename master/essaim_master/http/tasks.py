@@ -30,7 +30,7 @@ class TaskRoutes:
         filters = decode_filters(request.query_params.get("filters", ""), TASK_FILTERS)
         task_matcher(filters, self._is_up_to_date)
         await self._api.read_barrier(request)
-        state = self._api.state
+        state = self._api.seen
         if "service" in filters:
             filters["service"] = [self._service_id(word) for word in filters["service"]]
         if "node" in filters:
@@ -42,7 +42,7 @@ class TaskRoutes:
 
     async def inspect(self, request: Request) -> Response:
         await self._api.read_barrier(request)
-        task = find_task(self._api.state, request.path_params["reference"])
+        task = find_task(self._api.seen, request.path_params["reference"])
         return encoded_response(self._api.encoded.task(task))
 
     async def logs(self, request: Request) -> Response:
@@ -52,13 +52,13 @@ class TaskRoutes:
 
     def _service_id(self, word: str) -> ServiceId:
         """A service's tasks can outlive it, so its full id is good without it."""
-        if self._api.state.tasks_of_service(ServiceId(word)):
+        if self._api.seen.tasks_of_service(ServiceId(word)):
             return ServiceId(word)
-        return find_service(self._api.state, word).id
+        return find_service(self._api.seen, word).id
 
     def _candidates(self, filters: dict[str, list[str]]) -> Iterable[Task]:
         """The indexes make a list of one service or node independent of the cluster's size."""
-        state = self._api.state
+        state = self._api.seen
         if "service" in filters:
             for service_id in dict.fromkeys(filters["service"]):
                 yield from state.tasks_of_service(ServiceId(service_id)).values()

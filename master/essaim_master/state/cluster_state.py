@@ -128,6 +128,7 @@ class ClusterState:
         self._tasks_by_service: dict[str, dict[TaskId, Task]] = {}
         self._tasks_by_node: dict[str, dict[TaskId, Task]] = {}
         self._addresses: dict[str, dict[str, str]] = {}
+        self._users_of_tokens: dict[str, str] = {}
         self._subscribers: list[Subscriber] = []
         for kind in Kind:
             for found in store.range(kind.value):
@@ -263,6 +264,10 @@ class ClusterState:
     def users(self) -> Mapping[str, User]:
         return self._objects[Kind.USER]
 
+    def user_of_token(self, token_id: str) -> User | None:
+        """Whose token it would be; the token's secret is still to be compared."""
+        return self.users.get(self._users_of_tokens.get(token_id, ""))
+
     @property
     def audit_records(self) -> Mapping[str, AuditRecord]:
         """By their numbers; in the order of time, but for what was restored from a snapshot."""
@@ -347,6 +352,11 @@ class ClusterState:
                     self._addresses[before.network_id].pop(before.address, None)
                 if after is not None:
                     self._addresses.setdefault(after.network_id, {})[after.address] = after.node_id
+            case Kind.USER:
+                for token in () if before is None else before.tokens:
+                    self._users_of_tokens.pop(token.id, None)
+                for token in () if after is None else after.tokens:
+                    self._users_of_tokens[token.id] = after.name
             case _:
                 pass
 

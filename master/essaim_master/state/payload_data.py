@@ -4,7 +4,8 @@ A number is given out once and never changed: new data is a new number, and the 
 `DATA_NUMBERS_KEPT` stay, with those that a service, its history or a task still refers to.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
+from typing import Protocol
 
 import msgspec
 
@@ -57,7 +58,11 @@ def payloads_bytes(state: ClusterState) -> int:
     )
 
 
-def payload_named(state: ClusterState, kind: PayloadKind, name: str) -> Payload | None:
+class HasPayloads(Protocol):
+    def payloads(self, kind: PayloadKind) -> Mapping[PayloadId, Payload]: ...
+
+
+def payload_named(state: HasPayloads, kind: PayloadKind, name: str) -> Payload | None:
     """Names are unique among a kind."""
     for payload in state.payloads(kind).values():
         if payload.name == name:

@@ -1,6 +1,6 @@
 """Typed writes collected as values, then cut into transactions that fit the limits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 import msgspec
@@ -167,11 +167,18 @@ class Writes:
 
     def __init__(self) -> None:
         self._operations: dict[bytes, Put | Delete] = {}
+        self._objects: dict[bytes, object] = {}
         self._compares: list[Compare] = []
         self._guards: dict[bytes, Compare] = {}
 
     def __len__(self) -> int:
         return len(self._operations)
+
+    def touched(self) -> Iterator[tuple[bytes, object | None]]:
+        """Each key that is written, with the object that it gets; None when it is deleted, or
+        holds none."""
+        for key in self._operations:
+            yield key, self._objects.get(key)
 
     def put(self, stored: Addressed) -> None:
         self._put(key_of(stored), stored)
@@ -323,6 +330,8 @@ class Writes:
 
     def _put(self, key: bytes, value: object) -> None:
         self._operations[key] = Put(key, _encoder.encode(value))
+        self._objects[key] = value
 
     def _delete(self, key: bytes) -> None:
+        self._objects.pop(key, None)
         self._operations[key] = Delete(key)

@@ -7,12 +7,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from support.callers import CLUSTER_ID
 from support.docker_clients import docker_commands, run_docker
 
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import HostFacts
 from essaim_master.http.network_settings import NetworkSettings
+from essaim_master.http.protocol import PEER_EXTENSION
 from essaim_master.http.server import HttpServer
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
@@ -108,7 +110,7 @@ class Answer:
 class World:
     """What a test holds: the state, the API on it, and the nodes and tasks it makes."""
 
-    def __init__(self, images=None):
+    def __init__(self, images=None, cluster_id=None):
         print(f"seed {SEED}")
         self.rng = random.Random(SEED)
         self.clock = ManualClock()
@@ -127,7 +129,7 @@ class World:
             images=images,
             networks=NETWORKS,
         )
-        self.app = App(self.api)
+        self.app = App(self.api, cluster_id)
         self.network_id = NetworkId(new_id(self.rng))
 
     async def write(self, fill):
@@ -259,8 +261,9 @@ class World:
         for slot in range(job.total_completions):
             await self.add_task(service, slot, node_ids[slot % len(node_ids)], **done)
 
-    async def call(self, method, url, body=b"", chunks=None, headers=None, gone=None):
-        """One request, straight into the application. `gone` is an event: the client left."""
+    async def call(self, method, url, body=b"", chunks=None, headers=None, gone=None, peer=None):
+        """One request, straight into the application. `gone` is an event: the client left; `peer`:
+        who is at the other end."""
         parts = urlsplit(url)
         if isinstance(body, dict | list):
             body = msgspec.json.encode(body)
@@ -292,6 +295,7 @@ class World:
             "server": ("127.0.0.1", 80),
             "client": None,
             "state": {},
+            "extensions": {} if peer is None else {PEER_EXTENSION: peer},
         }
         await asyncio.wait_for(self.app(scope, receive, send), 10)
         start = sent[0]
@@ -330,6 +334,15 @@ async def new_world():
 @pytest.fixture
 async def world():
     made = World()
+    await made.found()
+    yield made
+    made.app.close()
+
+
+@pytest.fixture
+async def guarded():
+    """A master with an identity: who asks it must say who he is."""
+    made = World(cluster_id=CLUSTER_ID)
     await made.found()
     yield made
     made.app.close()

@@ -55,7 +55,7 @@ class Quiet:
 
 def page_of(world, node: StillNode) -> str:
     inside = Inside(node, Quiet(), Quiet(), Quiet(), LoopLag(ManualClock()), Quiet())
-    return master_metrics(world.state, world.cluster.leadership(), inside, 4)
+    return master_metrics(world.state, world.cluster.leadership(), inside, 4, {"rate": 2})
 
 
 def test_every_metric_is_documented_and_none_that_is_not_there(world) -> None:
@@ -90,6 +90,6 @@ def test_the_numbers_are_those_of_the_node(world) -> None:
 
 
 def test_a_master_alone_in_memory_has_a_page_too(world) -> None:
-    page = master_metrics(world.state, world.cluster.leadership(), None, 0)
+    page = master_metrics(world.state, world.cluster.leadership(), None, 0, {"rate": 0})
     assert "essaim_master_raft_term 1\n" in page
     assert "essaim_master_raft_sync_seconds" not in page

@@ -7,7 +7,8 @@ import logging
 import msgspec
 import pytest
 
-from essaim_master.http.caller import CALLER, Caller
+from essaim_master.http.authentication import BEHALF_HEADER, encode_behalf
+from essaim_master.http.caller import Caller
 from essaim_master.http.payload_requests import (
     DataRequest,
     PayloadRequest,
@@ -453,6 +454,11 @@ async def test_a_rollback_to_data_that_is_gone_is_refused_in_words(world, kind) 
 # Nodes.
 
 
+def _from(caller):
+    """The word of a master that hands the request on; whom it is believed of is the gate's."""
+    return BEHALF_HEADER.lower().encode(), encode_behalf(caller)
+
+
 async def fetch(world, kind, payload_id, number, node="own", caller_kind="agent"):
     """As the node's agent, over a connection that says so."""
     sent = []
@@ -471,11 +477,9 @@ async def fetch(world, kind, payload_id, number, node="own", caller_kind="agent"
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
-        "headers": [],
+        "headers": [] if node is None else [_from(Caller(caller_kind, node))],
         "extensions": {},
     }
-    if node is not None:
-        scope[CALLER] = Caller(caller_kind, node)
     await world.app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], body
@@ -503,7 +507,7 @@ async def test_a_node_with_a_task_gets_the_bytes(world, kind) -> None:
         await fetch(world, kind, "gone", 1),
         await fetch(world, kind, payload_id, 1, node="other"),
         await fetch(world, kind, payload_id, 1, node=None),
-        await fetch(world, kind, payload_id, 1, caller_kind="user"),
+        await fetch(world, kind, payload_id, 1, caller_kind="master"),
     }
     ((status, body),) = refused
     assert status == 403

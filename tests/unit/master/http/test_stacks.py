@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from essaim_master.http.stack_requests import STACK_LABEL
+from essaim_master.http.scope import STACK_LABEL
 from essaim_shared.objects import Attachment
 from essaim_shared.task_state import TaskState
 
