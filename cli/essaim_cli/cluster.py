@@ -87,21 +87,49 @@ def transfer_leadership(context: click.Context, member_id: str | None) -> None:
     click.echo(answer["Leader"])
 
 
+@cluster.command("rotate-data-key")
+@click.pass_context
+def rotate_data_key(context: click.Context) -> None:
+    """Give the asked master's disk a new key: what it writes from now on is sealed with that.
+
+    The old one goes once nothing on the disk needs it. Masters do this every 90 days themselves.
+    """
+    click.echo(client_of(context).post("/essaim/cluster/data-key/rotate", {})["Key"])
+
+
 @cluster.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data-dir", metavar="DIR", help="Of a stopped master, instead of asking one.")
+@click.option(
+    "--seal-key-file",
+    type=click.Path(dir_okay=False),
+    help="The masters' key: to check what is inside, and to seal what --data-dir reads.",
+)
+@click.option("--unencrypted", is_flag=True, help="An open file: whoever has it can read it.")
 @click.pass_context
-def backup(context: click.Context, file: Path, data_dir: str | None) -> None:
-    """Write the whole state into a file, and check it by its hash."""
+def backup(
+    context: click.Context,
+    file: Path,
+    data_dir: str | None,
+    seal_key_file: str | None,
+    unencrypted: bool,
+) -> None:
+    """Write the whole state into a file, and check that it is whole.
+
+    The masters seal it with the key that they share (seal_key_file); with that key it is restored.
+    """
+    key = [] if seal_key_file is None else [f"--seal-key-file={seal_key_file}"]
     if data_dir is not None:
-        run_tool(["backup", str(file), f"--data-dir={data_dir}"])
+        open_file = ["--unencrypted"] if unencrypted else []
+        run_tool(["backup", str(file), f"--data-dir={data_dir}", *key, *open_file])
+    path = "/essaim/cluster/backup" + ("?unencrypted=1" if unencrypted else "")
     partial = file.with_name(f"{file.name}.partial")
     try:
         with partial.open("wb") as written:
-            client_of(context).download("/essaim/cluster/backup", written)
+            client_of(context).download(path, written)
             written.flush()
             os.fsync(written.fileno())
-        found = ask_tool(["check", str(partial)])
+        found = ask_tool(["check", str(partial), *key])
         partial.rename(file)
     except OSError as error:
         raise CommandFailed(f"cannot write {file}: {error.strerror or error}") from error

@@ -5,6 +5,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from essaim_master.at_rest.backup_file import BackupSeal
+from essaim_master.at_rest.key_ring import LOG_DIRECTORY, open_ring
+from essaim_master.at_rest.rotation import KeyRotation
 from essaim_master.authority.standing import refusal
 from essaim_master.cluster_members import ClusterMembers
 from essaim_master.cluster_upkeep import ClusterUpkeep, asking_over_http
@@ -33,6 +36,7 @@ from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
 from essaim_shared.loop_lag import LoopLag
 from essaim_shared.nats_transport import NatsTransport
+from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
 from essaim_shared.trust.tls import PeerCertificate, Tls
 
@@ -56,7 +60,8 @@ class Consensus:
         member_id = MemberId(config.member_id)
         self._cluster_id = config.cluster_id
         self._bus: NatsTransport | None = None
-        files = DiskLogFiles(Path(config.data_dir) / "wal")
+        ring = open_ring(Path(config.data_dir))
+        files = DiskLogFiles(Path(config.data_dir) / LOG_DIRECTORY, ring)
         # Of the disk, whatever the configuration says: it was restored or recovered since.
         found = read_identity(files)
         identity = Identity(
@@ -98,6 +103,9 @@ class Consensus:
         roles = NodeRoles(
             self.cluster, self.node, self._members, clock, config.cluster_id, life, ask
         )
+        self._key_rotation = KeyRotation(ring, clock)
+        key = load_data_key(Path(config.seal_key_file)) if config.seal_key_file else None
+        self._backup_seal = BackupSeal(key, config.cluster_id)
         self.inside = self._inside(roles)
 
     def _is_admitted(self, certificate: PeerCertificate) -> bool:
@@ -116,6 +124,8 @@ class Consensus:
             self._upkeep,
             self._loop_lag,
             roles,
+            self._key_rotation,
+            self._backup_seal,
             self.refusals,
         )
 
@@ -132,7 +142,10 @@ class Consensus:
     def start_loops(self) -> tuple[asyncio.Task[None], ...]:
         """They run as long as the master does; the caller watches and ends them."""
         upkeep = asyncio.get_running_loop().create_task(self._upkeep.run(), name="upkeep")
-        return upkeep, self._loop_lag.start()
+        rotation = asyncio.get_running_loop().create_task(
+            self._key_rotation.run(), name="data keys"
+        )
+        return upkeep, rotation, self._loop_lag.start()
 
     async def stop(self) -> None:
         self._members.stop()

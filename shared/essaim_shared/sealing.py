@@ -59,6 +59,14 @@ class DataKey:
         sealed = ChaCha20Poly1305(self._key).encrypt(nonce, plain, context)
         return SEAL_VERSION + self.id + nonce + sealed
 
+    def derived(self, salt: bytes, purpose: bytes) -> bytes:
+        """A key for one purpose alone (HKDF-SHA256, RFC 5869): what is sealed with it can neither
+        be taken for what this key seals itself, nor share a nonce with it."""
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        return HKDF(SHA256(), KEY_BYTES, salt, purpose).derive(self._key)
+
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Raises SealError."""
         from cryptography.exceptions import InvalidTag

@@ -14,11 +14,14 @@ from support.fuzz_damage import hostile, spoilt
 from support.fuzz_decoders import DEADLINE, ENTRY, EXAMPLES, MEMBERS, SNAPSHOT
 
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, Journaled
+from essaim_master.at_rest.cipher import Place, RecordSealer
 from essaim_master.raft.messages import Configuration, Entry, EntryKind, HardState
 from essaim_master.wal.errors import WalCorrupt
 from essaim_master.wal.log import Wal
 from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_master.wal.records import (
+    CODEC_MSGPACK,
+    CODEC_SEALED,
     FORMAT_VERSION,
     BatchEncoder,
     Identity,
@@ -58,7 +61,7 @@ class Inline(Executor):
 
 
 def written_log() -> MemoryLogFiles:
-    files = MemoryLogFiles()
+    files = MemoryLogFiles(random.Random(1).randbytes)
     wal, _ = Wal.open(files, IDENTITY, SEGMENT_BYTES, Inline())
     for index in range(1, BATCHES + 1):
         entry = Entry(1, index, EntryKind.NORMAL, b"x" * 100 * (index % 5 + 1))
@@ -107,32 +110,49 @@ def test_a_log_with_foreign_bytes_is_refused_or_gives_a_beginning_of_what_was_wr
         assert found == opened(WRITTEN.twin())[: len(found)], "never a changed or a missing entry"
 
 
-def batch(data: bytes, start: int, checksum: int, records: list[tuple[int, bytes]]) -> bytes:
+def batch(data: bytes, start: int, checksum: int, records: list[tuple[int, int, bytes]]) -> bytes:
     """`data` with one more batch, its checksums right."""
     parts = []
-    for record_type, payload in records:
-        header, padding, checksum = encode_record(record_type, payload, checksum)
+    for record_type, codec, payload in records:
+        header, padding, checksum = encode_record(record_type, payload, checksum, codec)
         parts += [header, payload, padding]
     return data + b"".join(parts) + expected_batch_end(start, checksum)
 
 
 def good_payloads() -> tuple[bytes, ...]:
-    """Of each type of record, as the log writes them."""
-    encoder = BatchEncoder(0, 0)
-    encoder.add(WalBatch((ENTRY,), HardState(2, MEMBERS[1], 1), SnapshotRecord(SNAPSHOT)))
-    return tuple(buffer for buffer in encoder.buffers if len(buffer) > 16)
+    """Of each type of record, as the log writes them, plain and sealed."""
+    content = WalBatch((ENTRY,), HardState(2, MEMBERS[1], 1), SnapshotRecord(SNAPSHOT))
+    plain, sealed = BatchEncoder(0, 0), BatchEncoder(0, 0, seal)
+    plain.add(content)
+    sealed.add(content)
+    payloads = [buffer for buffer in plain.buffers if len(buffer) > 16]
+    parts = sealed.buffers  # header, prefix, ciphertext, padding
+    payloads += [parts[at] + parts[at + 1] for at in range(1, len(parts), 4)]
+    return tuple(payloads)
+
+
+def seal(record_type: int, offset: int, payload: bytes) -> tuple[bytes, bytes]:
+    """With the key of the written log, for where the fuzzed batch stands."""
+    key = WRITTEN.keys.keys[0].key
+    return RecordSealer(key, random.Random(2).randbytes).seal(
+        Place(record_type, 0, offset), payload
+    )
 
 
 @fuzzed
 @given(
     records=st.lists(
-        st.tuples(st.sampled_from([*RecordType, 0, 99]), hostile(good_payloads())),
+        st.tuples(
+            st.sampled_from([*RecordType, 0, 99]),
+            st.sampled_from([CODEC_MSGPACK, CODEC_SEALED, 2]),
+            hostile(good_payloads()),
+        ),
         min_size=1,
         max_size=3,
     )
 )
 def test_records_with_right_checksums_and_wrong_contents_are_refused(
-    records: list[tuple[int, bytes]],
+    records: list[tuple[int, int, bytes]],
 ) -> None:
     """A checksum proves that the bytes are those that were written, not that they make sense."""
     encoder = BatchEncoder(0, 0)

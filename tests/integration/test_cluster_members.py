@@ -148,11 +148,17 @@ async def test_a_backup_of_the_running_cluster_is_whole_and_stopped_files_show_t
     await masters.start()
     await masters.ok("kv", "put", "color", "blue")
     file = tmp_path / "backup"
-    said = await masters.ok("cluster", "backup", str(file), at="m2")
+    code, _, err = await masters.run("cluster", "backup", str(file), at="m2")
+    assert code == 1, "these masters share no key"
+    assert "set seal_key_file on all masters, or ask for an open one with --unencrypted" in err
+    assert not file.exists()
+    said = await masters.ok("cluster", "backup", str(file), "--unencrypted", at="m2")
     assert said.startswith(f"{file}: cluster test, entry ")
     assert file.stat().st_size > 0
     assert not (tmp_path / "backup.partial").exists()
 
+    key_id = (await masters.ok("cluster", "rotate-data-key", at="m2")).strip()
+    await masters.ok("kv", "put", "planted", "planted-value", at="m2")
     running = (await masters.ok("raft", "dump", at="m2")).splitlines()
     data_dir = str(masters.masters["m2"].data_dir)
     code, _, err = await masters.run("raft", "dump", "--data-dir", data_dir)
@@ -163,6 +169,10 @@ async def test_a_backup_of_the_running_cluster_is_whole_and_stopped_files_show_t
     assert [json.loads(line)["Key"] for line in stopped] == [
         json.loads(line)["Key"] for line in running
     ]
+    written = [path for path in Path(data_dir).rglob("*") if path.is_file()]
+    assert not [path for path in written if b"planted" in path.read_bytes()]
+    newest = sorted(Path(data_dir).glob("wal/*.wal"))[-1].read_bytes()
+    assert bytes.fromhex(key_id) in newest, "the log went on with the new key"
     log = json.loads(await masters.ok("raft", "log", "-o", "json", "--data-dir", data_dir))
     assert log["MemberID"] == "m2"
     assert any("/kv/color" in entry["Summary"] for entry in log["Entries"])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sim.virtual_time import MachineLoop, PowerCut, World
+from support.nonces import NonceWatch
 
 from essaim_master.raft_metrics import SyncFigures, SyncTimes
 from essaim_master.wal.log import Wal
@@ -19,6 +20,7 @@ from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_master.wal.records import WalBatch
 from essaim_master.wal.recovery import parse_segment_name
 from essaim_shared.clock import Clock
+from essaim_shared.trust.record_cipher import Entropy
 
 BATCHES_PER_SYNC_MAX = 1024
 OPERATIONS_OF_AN_APPEND_MAX = 8
@@ -29,14 +31,20 @@ FLIP_NEAR_DATA_BYTES = 64
 class SimulatedFiles(MemoryLogFiles):
     """Counts down to a power cut, and refuses what a full disk would."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, entropy: Entropy, nonces: NonceWatch) -> None:
+        super().__init__(entropy)
+        self.randomness = entropy
+        self.nonces = nonces
+        """Of all lives, and of copies that are only looked at: those could be the next life."""
         self.cut_after_operations: int | None = None
         self.on_power_cut: Callable[[], None] = lambda: None
         self.is_full = False
         """No room for new segments (ENOSPC)."""
         self.is_broken = False
         """Writes and syncs fail (EIO)."""
+
+    def _written(self, name: str, data: bytes, offset: int) -> None:
+        self.nonces.written(name, data)
 
     def _call(self, operation: str, subject: str) -> None:
         if self.cut_after_operations is not None:
@@ -52,7 +60,7 @@ class SimulatedFiles(MemoryLogFiles):
 
     def after_power_cut(self, rng: random.Random) -> "SimulatedFiles":
         """The directory that the next life finds."""
-        found = SimulatedFiles()
+        found = SimulatedFiles(self.randomness, self.nonces)
         crashed = self.crash(rng)
         found._files, found._durable_names = crashed._files, crashed._durable_names
         return found
@@ -60,7 +68,7 @@ class SimulatedFiles(MemoryLogFiles):
     def after_kill(self) -> "SimulatedFiles":
         """The same directory for the next process: the kernel keeps what was written, and may
         still lose it when the power goes."""
-        found = SimulatedFiles()
+        found = SimulatedFiles(self.randomness, self.nonces)
         found._files, found._durable_names = self._files, self._durable_names
         found.is_full, found.is_broken = self.is_full, self.is_broken
         return found
@@ -70,7 +78,7 @@ class SimulatedFiles(MemoryLogFiles):
         return name in self._files and name not in self._durable_names
 
     def independent_copy(self) -> "SimulatedFiles":
-        found = SimulatedFiles()
+        found = SimulatedFiles(self.randomness, self.nonces)
         copied = self.twin()
         found._files, found._durable_names = copied._files, copied._durable_names
         return found

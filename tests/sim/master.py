@@ -11,6 +11,7 @@ from sim.invariants import ClusterInvariants
 from sim.network import SimulatedNetwork, SimulatedTransport
 from sim.virtual_time import MachineClock, MachineLoop, PowerCut, WorkAtOnce, World
 from sim.witness import Witness
+from support.nonces import NonceWatch
 
 from essaim_master.kv.commands import AppliedProposal
 from essaim_master.kv.history import Event
@@ -33,6 +34,8 @@ SEGMENT_BYTES = 8 * 1024
 CLUSTER_ID = "simulated"
 WALL_NS = 1_700_000_000_000_000_000
 WALL_SKEW_NS = 600_000_000_000
+ROTATION_PROBABILITY = 0.3
+"""That a life begins with a new data key."""
 
 
 class Health(Enum):
@@ -93,7 +96,9 @@ class SimulatedMaster:
         self._rng = rng
         self._clock_skew_max = clock_skew_max
         self.health = Health.DOWN
-        self.files = SimulatedFiles()
+        self.nonces = NonceWatch()
+        entropy = random.Random(f"entropy of {member}").randbytes
+        self.files = SimulatedFiles(entropy, self.nonces)
         self.speed = DiskSpeed(random.Random(rng.getrandbits(64)), typical_s=0.0004)
         self.life = 0
         self.is_flipped = False
@@ -233,6 +238,8 @@ class SimulatedMaster:
         second.close()
         if found_again != recovered:
             self._witness.accuse(f"{self.member} would find something else at a second start")
+        if self._rng.random() < ROTATION_PROBABILITY:
+            self.files.keys.rotate()
         self._witness.recovered_on(
             self.member, recovered.hard_state, recovered.snapshot, recovered.entries
         )
@@ -256,6 +263,8 @@ class SimulatedMaster:
 
     def batches_durable(self, batches: Sequence[WalBatch]) -> None:
         self._witness.durable_on(self.member, batches)
+        if self.nonces.twice:
+            self._witness.accuse(f"{self.member} sealed two things alike: {self.nonces.twice[0]}")
         for batch in batches:
             if batch.snapshot is None:
                 continue

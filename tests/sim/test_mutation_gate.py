@@ -3,7 +3,7 @@
 import pytest
 from sim import mutation_gate
 
-MUTATIONS = 14
+MUTATIONS = 15
 """The list of the project's reference; none may get lost."""
 
 SLOW = ("04-ack-without-term", "12-torn-tail-accepted")

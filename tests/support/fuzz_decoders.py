@@ -3,9 +3,11 @@ errors it may raise, and samples of what it reads."""
 
 import os
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, timedelta
+from pathlib import Path
 
 import dnslib
 import msgspec
@@ -19,6 +21,11 @@ from essaim_agent.dns.answers import Answers
 from essaim_agent.dns.resolv_conf import name_servers
 from essaim_agent.dns.table import Change, NetworkFact, Table
 from essaim_master import bus_pieces, peer_frames
+from essaim_master.at_rest.backup_file import sealed_backup, sealed_look
+from essaim_master.at_rest.cipher import Place, RecordOpener, RecordSealer
+from essaim_master.at_rest.errors import DataKeyMissing
+from essaim_master.at_rest.ring import RingKey, decode_ring, encode_ring
+from essaim_master.at_rest.sealed_stream import Purpose, StreamOpener, StreamSealer
 from essaim_master.config import MasterConfig
 from essaim_master.control.cron_expression import next_after, parse_expression
 from essaim_master.control.update_policy import policy_of
@@ -55,6 +62,7 @@ from essaim_master.snapshot.format import (
 )
 from essaim_master.snapshot.transfer import ChunkAnswer, make_chunk
 from essaim_master.standby.announcements import Announcement, Told, ToldMember
+from essaim_master.tools.backup import check_backup
 from essaim_shared import config, kv_protocol, messages
 from essaim_shared.container_spec import ContainerSpec, Mount
 from essaim_shared.errors import (
@@ -311,6 +319,55 @@ def _read_snapshot(data: bytes) -> object:
     return parts
 
 
+_KEY = DataKey(bytes(range(32)))
+
+
+def _sealed_file() -> bytes:
+    sealer = StreamSealer(_KEY, Purpose.SNAPSHOT, "", random.Random(1).randbytes)
+    return b"".join((sealer.begin(), sealer.add(_snapshot_file()), sealer.finish()))
+
+
+def _read_sealed(data: bytes) -> object:
+    opener = StreamOpener(
+        "fuzzed", len(data), lambda at, size: data[at : at + size], lambda header: _KEY
+    )
+    return list(opener.pieces(1000))
+
+
+def _backup_file() -> bytes:
+    pieces = iter((_snapshot_file(),))
+    return b"".join(sealed_backup(_KEY, "cluster", pieces, random.Random(2).randbytes))
+
+
+def _read_backup(data: bytes) -> object:
+    """As `essaim cluster restore` does, from a file."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        sealed_look(Path(file.name))
+        return check_backup(Path(file.name), _KEY)
+
+
+def _sealed_record() -> bytes:
+    return b"".join(RecordSealer(_KEY, random.Random(3).randbytes).seal(_PLACE, b"payload"))
+
+
+_PLACE = Place(3, 7, 4096)
+
+
+class _OneKey:
+    """As much of a ring as reading asks."""
+
+    def find(self, key_id: bytes, what: str) -> DataKey:
+        if key_id != _KEY.id:
+            raise DataKeyMissing(key_id, what, "the ring")
+        return _KEY
+
+
+def _open_record(data: bytes) -> object:
+    return RecordOpener(_OneKey()).open(_PLACE, memoryview(data), "the log")
+
+
 def _restore(data: bytes) -> object:
     """`data` stands in the place of the second chunk; the others are good."""
     store = KeyValueStore()
@@ -496,6 +553,16 @@ DECODERS: dict[str, Decoder] = {
         configurations.decode, MALFORMED, (configurations.encode(Configuration(MEMBERS)),)
     ),
     "snapshot file": Decoder(_read_snapshot, (SnapshotDamaged,), (_snapshot_file(),)),
+    "sealed snapshot": Decoder(_read_sealed, (SnapshotDamaged,), (_sealed_file(),)),
+    "backup file": Decoder(
+        _read_backup, (SnapshotDamaged, ConfigError), (_backup_file(), _snapshot_file())
+    ),
+    "sealed record": Decoder(_open_record, (SealError, DataKeyMissing), (_sealed_record(),)),
+    "ring of data keys": Decoder(
+        lambda data: decode_ring(data, "here"),
+        (ConfigError,),
+        (encode_ring([RingKey(_KEY, bytes(range(32)), 1)]),),
+    ),
     "chunk of a snapshot": Decoder(_restore, MALFORMED, tuple(_filled_store().freeze().chunks())),
     "manifest of a registry": Decoder(_manifest, (UnreadableAnswer,), _MANIFESTS),
     "platform of an image": Decoder(answers.parse_image_platform, (UnreadableAnswer,), _MANIFESTS),

@@ -4,6 +4,7 @@ GET    /essaim/cluster/members                  every master, removed ones too
 POST   /essaim/cluster/members                  {"ID","Addr","HTTPAddr"}: a new learner
 POST   /essaim/cluster/members/ID/promote       the learner votes
 DELETE /essaim/cluster/members/ID
+POST   /essaim/cluster/data-key/rotate          {"Key"}: a new one for this master's disk
 POST   /essaim/cluster/transfer-leadership      {"To": ID}, or {} for whoever is most up to date
 GET    /essaim/cluster/status                   what each master says of itself (/essaim/raft)
 GET    /essaim/cluster/hash?revision=N          {"Revision","Hash"} of this master, or 404
@@ -64,6 +65,7 @@ class ClusterRoutes:
             Route(members + "/{member_id}/promote", self.promote, methods=["POST"]),
             Route(members + "/{member_id}", self.remove, methods=["DELETE"]),
             Route("/essaim/cluster/transfer-leadership", self.transfer, methods=["POST"]),
+            Route("/essaim/cluster/data-key/rotate", self.rotate_data_key, methods=["POST"]),
             Route("/essaim/cluster/status", self.status, methods=["GET"]),
             Route("/essaim/cluster/hash", self.hash, methods=["GET"]),
             Route("/essaim/raft/log", self.log, methods=["GET"]),
@@ -199,6 +201,10 @@ class ClusterRoutes:
             return {"Leader": await self._inside.members.transfer(to)}
 
         return await self._at_leader(request, body, hand_over)
+
+    async def rotate_data_key(self, request: Request) -> Response:
+        """Of the master that is asked, whoever leads."""
+        return json_response({"Key": await self._inside.key_rotation.rotate()})
 
     @property
     def _inside(self) -> Inside:

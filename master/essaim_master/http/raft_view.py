@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from essaim_master.at_rest.backup_file import BackupSeal
+from essaim_master.at_rest.rotation import KeyRotation
 from essaim_master.cluster_members import ClusterMembers
 from essaim_master.cluster_upkeep import ClusterUpkeep
 from essaim_master.node_roles import NodeRoles
@@ -50,6 +52,8 @@ class Inside:
         upkeep: ClusterUpkeep,
         loop_lag: LoopLag,
         roles: NodeRoles,
+        key_rotation: KeyRotation,
+        backup_seal: BackupSeal,
         refusals: Mapping[str, Refusals] = MappingProxyType({}),
     ) -> None:
         """`refusals`: by the socket at which somebody was turned away."""
@@ -59,6 +63,8 @@ class Inside:
         self.upkeep = upkeep
         self.loop_lag = loop_lag
         self.roles = roles
+        self.key_rotation = key_rotation
+        self.backup_seal = backup_seal
         self.refusals = refusals
 
     @property

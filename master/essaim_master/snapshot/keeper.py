@@ -188,6 +188,7 @@ class SnapshotKeeper:
 
     async def _remove_older(self, kept: Sequence[SnapshotMetadata]) -> None:
         await self._run_blocking(self._files.remove_older, kept)
+        await self._run_blocking(self._files.drop_unused_keys, lambda: self._wal.key_ids)
         self._cleaning = None
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from essaim_master.peer_transport import PeerTransport
 from essaim_master.raft.messages import SnapshotMetadata
 from essaim_master.snapshot.errors import SnapshotDamaged
-from essaim_master.snapshot.files import SnapshotFiles
+from essaim_master.snapshot.files import SnapshotFile, SnapshotFiles
 from essaim_master.snapshot.tasks import Fatal, RunBlocking, spawn
 from essaim_master.snapshot.transfer import (
     WINDOW_CHUNKS_MAX,
@@ -23,7 +23,6 @@ from essaim_master.snapshot.transfer import (
     Placement,
     SnapshotChunk,
 )
-from essaim_master.wal.files import LogFile
 from essaim_shared.ids import MemberId
 
 CHUNKS_WAITING_MAX = 2 * WINDOW_CHUNKS_MAX
@@ -61,7 +60,7 @@ class SnapshotReceiver:
         self._incoming = IncomingSnapshot()
         self._work: deque[_Work] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._file: LogFile | None = None
+        self._file: SnapshotFile | None = None
         self.installing: SnapshotMetadata | None = None
         self.received = 0
         """Snapshots that were installed."""
@@ -121,13 +120,13 @@ class SnapshotReceiver:
             self._close_file()
             self._file = self._files.receive()
         if placement.data:
-            self._file.write_at((placement.data,), placement.offset)
+            self._file.add(placement.data)
 
     def _finish(self, snapshot: SnapshotMetadata) -> None:
         if self._file is not None:
-            self._file.sync_data()
-        self._close_file()
+            self._file.finish()
         self._files.adopt(snapshot)
+        self._close_file()
 
     def _close_file(self) -> None:
         if self._file is not None:

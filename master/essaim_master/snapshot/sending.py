@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from essaim_master.peer_transport import PeerTransport
 from essaim_master.raft.messages import SnapshotMetadata
+from essaim_master.snapshot.errors import SnapshotDamaged
 from essaim_master.snapshot.files import SnapshotFiles
 from essaim_master.snapshot.tasks import Fatal, RunBlocking, spawn
 from essaim_master.snapshot.transfer import (
@@ -94,7 +95,7 @@ class SnapshotSender:
         is_held = False
         try:
             is_held = await self._send_all(to, stream)
-        except OSError as error:
+        except (OSError, SnapshotDamaged) as error:
             _log.error("the snapshot for master %s can not be read: %s", to, error)
         finally:
             del self._streams[to], self._tasks[to]
@@ -109,6 +110,7 @@ class SnapshotSender:
     async def _send_all(self, to: MemberId, stream: _Stream) -> bool:
         outgoing = stream.outgoing
         outgoing.total_bytes = await self._run_blocking(self._files.size_bytes, outgoing.snapshot)
+        read = await self._run_blocking(self._files.reader, outgoing.snapshot)
         _log.info(
             "sending master %s the snapshot of entry %d, %d bytes",
             to,
@@ -118,9 +120,7 @@ class SnapshotSender:
         while not outgoing.is_over:
             stream.news = asyncio.get_running_loop().create_future()
             while (offset := outgoing.next_offset()) is not None:
-                data = await self._run_blocking(
-                    self._files.read_at, outgoing.snapshot, offset, CHUNK_BYTES_MAX
-                )
+                data = await self._run_blocking(read, offset, CHUNK_BYTES_MAX)
                 if offset != outgoing.next_offset():
                     continue  # An answer came in between.
                 if not data:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from essaim_master.at_rest.key_ring import LOG_DIRECTORY, RING_FILE, open_log_files
 from essaim_master.state.cluster import Member
 from essaim_master.wal.files import DiskLogFiles
 from essaim_master.wal.log import Wal
@@ -25,10 +26,10 @@ from essaim_master.wal.reading import read_identity
 from essaim_master.wal.records import Identity
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
+from essaim_shared.sealing import write_private
 from essaim_shared.undecodable import UNDECODABLE
 
 RECORD_FILE = "standby.json"
-LOG_DIRECTORY = "wal"
 REMOVED_DIRECTORY = "removed"
 REMOVED_KEPT_MAX = 2
 """Logs of earlier times among the masters, kept to look into; older ones are deleted."""
@@ -95,12 +96,13 @@ class StandbyFiles:
 
     def begin_log(self, identity: Identity) -> None:
         """An empty log of that name. Raises ForeignWal, WalCorrupt, ConfigError."""
-        wal, _ = Wal.open(DiskLogFiles(self._directory / LOG_DIRECTORY), identity)
+        wal, _ = Wal.open(open_log_files(self._directory), identity)
         wal.close()
 
     def set_log_aside(self) -> None:
         """Move the log away, so that the next name begins with an empty one; the last
-        REMOVED_KEPT_MAX stay to be looked into. Does nothing without a log."""
+        REMOVED_KEPT_MAX stay to be looked into, each with the keys that open it. Does nothing
+        without a log."""
         log = self._directory / LOG_DIRECTORY
         logged = self._logged()
         if logged is None:
@@ -113,6 +115,9 @@ class StandbyFiles:
             if (digits := entry.name.partition("-")[0]).isdigit()
         )
         number = kept[-1][0] + 1 if kept else 1
+        keys = self._directory / RING_FILE
+        if keys.exists():
+            write_private(log / RING_FILE, keys.read_bytes())
         log.rename(removed / f"{number}-{logged}")
         _sync_directory(removed)
         _sync_directory(self._directory)

@@ -4,11 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from essaim_master.at_rest.backup_file import sealed_look
 from essaim_master.config import load_master_config
 from essaim_master.tools.backup import CheckedBackup, backup_files, check_backup, restore_backup
 from essaim_master.tools.inspect import add_commands
 from essaim_master.tools.recovery import go_on_alone, survey
-from essaim_shared.errors import EssaimError
+from essaim_shared.errors import ConfigError, EssaimError
+from essaim_shared.sealing import DataKey, load_data_key
 
 
 def main(words: list[str] | None = None) -> int:
@@ -27,12 +29,18 @@ def _parser() -> argparse.ArgumentParser:
     backup = commands.add_parser("backup", help="Write a stopped master's state into a file.")
     backup.add_argument("file", type=Path)
     backup.add_argument("--data-dir", type=Path, required=True)
+    backup.add_argument("--unencrypted", action="store_true", help="Whoever has it can read it.")
     backup.set_defaults(run=_backup)
     check = commands.add_parser("check", help="Check a backup by its hash.")
     check.add_argument("file", type=Path)
     check.set_defaults(run=_check)
+    for command in (backup, check):
+        command.add_argument("--seal-key-file", type=Path, help="The key that all masters share.")
     restore = commands.add_parser("restore", help="Make this master's first disk from a backup.")
     restore.add_argument("file", type=Path)
+    restore.add_argument(
+        "--seal-key-file", type=Path, help="Another one than the configuration names."
+    )
     restore.set_defaults(run=_restore)
     recover = commands.add_parser("recover", help="Go on alone, when a majority is lost for good.")
     recover.add_argument("--yes", action="store_true", help="Do it, rather than only look.")
@@ -45,18 +53,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    _show(arguments.file, backup_files(arguments.data_dir, arguments.file))
+    key = _key_of(arguments)
+    if (key is None) != arguments.unencrypted:
+        raise ConfigError(
+            "a backup is sealed with the key that all masters share: name its file with "
+            "--seal-key-file, or ask for an open one with --unencrypted, not both"
+        )
+    _show(arguments.file, backup_files(arguments.data_dir, arguments.file, key))
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    _show(arguments.file, check_backup(arguments.file))
+    key = _key_of(arguments)
+    seen = sealed_look(arguments.file)
+    if seen is None or key is not None:
+        _show(arguments.file, check_backup(arguments.file, key))
+        return
+    print(
+        f"{arguments.file}: cluster {seen.cluster_id}, sealed with the key {seen.key_id.hex()}, "
+        f"{seen.size_bytes} bytes, whole; with --seal-key-file the state inside is checked too"
+    )
+
+
+def _key_of(arguments: argparse.Namespace, otherwise: str = "") -> DataKey | None:
+    path = arguments.seal_key_file or (Path(otherwise) if otherwise else None)
+    return None if path is None else load_data_key(path)
 
 
 def _restore(arguments: argparse.Namespace) -> None:
     config = load_master_config(arguments.config)
     data_dir = arguments.data_dir or Path(config.data_dir)
-    identity = restore_backup(arguments.file, config, data_dir)
-    _show(arguments.file, check_backup(arguments.file))
+    # An open backup needs no key, so a missing file of it is no hindrance.
+    key = None if sealed_look(arguments.file) is None else _key_of(arguments, config.seal_key_file)
+    identity = restore_backup(arguments.file, config, data_dir, key)
+    _show(arguments.file, check_backup(arguments.file, key))
     print(
         f"restored into {data_dir} as {identity.member_id} of cluster {identity.cluster_id}, "
         f"incarnation {identity.incarnation}. Restore the same file on every other master of the "

@@ -1,17 +1,21 @@
 """Backups: made from the files of a stopped master, checked, and made into first disks again.
 
-A backup is a snapshot file (`snapshot.format`): it carries its own hash. Restoring makes the disk
-of one master; do it on each, with the same file. The cluster then begins a new *incarnation*,
+A backup is a snapshot file (`snapshot.format`), sealed with the key that all masters share
+(`at_rest.backup_file`) unless an open one is wanted: it carries its own hash. Restoring makes the
+disk of one master; do it on each, with the same file. The cluster then begins a new *incarnation*,
 named after the backup, so that a master of the old life that comes back is not listened to, as
 with etcd's new cluster id after a restore. The cluster's name stays, so agents find it again.
 """
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from essaim_master.at_rest.backup_file import backup_pieces, sealed_backup
+from essaim_master.at_rest.key_ring import LOG_DIRECTORY, open_log_files
 from essaim_master.config import MasterConfig
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.raft.configurations import decode as decode_configuration
@@ -25,7 +29,6 @@ from essaim_master.raft.messages import (
 from essaim_master.snapshot.errors import SnapshotDamaged
 from essaim_master.snapshot.files import SnapshotFiles
 from essaim_master.snapshot.format import (
-    PIECE_BYTES,
     SnapshotFooter,
     SnapshotHeader,
     SnapshotReader,
@@ -38,6 +41,7 @@ from essaim_master.wal.reading import read_identity, read_log
 from essaim_master.wal.records import Identity, SnapshotRecord, WalBatch
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
+from essaim_shared.sealing import DataKey
 
 INCARNATION_HEX_DIGITS = 12
 
@@ -47,17 +51,18 @@ class CheckedBackup(NamedTuple):
     footer: SnapshotFooter
 
 
-def log_directory(data_dir: Path) -> Path:
-    """Where a master keeps its log. Raises ConfigError if there is none."""
-    directory = data_dir / "wal"
+def log_files(data_dir: Path) -> DiskLogFiles:
+    """A master's log, with its keys. Raises ConfigError if there is none."""
+    directory = data_dir / LOG_DIRECTORY
     if not directory.is_dir():
         raise ConfigError(f"{directory} does not exist: name the data_dir of a master")
-    return directory
+    return open_log_files(data_dir)
 
 
-def backup_files(data_dir: Path, to: Path) -> CheckedBackup:
-    """Write what a stopped master knows to be committed into `to`, synced and checked."""
-    files = DiskLogFiles(log_directory(data_dir))
+def backup_files(data_dir: Path, to: Path, key: DataKey | None) -> CheckedBackup:
+    """Write what a stopped master knows to be committed into `to`, sealed if there is a key,
+    synced and checked."""
+    files = log_files(data_dir)
     files.lock()
     try:
         log = read_log(files)
@@ -82,20 +87,24 @@ def backup_files(data_dir: Path, to: Path) -> CheckedBackup:
     partial = to.with_name(to.name + ".partial")
     with partial.open("wb") as file:
         pieces = snapshot_bytes(new_header(log.identity, metadata), store.freeze().chunks())
+        if key is not None:
+            cluster_id = log.identity.cluster_id
+            pieces = sealed_backup(key, cluster_id, pieces, secrets.token_bytes)
         file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
-    checked = check_backup(partial)
+    checked = check_backup(partial, key)
     partial.rename(to)
     return checked
 
 
-def check_backup(path: Path) -> CheckedBackup:
-    """Read a backup from end to end. Raises SnapshotDamaged and OSError."""
+def check_backup(path: Path, key: DataKey | None) -> CheckedBackup:
+    """Read a backup from end to end. Raises SnapshotDamaged, OSError, and ConfigError when it is
+    sealed with another key, or with any while none is given."""
     header: SnapshotHeader | None = None
     footer: SnapshotFooter | None = None
     reader = SnapshotReader(str(path))
-    for piece in _pieces(path):
+    for piece in backup_pieces(path, key):
         for part in reader.feed(piece):
             header, footer = part.header or header, part.footer or footer
     reader.check_complete()
@@ -104,12 +113,14 @@ def check_backup(path: Path) -> CheckedBackup:
     return CheckedBackup(header, footer)
 
 
-def restore_backup(path: Path, config: MasterConfig, data_dir: Path) -> Identity:
+def restore_backup(
+    path: Path, config: MasterConfig, data_dir: Path, key: DataKey | None
+) -> Identity:
     """Make the first disk of this master in the cluster's new life; its identity.
 
-    Raises SnapshotDamaged, and ConfigError where a log stands already.
+    Raises SnapshotDamaged, and ConfigError where a log stands already, and for a wrong key.
     """
-    backup = check_backup(path)
+    backup = check_backup(path, key)
     voters = Configuration(tuple(member.id for member in config.first_members))
     identity = Identity(
         config.cluster_id,
@@ -117,7 +128,7 @@ def restore_backup(path: Path, config: MasterConfig, data_dir: Path) -> Identity
         voters,
         _incarnation(backup, config),
     )
-    files = DiskLogFiles(data_dir / "wal")
+    files = open_log_files(data_dir)
     files.lock()
     try:
         if read_identity(files) is not None:
@@ -127,7 +138,7 @@ def restore_backup(path: Path, config: MasterConfig, data_dir: Path) -> Identity
             )
         old = backup.header.metadata
         metadata = SnapshotMetadata(old.index, old.term, voters)
-        written = SnapshotFiles(files).write(new_header(identity, metadata), _chunks(path))
+        written = SnapshotFiles(files).write(new_header(identity, metadata), _chunks(path, key))
     finally:
         files.unlock()
     if written.footer != backup.footer:
@@ -156,15 +167,9 @@ def _incarnation(backup: CheckedBackup, config: MasterConfig) -> str:
     return digest.hexdigest()[:INCARNATION_HEX_DIGITS]
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, key: DataKey | None) -> Iterator[bytes]:
     reader = SnapshotReader(str(path))
-    for piece in _pieces(path):
+    for piece in backup_pieces(path, key):
         for part in reader.feed(piece):
             if part.chunk is not None:
                 yield part.chunk

@@ -13,9 +13,10 @@ from essaim_master.inspection import entry_object, stored_object
 from essaim_master.kv.store import KeyValueStore
 from essaim_master.raft.messages import EntryKind
 from essaim_master.snapshot.files import SnapshotFiles
+from essaim_master.tools.backup import log_files
 from essaim_master.wal.files import DiskLogFiles
 from essaim_master.wal.reading import ReadLog, read_log
-from essaim_shared.errors import ConfigError, InvalidRequest
+from essaim_shared.errors import InvalidRequest
 
 ENTRIES_DEFAULT = 100
 
@@ -72,10 +73,7 @@ def dump_objects(data_dir: Path) -> Iterable[dict[str, Any]]:
 
 
 def _read(data_dir: Path) -> tuple[DiskLogFiles, ReadLog]:
-    directory = data_dir / "wal"
-    if not directory.is_dir():
-        raise ConfigError(f"{directory} does not exist: name the data_dir of a master")
-    files = DiskLogFiles(directory)
+    files = log_files(data_dir)
     files.lock()  # A running master would write on under our eyes.
     try:
         return files, read_log(files)

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from essaim_master.config import MasterConfig, split_address
 from essaim_master.raft import configurations, quorum
 from essaim_master.raft.messages import Configuration, Entry, EntryKind, HardState
-from essaim_master.tools.backup import INCARNATION_HEX_DIGITS, log_directory
-from essaim_master.wal.files import DiskLogFiles
+from essaim_master.tools.backup import INCARNATION_HEX_DIGITS, log_files
 from essaim_master.wal.log import Wal
 from essaim_master.wal.reading import ReadLog, read_log
 from essaim_master.wal.records import Identity, WalBatch
@@ -45,7 +44,7 @@ class Survey(NamedTuple):
 
 def survey(data_dir: Path, config: MasterConfig) -> Survey:
     """Look at this master's stopped log, and at who else answers."""
-    files = DiskLogFiles(log_directory(data_dir))
+    files = log_files(data_dir)
     files.lock()
     try:
         log = read_log(files)
@@ -81,7 +80,7 @@ def go_on_alone(data_dir: Path, found: Survey) -> Identity:
     member = found.identity.member_id
     if member not in quorum.members(found.configuration):
         raise ConfigError(f"{member} is no member of the cluster that its log tells of")
-    wal, recovered = Wal.open(DiskLogFiles(log_directory(data_dir)), found.identity)
+    wal, recovered = Wal.open(log_files(data_dir), found.identity)
     try:
         wal.begin_incarnation(_incarnation(found))
         term = max(recovered.hard_state.term, found.last_term) + 1

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from essaim_master.at_rest.cipher import DataKeys
 from essaim_shared.errors import ConfigError
 
 ZERO_CHUNK_BYTES = 1024 * 1024
@@ -35,9 +36,14 @@ class LogFile(Protocol):
 
 
 class LogFiles(Protocol):
-    """One directory. Names have no slash. A created, renamed or removed name is durable only
-    after `sync_directory`: without it a crash may bring back the old directory with the new
-    file's entries lost (etcd issue 6368)."""
+    """One directory, and the keys of what is sealed in it. Names have no slash. A created, renamed
+    or removed name is durable only after `sync_directory`: without it a crash may bring back the
+    old directory with the new file's entries lost (etcd issue 6368)."""
+
+    @property
+    def keys(self) -> DataKeys | None:
+        """None: what is written is not sealed, and what is sealed cannot be read."""
+        ...
 
     def names(self) -> list[str]: ...
 
@@ -95,14 +101,20 @@ class DiskLogFile:
 
 
 class DiskLogFiles:
-    """A directory of its own for one log; made (mode 0700) if it is not there."""
+    """A directory of its own for one log; made (mode 0700) if it is not there. A master's comes
+    from `at_rest.key_ring.open_log_files`, with its keys."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keys: DataKeys | None = None) -> None:
         self._directory = directory
+        self._keys = keys
         self._lock_descriptor: int | None = None
         if not directory.is_dir():
             directory.mkdir(mode=0o700, parents=True)
             _sync_path(directory.parent)
+
+    @property
+    def keys(self) -> DataKeys | None:
+        return self._keys
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self._directory.iterdir())

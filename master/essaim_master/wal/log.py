@@ -9,6 +9,9 @@ is full there is a whole segment of room left, and an alarm.
 Once a snapshot is recorded, segments that it makes superfluous are removed, oldest first, each
 removal durable before the next one, so that those which are left always follow one another. The
 log keeps what follows the snapshot *before* the newest, in case that one turns out damaged.
+
+Where the directory has keys, records are sealed with the newest. A segment is written with one
+key: when the ring has a newer one, the next write begins another segment.
 """
 
 import logging
@@ -17,6 +20,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import msgspec
 
+from essaim_master.at_rest.cipher import Place, RecordSealer
 from essaim_master.raft.messages import HardState, SnapshotMetadata
 from essaim_master.snapshot.files import SnapshotFiles
 from essaim_master.wal.errors import WalCorrupt
@@ -25,6 +29,7 @@ from essaim_master.wal.records import (
     FORMAT_VERSION,
     BatchEncoder,
     Identity,
+    Seal,
     SegmentStart,
     SnapshotRecord,
     WalBatch,
@@ -61,6 +66,10 @@ class Wal:
     ) -> None:
         """Use `Wal.open`."""
         self._files = files
+        self._keys = files.keys
+        self._sealer: RecordSealer | None = None
+        self._key_ids: dict[int, frozenset[bytes]] = {}
+        """Which data keys each segment on disk needs, by its sequence."""
         self._identity = identity
         self._segment_bytes = segment_bytes
         self._hard_state = HardState()
@@ -98,7 +107,8 @@ class Wal:
         `preparer` makes the spare segments; by default a thread of the log's own (a simulator
         brings one without). It is shut down with the log.
 
-        Raises WalCorrupt, ForeignWal, ConfigError (the directory is in use) and OSError.
+        Raises WalCorrupt, ForeignWal, ConfigError (the directory is in use, a key is missing) and
+        OSError.
         """
         files.lock()
         wal = cls(files, identity, segment_bytes, preparer)
@@ -115,10 +125,12 @@ class Wal:
         """Make all batches durable together with one write and one sync."""
         if self._file is None:
             raise OSError("the write-ahead log is closed")
+        if self._is_of_another_time():
+            self._begin_segment(self._first_index(batches))
         # The encoder must know where the batch starts before the segment is chosen by its size.
         encoder = self._encode(batches)
         is_full = self._offset + encoder.size_bytes > self._segment_bytes
-        if (is_full and not self._is_fresh()) or self._format_version != FORMAT_VERSION:
+        if is_full and not self._is_fresh():
             self._begin_segment(self._first_index(batches))
             encoder = self._encode(batches)
         self._file.write_at(encoder.buffers, self._offset)
@@ -147,6 +159,11 @@ class Wal:
         """Those whose files must be kept, oldest first. Remove all others after a start, before a
         snapshot is recorded: what a start found damaged must not be there for the next one."""
         return self._snapshots
+
+    @property
+    def key_ids(self) -> frozenset[bytes]:
+        """The data keys that its segments need. From any thread."""
+        return frozenset().union(*self._key_ids.values())
 
     @property
     def size_bytes(self) -> int:
@@ -178,10 +195,12 @@ class Wal:
         if self._spare is not None and self._spare.exception() is None:
             self._spare.result().close()
         self._spare = None
+        self._change_sealer(None)
         self._files.unlock()
 
     def _encode(self, batches: Sequence[WalBatch]) -> BatchEncoder:
-        encoder = BatchEncoder(self._offset, self._checksum)
+        sequence = 0 if self._segment is None else self._segment.sequence
+        encoder = BatchEncoder(self._offset, self._checksum, self._seal_of(sequence))
         for batch in batches:
             encoder.add(batch)
         encoder.finish()
@@ -201,7 +220,7 @@ class Wal:
             return Recovered(HardState(), [], None)
         names.sort()
         segments = ((name, self._files.read(str(name))) for name in names)
-        replayed, tail = recover(segments, names[-1], self._identity)
+        replayed, tail = recover(segments, names[-1], self._identity, self._keys)
         snapshots = SnapshotFiles(self._files)
         recovered = choose_snapshot(replayed, snapshots.is_intact, names[0])
         self._file = self._files.open(str(tail.segment))
@@ -220,8 +239,40 @@ class Wal:
         self._checksum = tail.checksum
         self._hard_state = recovered.hard_state
         self._last_index = replayed.base + len(replayed.entries)
+        self._key_ids = dict(replayed.key_ids)
+        self._go_on_sealing(tail.segment)
         self._keep_spare()
         return recovered
+
+    def _go_on_sealing(self, segment: SegmentName) -> None:
+        """After a start: in the same segment if it is sealed with the newest key, and no other."""
+        if self._keys is None:
+            return
+        self._keys.ensure()
+        newest = self._keys.newest_id
+        if newest is not None and self._key_ids.get(segment.sequence) == frozenset((newest,)):
+            self._change_sealer(RecordSealer(self._keys.take(), self._keys.entropy))
+
+    def _is_of_another_time(self) -> bool:
+        """The current segment has another format, or is not sealed with the newest key."""
+        if self._format_version != FORMAT_VERSION:
+            return True
+        return self._keys is not None and (
+            self._sealer is None or self._sealer.key_id != self._keys.newest_id
+        )
+
+    def _change_sealer(self, sealer: RecordSealer | None) -> None:
+        if self._keys is not None and self._sealer is not None:
+            self._keys.release(self._sealer.key_id)
+        self._sealer = sealer
+
+    def _seal_of(self, sequence: int) -> Seal | None:
+        sealer = self._sealer
+        if sealer is None:
+            return None
+        return lambda record_type, offset, payload: sealer.seal(
+            Place(record_type, sequence, offset), payload
+        )
 
     def _cut_torn(self, tail: Tail) -> None:
         """Keep a copy of the torn segment for inspection, then zero the torn batch."""
@@ -248,8 +299,12 @@ class Wal:
         """Make the spare the current segment."""
         sequence = 0 if self._segment is None else self._segment.sequence + 1
         name = SegmentName(sequence, first_index)
+        if self._keys is not None and self._is_of_another_time():
+            self._change_sealer(RecordSealer(self._keys.take(), self._keys.entropy))
+        if self._sealer is not None:
+            self._key_ids = {**self._key_ids, sequence: frozenset((self._sealer.key_id,))}
         file = self._take_spare()
-        encoder = BatchEncoder(0, self._checksum)
+        encoder = BatchEncoder(0, self._checksum, self._seal_of(sequence))
         encoder.add_segment_start(
             SegmentStart(FORMAT_VERSION, self._identity, sequence, self._checksum)
         )
@@ -288,11 +343,17 @@ class Wal:
         """Remove the segments that hold nothing behind the oldest snapshot that is kept."""
         first_needed = self._snapshots[0].index + 1
         while len(self._segments) > 1 and self._segments[1].first_index <= first_needed:
-            covered = str(self._segments.pop(0))
+            segment = self._segments.pop(0)
+            covered = str(segment)
             if f"{covered}.broken" in self._files.names():
                 self._files.remove(f"{covered}.broken")
             self._files.remove(covered)
             self._files.sync_directory()
+            self._key_ids = {
+                sequence: ids
+                for sequence, ids in self._key_ids.items()
+                if sequence != segment.sequence
+            }
 
     def _take_spare(self) -> LogFile:
         """The spare segment, made now if there is none. Raises OSError (a full disk)."""

@@ -3,6 +3,7 @@
 Each file has the bytes that a reader sees and those that are durable. `crash` gives back the
 directory as it may look after a power cut: of what was not synced, any set of disk sectors may
 have been written, in any order; names changed since the last directory sync are as they were.
+The ring of keys, if there are any, is a file among the others, and lost and torn like them.
 """
 
 import errno
@@ -10,9 +11,12 @@ import os
 import random
 from collections.abc import Callable, Sequence
 
+from essaim_master.at_rest.key_ring import RING_FILE, KeyRing
 from essaim_master.wal.files import LogFile
 from essaim_master.wal.recovery import SECTOR_BYTES
+from essaim_shared.clock import ManualClock
 from essaim_shared.errors import ConfigError
+from essaim_shared.trust.record_cipher import Entropy
 
 
 class _Content:
@@ -31,7 +35,10 @@ class _Content:
 
 
 class MemoryLogFiles:
-    def __init__(self) -> None:
+    def __init__(self, entropy: Entropy | None = None) -> None:
+        """With `entropy` what is written is sealed."""
+        self._entropy = entropy
+        self._keys = None if entropy is None else KeyRing(self, RING_FILE, ManualClock(), entropy)
         self._files: dict[str, _Content] = {}
         self._durable_names: dict[str, _Content] = {}
         self._is_locked = False
@@ -56,7 +63,7 @@ class MemoryLogFiles:
 
     def crash(self, rng: random.Random) -> "MemoryLogFiles":
         """The directory that the next start finds. This one must not be used any more."""
-        found = MemoryLogFiles()
+        found = MemoryLogFiles(self._entropy)
         for name, content in self._durable_names.items():
             survivor = _Content(name, content.after_crash(rng))
             survivor.durable = bytearray(survivor.seen)
@@ -77,12 +84,16 @@ class MemoryLogFiles:
 
     def twin(self) -> "MemoryLogFiles":
         """An independent copy of what a reader sees, all of it durable."""
-        found = MemoryLogFiles()
+        found = MemoryLogFiles(self._entropy)
         for name, content in self._files.items():
             copied = _Content(name, bytearray(content.seen))
             copied.durable = bytearray(content.seen)
             found._files[name] = found._durable_names[name] = copied
         return found
+
+    @property
+    def keys(self) -> KeyRing | None:
+        return self._keys
 
     def names(self) -> list[str]:
         return sorted(self._files)
@@ -132,6 +143,9 @@ class MemoryLogFiles:
     def unlock(self) -> None:
         self._is_locked = False
 
+    def _written(self, name: str, data: bytes, offset: int) -> None:
+        """For those who check all that is ever written."""
+
     def _call(self, operation: str, subject: str) -> None:
         self.before_call()
         self.calls.append(f"{operation} {subject}".rstrip())
@@ -153,6 +167,7 @@ class _MemoryLogFile:
         if number is not None:
             raise OSError(number, os.strerror(number))
         data = b"".join(buffers)
+        self._files._written(self._content.name, data, offset)
         seen = self._content.seen
         if len(seen) < offset:
             raise OSError(errno.EINVAL, f"write at {offset} leaves a hole after {len(seen)}")

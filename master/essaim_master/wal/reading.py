@@ -63,13 +63,14 @@ def read_identity(files: LogFiles) -> Identity | None:
 
 
 def read_log(files: LogFiles) -> ReadLog:
-    """All that a start would recover. Raises WalCorrupt, also for an empty directory."""
+    """All that a start would recover. Raises DataKeyMissing, and WalCorrupt, also for an empty
+    directory."""
     identity = read_identity(files)
     names = _segments(files)
     if identity is None:
         raise WalCorrupt("directory", 0, "it holds no segment of a log")
     segments = ((name, files.read(str(name))) for name in names)
-    replayed, tail = recover(segments, names[-1], identity)
+    replayed, tail = recover(segments, names[-1], identity, files.keys)
     recovered = choose_snapshot(replayed, SnapshotFiles(files).is_intact, names[0])
     return ReadLog(identity, recovered, tail.torn_bytes)
 

@@ -4,7 +4,7 @@ A record is a header of 16 bytes, a payload, and zeros up to a multiple of 8:
 
     length    u64   bits 0..55 payload bytes, bits 56..63 padding bytes
     type      u8    RecordType
-    codec     u8    how the payload is packed; 0 is plain msgpack
+    codec     u8    how the payload is packed: 0 is plain msgpack, 1 is that sealed (`at_rest`)
     reserved  u16   0
     checksum  u32   CRC-32 (zlib) of the 12 bytes above and the payload, begun with the
                     checksum of the record before
@@ -17,12 +17,13 @@ used twice.
 A segment begins with SEGMENT_START, whose checksum begins with 0 and whose payload names the
 last checksum of the segment before it: the chain crosses segments, yet each can be read alone.
 BATCH_END repeats the checksum before it in its payload, so that it can be verified on its own
-behind damaged bytes. That is what tells a torn write from a damaged disk.
+behind damaged bytes. That is what tells a torn write from a damaged disk. Those two are never
+sealed, and checksums are those of the bytes on the disk, so all of this needs no key.
 """
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -31,12 +32,14 @@ import msgspec
 from essaim_master.raft.messages import Configuration, Entry, HardState, SnapshotMetadata
 from essaim_shared.ids import MemberId
 
-FORMAT_VERSION = 2
-"""2 added SNAPSHOT records, the incarnation, and logs whose oldest segments are gone."""
+FORMAT_VERSION = 3
+"""2 added SNAPSHOT records, the incarnation, and logs whose oldest segments are gone; 3 added
+sealed records."""
 OLDEST_FORMAT_VERSION = FORMAT_VERSION - 1
 """Read, so that a master can be brought to the next version with its disk; never written."""
 ALIGNMENT_BYTES = 8
 CODEC_MSGPACK = 0
+CODEC_SEALED = 1
 
 _HEADER = struct.Struct("<QBBHI")
 _CHECKED_PART_OF_HEADER = struct.Struct("<QBBH")
@@ -123,22 +126,33 @@ _decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
 _decode_snapshot = msgspec.msgpack.Decoder(SnapshotRecord).decode
 
 
+Seal = Callable[[int, int, bytes], tuple[bytes, bytes]]
+"""Record type, its offset in the segment, payload → the two parts of the sealed payload."""
+
+
 def encode_record(
-    record_type: int, payload: bytes, previous_checksum: int
+    record_type: int,
+    payload: bytes,
+    previous_checksum: int,
+    codec: int = CODEC_MSGPACK,
+    prefix: bytes = b"",
 ) -> tuple[bytes, bytes, int]:
     """Header, padding and checksum of a record. The payload is not copied: the caller writes
-    header, payload and padding one after another."""
-    padding = -len(payload) % ALIGNMENT_BYTES
-    length = len(payload) | padding << 56
-    checked = _CHECKED_PART_OF_HEADER.pack(length, record_type, CODEC_MSGPACK, 0)
-    checksum = zlib.crc32(payload, zlib.crc32(checked, previous_checksum))
+    header, prefix, payload and padding one after another."""
+    size_bytes = len(prefix) + len(payload)
+    padding = -size_bytes % ALIGNMENT_BYTES
+    length = size_bytes | padding << 56
+    checked = _CHECKED_PART_OF_HEADER.pack(length, record_type, codec, 0)
+    checksum = zlib.crc32(payload, zlib.crc32(prefix, zlib.crc32(checked, previous_checksum)))
     return checked + checksum.to_bytes(4, "little"), _ZEROS[:padding], checksum
 
 
 class BatchEncoder:
     """Gathers the buffers of one batch, carrying the checksum along."""
 
-    def __init__(self, batch_start: int, previous_checksum: int) -> None:
+    def __init__(self, batch_start: int, previous_checksum: int, seal: Seal | None = None) -> None:
+        """With `seal` the records are sealed, but those that tell where a log or a batch is."""
+        self._seal = seal
         self.buffers: list[bytes] = []
         self.size_bytes = 0
         self.checksum = previous_checksum
@@ -150,16 +164,27 @@ class BatchEncoder:
 
     def add(self, batch: WalBatch) -> None:
         if batch.snapshot is not None:
-            self._add(RecordType.SNAPSHOT, _encode(batch.snapshot))
+            self._add_content(RecordType.SNAPSHOT, _encode(batch.snapshot))
         # Entries first: a recovered commit index never passes the recovered entries.
         if batch.entries:
-            self._add(RecordType.ENTRIES, _encode(batch.entries))
+            self._add_content(RecordType.ENTRIES, _encode(batch.entries))
         if batch.hard_state is not None:
-            self._add(RecordType.HARD_STATE, _encode(batch.hard_state))
+            self._add_content(RecordType.HARD_STATE, _encode(batch.hard_state))
 
     def finish(self) -> None:
         payload = _BATCH_END.pack(BATCH_END_MAGIC, self._batch_start, self.checksum, 0)
         self._add(RecordType.BATCH_END, payload)
+
+    def _add_content(self, record_type: RecordType, payload: bytes) -> None:
+        if self._seal is None:
+            self._add(record_type, payload)
+            return
+        prefix, sealed = self._seal(record_type, self._batch_start + self.size_bytes, payload)
+        header, padding, self.checksum = encode_record(
+            record_type, sealed, self.checksum, CODEC_SEALED, prefix
+        )
+        self.buffers += (header, prefix, sealed, padding)
+        self.size_bytes += len(header) + len(prefix) + len(sealed) + len(padding)
 
     def _add(self, record_type: RecordType, payload: bytes) -> None:
         header, padding, self.checksum = encode_record(record_type, payload, self.checksum)
@@ -218,20 +243,20 @@ def _batch_end_at(data: memoryview, offset: int) -> BatchEnd | None:
     return BatchEnd(batch_start, previous_checksum)
 
 
-def decode_segment_start(payload: memoryview) -> SegmentStart:
+def decode_segment_start(payload: memoryview | bytes) -> SegmentStart:
     """Raises msgspec.ValidationError or msgspec.DecodeError, as the three below do."""
     return _decode_segment_start(payload)
 
 
-def decode_hard_state(payload: memoryview) -> HardState:
+def decode_hard_state(payload: memoryview | bytes) -> HardState:
     return _decode_hard_state(payload)
 
 
-def decode_entries(payload: memoryview) -> list[Entry]:
+def decode_entries(payload: memoryview | bytes) -> list[Entry]:
     return _decode_entries(payload)
 
 
-def decode_snapshot(payload: memoryview) -> SnapshotRecord:
+def decode_snapshot(payload: memoryview | bytes) -> SnapshotRecord:
     return _decode_snapshot(payload)
 
 

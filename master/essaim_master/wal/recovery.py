@@ -19,11 +19,13 @@ first. Then `choose_snapshot` finds the newest intact one that the log reaches b
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
+from essaim_master.at_rest.cipher import DataKeys, Place, RecordOpener
 from essaim_master.raft.messages import Entry, HardState, SnapshotMetadata
 from essaim_master.wal.errors import ForeignWal, WalCorrupt
 from essaim_master.wal.records import (
     BATCH_END_RECORD_BYTES,
     CODEC_MSGPACK,
+    CODEC_SEALED,
     FORMAT_VERSION,
     OLDEST_FORMAT_VERSION,
     Identity,
@@ -39,6 +41,7 @@ from essaim_master.wal.records import (
     find_batch_end,
     read_record,
 )
+from essaim_shared.sealing import KEY_ID_BYTES, SealError
 from essaim_shared.undecodable import UNDECODABLE
 
 _Decoded = TypeVar("_Decoded")
@@ -71,6 +74,8 @@ class Replayed(NamedTuple):
     format_version: int
     """Of the last segment."""
     incarnation: str
+    key_ids: dict[int, frozenset[bytes]]
+    """With which data keys each segment is sealed, by its sequence."""
 
 
 class SegmentName(NamedTuple):
@@ -104,13 +109,16 @@ def parse_segment_name(name: str) -> SegmentName | None:
 
 
 def recover(
-    segments: Iterable[tuple[SegmentName, bytes]], last: SegmentName, identity: Identity
+    segments: Iterable[tuple[SegmentName, bytes]],
+    last: SegmentName,
+    identity: Identity,
+    keys: DataKeys | None = None,
 ) -> tuple[Replayed, Tail]:
-    """Replay the segments in order. Raises WalCorrupt and ForeignWal.
+    """Replay the segments in order. Raises WalCorrupt, ForeignWal and DataKeyMissing.
 
     The incarnation is told, not checked: nobody but the log knows it.
     """
-    replay = _Replay(identity)
+    replay = _Replay(identity, RecordOpener(keys))
     tail = None
     for name, data in segments:
         tail = _Reader(name, data, replay, is_last=name == last).read()
@@ -160,8 +168,10 @@ def choose_snapshot(
 class _Replay:
     """What the records said so far."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, opener: RecordOpener) -> None:
         self.identity = identity
+        self.opener = opener
+        self.key_ids: dict[int, set[bytes]] = {}
         self.hard_state = HardState()
         self.entries: list[Entry] = []
         self.base = 0
@@ -179,6 +189,7 @@ class _Replay:
             tuple(sorted(self.snapshots, key=lambda one: one.index)),
             self.format_version,
             self.incarnation,
+            {sequence: frozenset(ids) for sequence, ids in self.key_ids.items()},
         )
 
     @property
@@ -300,7 +311,9 @@ class _Reader:
             raise self._corrupt(offset, f"a batch end is not that of the batch at {batch_start}")
 
     def _replay_record(self, offset: int, record: Record) -> None:
-        if record.codec != CODEC_MSGPACK:
+        if record.codec == CODEC_SEALED:
+            record = record._replace(payload=self._opened(offset, record))
+        elif record.codec != CODEC_MSGPACK:
             raise self._corrupt(offset, f"codec {record.codec} is unknown to this version")
         if record.type == RecordType.ENTRIES:
             problem = self._replay.add_entries(self._decode(offset, decode_entries, record))
@@ -314,6 +327,20 @@ class _Reader:
             problem = f"record type {record.type} is unknown to this version"
         if problem is not None:
             raise self._corrupt(offset, problem)
+
+    def _opened(self, offset: int, record: Record) -> memoryview:
+        sequence = self._name.sequence
+        self._replay.key_ids.setdefault(sequence, set()).add(bytes(record.payload[:KEY_ID_BYTES]))
+        try:
+            return memoryview(
+                self._replay.opener.open(
+                    Place(record.type, sequence, offset),
+                    record.payload,
+                    f"write-ahead log {self._name}",
+                )
+            )
+        except SealError as error:
+            raise self._corrupt(offset, f"the seal of a record does not open: {error}") from error
 
     def _check_torn(self, damage: int, batch_start: int, checksum: int) -> None:
         """Return if the bytes from `batch_start` on are a torn batch; raise WalCorrupt if not.

@@ -6,4 +6,5 @@ tokens          join tokens, and tokens of users
 bus_keys        the keys with which processes log in to the bus
 identity        the directory in which one process keeps all of its own
 tls             the contexts of its connections, renewed while it runs
+record_cipher   what masters seal on their disks (record 0044)
 """

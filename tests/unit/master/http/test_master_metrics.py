@@ -54,7 +54,7 @@ class Quiet:
 
 
 def page_of(world, node: StillNode) -> str:
-    inside = Inside(node, Quiet(), Quiet(), Quiet(), LoopLag(ManualClock()), Quiet())
+    inside = Inside(node, Quiet(), Quiet(), Quiet(), LoopLag(ManualClock()), *[Quiet()] * 3)
     return master_metrics(world.state, world.cluster.leadership(), inside, 4, {"rate": 2})
 
 

@@ -128,7 +128,9 @@ class Cluster:
         self.rng = random.Random(seed)
         self.clock = ManualClock()
         self.network = MemoryPeerNetwork(self.clock, self.rng)
-        self.memory_files: dict[MemberId, MemoryLogFiles] = {m: MemoryLogFiles() for m in MEMBERS}
+        self.memory_files: dict[MemberId, MemoryLogFiles] = {
+            m: MemoryLogFiles(random.Random(m).randbytes) for m in MEMBERS
+        }
         self.nodes: dict[MemberId, RaftNode] = {}
         self.scribes: dict[MemberId, Scribe] = {}
         self.fatal_errors: list[BaseException] = []

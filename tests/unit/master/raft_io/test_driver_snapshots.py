@@ -144,7 +144,7 @@ async def test_a_learner_with_an_empty_disk_joins_by_snapshot(often):
     leader = await often.leader()
     await put_many(often, leader, 60)
     learner = MemberId("m4")
-    often.memory_files[learner] = MemoryLogFiles()
+    often.memory_files[learner] = MemoryLogFiles(random.Random(7).randbytes)
     often.configurations[learner] = Configuration(())
     await often.start(learner)
     often.nodes[leader].propose_configuration(AddLearner(learner))

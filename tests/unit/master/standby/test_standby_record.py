@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from essaim_master.at_rest.key_ring import RING_FILE, open_log_files
 from essaim_master.raft.messages import Configuration
 from essaim_master.standby.names import BASE_NAME_MAX, base_name, check_base_name, draw_name
 from essaim_master.standby.record import (
@@ -15,6 +16,7 @@ from essaim_master.standby.record import (
     decide_start,
 )
 from essaim_master.state.cluster import Member
+from essaim_master.wal.reading import read_log
 from essaim_master.wal.records import Identity
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
@@ -76,6 +78,19 @@ def test_a_removed_names_log_is_kept_for_a_while(tmp_path) -> None:
     kept = sorted(path.name for path in (tmp_path / "removed").iterdir())
     assert kept == ["10-m4-0000000a", "11-m4-0000000b", "notes"]
     assert len(kept) == REMOVED_KEPT_MAX + 1
+
+
+def test_a_log_that_is_set_aside_takes_its_keys_along(tmp_path) -> None:
+    files = StandbyFiles(tmp_path)
+    files.begin_log(identity(NAME))
+    files.set_log_aside()
+    aside = tmp_path / "removed" / f"1-{NAME}"
+    assert (aside / RING_FILE).stat().st_mode & 0o077 == 0
+    looked_at = tmp_path / "looked_at"
+    looked_at.mkdir()
+    aside.rename(looked_at / "wal")
+    (looked_at / "wal" / RING_FILE).rename(looked_at / RING_FILE)
+    assert read_log(open_log_files(looked_at)).identity.member_id == NAME
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"{}", b'{"member_id":4}', b"[]"])

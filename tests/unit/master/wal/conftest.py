@@ -22,7 +22,7 @@ class WalBench:
     identity = IDENTITY
 
     def __init__(self) -> None:
-        self.files = MemoryLogFiles()
+        self.files = MemoryLogFiles(random.Random(3).randbytes)
         self.acknowledged = 0
         self._noise = random.Random(1)
 

@@ -36,7 +36,7 @@ from essaim_master.wal.records import (
 from essaim_shared.ids import MemberId
 
 VOTERS = Configuration((MemberId("m1"), MemberId("m2"), MemberId("m3")))
-FORMER_FORMAT = Path(__file__).with_name("samples") / "format_1.json"
+FORMER_FORMAT = Path(__file__).with_name("samples") / "format_2.json"
 
 
 def written(bench, batches: int = 60):
@@ -184,7 +184,7 @@ def test_reading_changes_nothing_and_finds_the_same(bench):
 
 @pytest.fixture
 def former() -> MemoryLogFiles:
-    """A log as the last build of format 1 wrote it."""
+    """A log as the last build of format 2 wrote it."""
     files = MemoryLogFiles()
     for name, packed in json.loads(FORMER_FORMAT.read_text()).items():
         data = zlib.decompress(base64.b64decode(packed))
@@ -194,7 +194,7 @@ def former() -> MemoryLogFiles:
 
 
 def test_a_log_of_the_former_format_is_read_and_continued_in_a_segment_of_this_one(former, bench):
-    assert OLDEST_FORMAT_VERSION == FORMAT_VERSION - 1 == 1
+    assert OLDEST_FORMAT_VERSION == FORMAT_VERSION - 1 == 2
     wal, recovered = bench.open(former)
     assert recovered.hard_state == HardState(2, MemberId("m2"), 36)
     assert [entry.data for entry in recovered.entries] == [
@@ -210,7 +210,7 @@ def test_a_log_of_the_former_format_is_read_and_continued_in_a_segment_of_this_o
     assert identity.incarnation == ""
 
 
-@pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1])
+@pytest.mark.parametrize("version", [OLDEST_FORMAT_VERSION - 1, FORMAT_VERSION + 1])
 def test_a_format_further_away_is_refused_with_what_to_do(bench, version):
     encoder = BatchEncoder(0, 0)
     encoder.add_segment_start(SegmentStart(version, bench.identity, 0, 0))
@@ -233,7 +233,7 @@ class LogHistory(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.identity = Identity("c", MemberId("m1"), VOTERS)
-        self.files = MemoryLogFiles()
+        self.files = MemoryLogFiles(self.rng.randbytes)
         self.state = HardState()
         self.entries: dict[int, Entry] = {}
         self.last = 0
@@ -302,6 +302,19 @@ class LogHistory(RuleBasedStateMachine):
         self.wal, recovered = Wal.open(self.files, self.identity, 2048)
         SnapshotFiles(self.files).remove_all_but(self.wal.snapshots)
         self.check(recovered)
+
+    @rule()
+    def rotate(self) -> None:
+        self.files.keys.rotate()
+
+    @rule()
+    def drop_keys(self) -> None:
+        """What is needed is kept, whatever came between: every later start reads it."""
+        SnapshotFiles(self.files).drop_unused_keys(lambda: self.wal.key_ids)
+        needed = self.wal.key_ids | SnapshotFiles(self.files).key_ids()
+        ring = {one.key.id for one in self.files.keys.keys}
+        assert needed <= ring
+        assert len(ring) <= len(needed) + 1, "only the newest is kept without need"
 
     @property
     def newest(self) -> int:
