@@ -34,7 +34,7 @@ from essaim_agent.network_health.reporter import CheckedNetworks, NameServerHeal
 from essaim_agent.no_network import NoNetworks
 from essaim_agent.own_identity import own_bus, own_node_id, own_tls
 from essaim_agent.payloads.files import MemoryFiles, NoTaskFiles, TaskFiles
-from essaim_agent.payloads.master_payloads import MasterPayloads, calls_over, nobody
+from essaim_agent.payloads.master_payloads import MasterPayloads, NoIdentity, calls_over
 from essaim_agent.payloads.source import PayloadSource
 from essaim_agent.payloads.store import PayloadStore
 from essaim_agent.registry_logins import RegistryLogins, node_key_pair
@@ -77,7 +77,7 @@ class Engine(msgspec.Struct, frozen=True):
 def payload_source(config: AgentConfig, clock: Clock) -> PayloadSource:
     """The masters, as far as this node may ask them for secrets. Raises ConfigError."""
     if not config.identity_dir:
-        return MasterPayloads(tuple, nobody, clock)
+        return NoIdentity()
     directory = Path(config.identity_dir)
     tls, masters = Tls(directory), read_identity(directory).about.masters
     return MasterPayloads(lambda: masters, calls_over(lambda: tls.client), clock)

@@ -9,6 +9,7 @@ from essaim_master.config import load_master_config
 from essaim_master.malloc import keep_large_buffers
 from essaim_master.standby.process import run_process
 from essaim_shared import __version__, log
+from essaim_shared.capabilities import MASTER, confine
 from essaim_shared.errors import EssaimError
 
 EXIT_CONFIG = 78
@@ -26,6 +27,7 @@ def main() -> None:
         log.set_up(arguments.log_level, os.environ, sys.stderr)
         config = load_master_config(arguments.config)
         if not arguments.check_config:
+            confine(MASTER)
             keep_large_buffers()
             run_process(config)
     except EssaimError as error:

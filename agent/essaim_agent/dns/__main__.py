@@ -14,6 +14,7 @@ from essaim_agent.dns import control, link
 from essaim_agent.dns.forwarder import RESOLV_CONF
 from essaim_agent.dns.server import Server
 from essaim_shared import log
+from essaim_shared.capabilities import NAME_SERVER, confine
 from essaim_shared.clock import SystemClock
 from essaim_shared.errors import EssaimError
 
@@ -37,6 +38,7 @@ def main() -> None:
         parser.error("--udp and --tcp: the agent hands them over")
     try:
         log.set_up("info", os.environ, sys.stderr)
+        confine(NAME_SERVER)
         asyncio.run(_serve(arguments))
     except EssaimError as error:
         print(f"essaim-dns: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@ of a new task yet and refuses: so a refusal counts only when more than half of t
 say so, and say so again after a pause.
 """
 
-import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -96,7 +95,8 @@ def _data(answer: Answer, title: str) -> bytes:
     return answer.body
 
 
-async def nobody(address: str, target: str) -> Answer:
-    """A `Call` of an agent that has no identity, which no master would give a secret to."""
-    await asyncio.sleep(0)
-    raise Unavailable("this agent has no identity: it must join the cluster first")
+class NoIdentity:
+    """The `PayloadSource` of an agent that has none: no master would give it a secret, ever."""
+
+    async def fetch(self, key: PayloadKey, title: str) -> bytes:
+        raise Refused(f"{title}: this node has no identity: let it join the cluster first")

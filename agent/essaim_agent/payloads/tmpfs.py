@@ -50,12 +50,12 @@ class MountPoint:
             raise ExecutorError(f"{self.path} cannot be made: {error.strerror}") from error
         if not is_mounted(self.path):
             self._mount()
+        self.may_swap = _NO_SWAP not in _seen_at(self.path)
         self._device = _device_of(self.path)
 
     def _mount(self) -> None:
         failure = _mount_tmpfs(self.path, f"{_OPTIONS},{_NO_SWAP}")
-        self.may_swap = failure == errno.EINVAL
-        if self.may_swap:
+        if failure == errno.EINVAL:
             failure = _mount_tmpfs(self.path, _OPTIONS)
         if failure:
             raise ExecutorError(f"no tmpfs can be mounted at {self.path}: {os.strerror(failure)}")
@@ -73,18 +73,23 @@ class MountPoint:
 
 def is_mounted(path: Path) -> bool:
     """Whether the topmost thing at this path is a tmpfs that was mounted there."""
-    kind = mounted_type(Path("/proc/self/mountinfo").read_text(), os.path.realpath(path))
-    return kind == "tmpfs"
+    return "tmpfs" in _seen_at(path)
 
 
-def mounted_type(mountinfo: str, path: str) -> str | None:
-    """The file system mounted last at this very path, by the lines of proc_pid_mountinfo(5)."""
-    found = None
+def _seen_at(path: Path) -> tuple[str, ...]:
+    return mounted_at(Path("/proc/self/mountinfo").read_text(), os.path.realpath(path))
+
+
+def mounted_at(mountinfo: str, path: str) -> tuple[str, ...]:
+    """What was mounted last at this very path: the type of the file system, then its options, by
+    the lines of proc_pid_mountinfo(5). Empty when nothing was."""
+    found: tuple[str, ...] = ()
     for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split(" ")[4])
+        mount, _, system = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount.split(" ")[4])
         if point == path:
-            found = rest.split(" ")[0]
+            kind, _, options = system.split(" ")[:3]
+            found = (kind, *options.split(","))
     return found
 
 

@@ -5,10 +5,15 @@ import asyncio
 import pytest
 
 from essaim_agent.executor import Refused, Temporary
-from essaim_agent.payloads.master_payloads import FETCH_LIMIT_S, MasterPayloads, nobody
+from essaim_agent.payloads.master_payloads import (
+    FETCH_LIMIT_S,
+    MasterPayloads,
+    NoIdentity,
+    calls_over,
+)
 from essaim_agent.payloads.references import PayloadKey
 from essaim_agent.payloads.source import PAYLOAD_BYTES_MAX
-from essaim_shared.clock import ManualClock
+from essaim_shared.clock import ManualClock, SystemClock
 from essaim_shared.errors import Unavailable
 from essaim_shared.http_call import Answer
 
@@ -130,6 +135,25 @@ async def test_an_answer_that_is_too_long_is_refused(clock: ManualClock) -> None
         await fetched(clock, masters.source())
 
 
-async def test_without_an_identity_no_master_can_be_asked() -> None:
-    with pytest.raises(Unavailable, match="must join the cluster first"):
-        await nobody("192.0.2.1:2376", "/")
+async def test_without_an_identity_no_secret_is_waited_for() -> None:
+    with pytest.raises(Refused, match="let it join the cluster first"):
+        await NoIdentity().fetch(KEY, 'secret "s"')
+
+
+async def test_bytes_come_over_a_connection_as_they_are() -> None:
+    data = bytes(range(256)) * 1000
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    source = MasterPayloads(lambda: (address,), calls_over(lambda: None), SystemClock())
+    assert await source.fetch(KEY, 'secret "s"') == data
+    assert asked[0].startswith(f"GET /essaim/node/secrets/{KEY.id}/7 HTTP/1.1\r\n".encode())
+    server.close()
+    await server.wait_closed()

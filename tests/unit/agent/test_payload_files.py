@@ -13,7 +13,7 @@ from essaim_agent.payloads.fake_payloads import FakePayloads
 from essaim_agent.payloads.files import TASK_BYTES_MAX, MemoryFiles
 from essaim_agent.payloads.references import PayloadKey
 from essaim_agent.payloads.store import PayloadStore
-from essaim_agent.payloads.tmpfs import mounted_type
+from essaim_agent.payloads.tmpfs import mounted_at
 from essaim_shared.container_spec import (
     ConfigReference,
     ContainerSpec,
@@ -202,7 +202,7 @@ async def test_a_task_is_given_a_bounded_number_of_bytes(
 ) -> None:
     task = make_task()
     container = task.spec.container
-    count = 40
+    count = 50
     source.put(SECRET, b"x" * (TASK_BYTES_MAX // count + 1))
     secrets = tuple(
         msgspec.structs.replace(container.secrets[0], file=ReferencedFile(name=f"s{number}"))
@@ -233,8 +233,13 @@ MOUNTINFO = r"""
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
-    [("/run/a b", "tmpfs"), ("/", "ext4"), ("/run/file", "tmpfs"), ("/run", None)],
+    ("path", "seen"),
+    [
+        ("/run/a b", ("tmpfs", "rw", "size=1k")),
+        ("/", ("ext4", "rw")),
+        ("/run/file", ("tmpfs", "rw")),
+        ("/run", ()),
+    ],
 )
-def test_the_mount_made_last_at_a_path_is_the_one_seen(path: str, kind: str | None) -> None:
-    assert mounted_type(MOUNTINFO, path) == kind
+def test_the_mount_made_last_at_a_path_is_the_one_seen(path: str, seen: tuple[str, ...]) -> None:
+    assert mounted_at(MOUNTINFO, path) == seen

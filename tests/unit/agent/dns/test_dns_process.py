@@ -121,6 +121,18 @@ async def test_it_is_a_small_process_of_its_own_session(node: Node) -> None:
     assert int(rss) < RSS_KIB_MAX
 
 
+async def test_it_answers_without_any_privilege(node: Node) -> None:
+    await node.server.update(ONE)
+    lines = Path(f"/proc/{node.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert (status["NoNewPrivs"], int(status["CapEff"], 16), int(status["CapPrm"], 16)) == (
+        "1",
+        0,
+        0,
+    )
+    assert await node.ask() == ["10.1.0.11"]
+
+
 async def test_it_outlives_the_agent_and_the_next_one_finds_it(node: Node) -> None:
     await node.server.update(ONE)
     pid = node.pid
