@@ -65,6 +65,9 @@ SHORT_CONNECTION_S: Final = 1.0
 PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 """With more than this unsent the server is as good as gone: publishing raises BusDisconnected."""
 
+TOLD_MAX: Final = 64
+"""Reasons for having no connection that are logged aloud."""
+
 REQUESTS_MAX: Final = 65_536
 """Requests under way at once; one more raises BusDisconnected."""
 
@@ -139,8 +142,8 @@ class NatsTransport:
         self._clock = clock
         self._rng = rng
         self._login = login
-        self._told: dict[str, str] = {}
-        """By server, why it did not take us last time; a reason is told once."""
+        self._told: set[tuple[str, str]] = set()
+        """Server, and why it did not take us: told once until there is a connection again."""
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._subscriptions: set[_NatsSubscription] = set()
@@ -347,8 +350,9 @@ class NatsTransport:
         raise AssertionError("unreachable: the attempts are unlimited")
 
     def _tell(self, server: str, reason: str) -> None:
-        is_news = self._told.get(server) != reason
-        self._told[server] = reason
+        is_news = (server, reason) not in self._told and len(self._told) < TOLD_MAX
+        if is_news:
+            self._told.add((server, reason))
         _log.log(
             logging.WARNING if is_news else logging.DEBUG,
             "no connection to the bus %s",

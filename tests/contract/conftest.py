@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import IO, Protocol
 
 import pytest
+from support.identities import Identities
 
+from essaim_shared.bus_login import bus_login
+from essaim_shared.bus_server_config import BusServer, server_config
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.memory_transport import MemoryBus
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.transport import Delivery, NoResponders, RequestTimeout, Transport
+from essaim_shared.trust.bus_keys import public_key_of
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust.tls import Tls
 
 SEED = 20_260
 START_TIMEOUT_S = 10.0
@@ -120,27 +126,56 @@ def _spawn(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=log, stderr=log)
 
 
+class Trust:
+    """What secured servers and their clients show each other: one identity for all clients, which
+    may use every subject."""
+
+    def __init__(self, directory: Path) -> None:
+        now_ns = SystemClock().wall_ns()
+        identities = Identities(directory, now_ns)
+        identities.tls("server")
+        self.server_dir = directory / "essaim-master-server"
+        identities.tls("client", Role.AGENT)
+        client_dir = directory / "essaim-agent-client"
+        self.login = bus_login(str(client_dir), Tls(client_dir))
+        assert self.login is not None
+        self.users_file = directory / "users.conf"
+        self.users_file.write_text(
+            f"authorization {{ users = [ {{ nkey: {public_key_of(self.login.seed)}, permissions: "
+            f'{{ publish: ">", subscribe: ">" }} }} ] }}'
+        )
+
+    def config(self, name: str, port: int, route_port: int, routes: Sequence[int]) -> str:
+        return server_config(
+            BusServer(
+                name=name,
+                cluster_name="test",
+                listen=f"127.0.0.1:{port}",
+                route_listen=f"127.0.0.1:{route_port}",
+                routes=tuple(f"127.0.0.1:{port}" for port in routes),
+                monitor_listen="127.0.0.1:-1",
+                pid_file=self.users_file.with_name(f"{name}.pid"),
+                users_file=self.users_file.name,
+                identity_dir=self.server_dir,
+                route_password="of-the-masters",
+            )
+        )
+
+
 class NatsServer:
     """One nats-server process; it keeps its ports when it is started again."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, trust: Trust | None) -> None:
         self._directory = directory
         self._name = name
+        self._trust = trust
         self._process: subprocess.Popen[bytes] | None = None
         self.port = -1
         self.route_port = -1
 
     async def start(self, route_ports: Sequence[int]) -> None:
         config = self._directory / f"{self._name}.conf"
-        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in route_ports)
-        config.write_text(
-            f"""
-            server_name: {self._name}
-            listen: "127.0.0.1:{self.port}"
-            ports_file_dir: "{self._directory}"
-            cluster {{ name: test, listen: "127.0.0.1:{self.route_port}", routes: [ {routes} ] }}
-            """
-        )
+        config.write_text(f'ports_file_dir: "{self._directory}"\n{self._settings(route_ports)}')
         with (self._directory / f"{self._name}.log").open("ab") as log:
             self._process = _spawn(["nats-server", "-c", str(config)], log)
         ports_file = self._directory / f"nats-server_{self._process.pid}.ports"
@@ -153,9 +188,25 @@ class NatsServer:
         self.port = int(ports["nats"][0].rpartition(":")[2])
         self.route_port = int(ports["cluster"][0].rpartition(":")[2])
 
+    def _settings(self, route_ports: Sequence[int]) -> str:
+        if self._trust is not None:
+            return self._trust.config(self._name, self.port, self.route_port, route_ports)
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in route_ports)
+        return f"""
+            server_name: {self._name}
+            listen: "127.0.0.1:{self.port}"
+            cluster {{ name: test, listen: "127.0.0.1:{self.route_port}", routes: [ {routes} ] }}
+            """
+
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
+
+    @property
+    def is_stopped(self) -> bool:
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -165,7 +216,9 @@ class NatsServer:
 
 
 class RealNats:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, is_secured: bool) -> None:
+        self._trust = Trust(directory) if is_secured else None
+        self.login = None if self._trust is None else self._trust.login
         self.servers: tuple[str, ...] = ()
         self.processes: list[NatsServer] = []
         self._directory = directory
@@ -174,7 +227,7 @@ class RealNats:
 
     async def open(self, server_count: int) -> None:
         for number in range(1, server_count + 1):
-            server = NatsServer(self._directory, f"bus-{number}")
+            server = NatsServer(self._directory, f"bus-{number}", self._trust)
             self.processes.append(server)
             await server.start(await self._route_ports(number - 1))
         self.servers = tuple(f"nats://127.0.0.1:{server.port}" for server in self.processes)
@@ -182,7 +235,11 @@ class RealNats:
 
     async def client(self, name: str, servers: Sequence[str] | None = None) -> NatsTransport:
         transport = NatsTransport(
-            self.servers if servers is None else servers, name, SystemClock(), random.Random()
+            self.servers if servers is None else servers,
+            name,
+            SystemClock(),
+            random.Random(),
+            login=self.login,
         )
         self._clients.append(transport)
         await transport.open()
@@ -196,7 +253,10 @@ class RealNats:
         await process.start(await self._route_ports(self.processes.index(process)))
 
     async def freeze(self, server: str) -> None:
-        self._process(server).signal(signal.SIGSTOP)
+        process = self._process(server)
+        process.signal(signal.SIGSTOP)
+        # On a busy machine its threads go on for a moment.
+        assert await wait_until(lambda: process.is_stopped, SystemClock(), START_TIMEOUT_S)
 
     async def thaw(self, server: str) -> None:
         self._process(server).signal(signal.SIGCONT)
@@ -261,7 +321,7 @@ async def until_answered(client: Transport, subject: str, timeout_s: float = 10.
 BusFactory = Callable[[int], Awaitable[Bus]]
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "nats", "nats over tls"])
 async def make_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BusFactory]:
     """`await make_bus(server_count)`"""
     made: list[Bus] = []
@@ -270,7 +330,7 @@ async def make_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         if request.param == "memory":
             made.append(InMemory(server_count))
         else:
-            real = RealNats(tmp_path)
+            real = RealNats(tmp_path, is_secured=request.param == "nats over tls")
             made.append(real)
             await real.open(server_count)
         return made[-1]
@@ -280,10 +340,12 @@ async def make_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         await bus.close()
 
 
-@pytest.fixture
-async def make_nats(tmp_path: Path) -> AsyncIterator[Callable[[int], Awaitable[RealNats]]]:
+@pytest.fixture(params=["plain", "tls"])
+async def make_nats(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Callable[[int], Awaitable[RealNats]]]:
     """`await make_nats(server_count)`: real servers, for what only they can show."""
-    real = RealNats(tmp_path)
+    real = RealNats(tmp_path, is_secured=request.param == "tls")
 
     async def make(server_count: int) -> RealNats:
         await real.open(server_count)

@@ -17,7 +17,7 @@ from essaim_shared.transport import BusDisconnected, Delivery, NoResponders, Req
 MakeNats = Callable[[int], Awaitable[Any]]
 
 
-def new_transport(*servers: str, name: str = "client", **options: str) -> NatsTransport:
+def new_transport(*servers: str, name: str = "client", **options: Any) -> NatsTransport:
     return NatsTransport(servers, name, SystemClock(), random.Random(7), **options)
 
 
@@ -61,7 +61,7 @@ class OddServer:
         self.connection_count += 1
         try:
             await self._talk(reader, writer)
-        except OSError:
+        except (OSError, asyncio.IncompleteReadError):
             pass  # the client went away, as it should
         finally:
             writer.transport.abort()
@@ -125,7 +125,7 @@ async def test_a_server_that_is_no_good_is_passed_over(make_nats: MakeNats, talk
     nats = await make_nats(1)
     (good,) = nats.servers
     async with OddServer(talk) as odd:
-        client = new_transport(odd.url, good)
+        client = new_transport(odd.url, good, login=nats.login)
         await client.open(wait_s=0)
         await client.subscribe("echo", echo)
         await eventually(lambda: client.server == good)
@@ -257,8 +257,8 @@ async def test_servers_killed_one_after_the_other_under_load_duplicate_nothing(
 
 async def test_two_clients_of_one_name_do_not_read_each_others_answers(make_nats: MakeNats) -> None:
     nats = await make_nats(1)
-    one = NatsTransport(nats.servers, "twin", SystemClock(), random.Random(1))
-    other = NatsTransport(nats.servers, "twin", SystemClock(), random.Random(2))
+    one = NatsTransport(nats.servers, "twin", SystemClock(), random.Random(1), login=nats.login)
+    other = NatsTransport(nats.servers, "twin", SystemClock(), random.Random(2), login=nats.login)
     await one.open()
     await other.open()
     await one.subscribe("echo", echo)
