@@ -23,6 +23,7 @@ from essaim_agent.executor import Executor, NodeResources
 from essaim_agent.figures_publisher import FiguresPublisher
 from essaim_agent.generic_resources import parse_generic_resources
 from essaim_agent.host_network import look_at_host_network
+from essaim_agent.identity_keeper import IdentityKeeper, identity_keeper, nothing_noted
 from essaim_agent.image_cleanup import ImageCleanup, PulledImages
 from essaim_agent.journal import DataDirectory, HighestTerm, Journal, LastHeard
 from essaim_agent.metrics.network_exposition import render_network
@@ -51,7 +52,6 @@ from essaim_shared.loop_lag import LoopLag
 from essaim_shared.objects import NodeDescription
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
-from essaim_shared.trust.identity import read_identity
 from essaim_shared.trust.tls import Tls
 
 _log = logging.getLogger(__name__)
@@ -74,16 +74,21 @@ class Engine(msgspec.Struct, frozen=True):
     files: TaskFiles = NoTaskFiles()
 
 
-def payload_source(config: AgentConfig, clock: Clock) -> PayloadSource:
-    """The masters, as far as this node may ask them for secrets. Raises ConfigError."""
-    if not config.identity_dir:
+def payload_source(
+    clock: Clock, tls: Tls | None = None, keeper: IdentityKeeper | None = None
+) -> PayloadSource:
+    """The masters, as far as this node may ask them for secrets."""
+    if tls is None or keeper is None:
         return NoIdentity()
-    directory = Path(config.identity_dir)
-    tls, masters = Tls(directory), read_identity(directory).about.masters
-    return MasterPayloads(lambda: masters, calls_over(lambda: tls.client), clock)
+    return MasterPayloads(lambda: keeper.masters, calls_over(lambda: tls.client), clock)
 
 
-def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None = None) -> Engine:
+def make_engine(
+    config: AgentConfig,
+    clock: Clock,
+    logins: RegistryLogins | None = None,
+    payloads: PayloadSource | None = None,
+) -> Engine:
     """Each kind imports its libraries only when it is chosen: they are half of the memory."""
     run_dir = Path(config.run_dir)
     if config.executor == "docker":
@@ -125,7 +130,7 @@ def make_engine(config: AgentConfig, clock: Clock, logins: RegistryLogins | None
             networks=networks,
             checked_networks=networks,
             name_server=name_server,
-            files=MemoryFiles(run_dir, PayloadStore(payload_source(config, clock))),
+            files=MemoryFiles(run_dir, PayloadStore(payloads or payload_source(clock))),
             measured_as="docker",
             data_root=lambda: docker_executor.engine_root,
             pid_of=docker_executor.pid_of,
@@ -218,7 +223,8 @@ async def _run(config: AgentConfig) -> None:
         journal = Journal(data.path, clock)
         keys = node_key_pair(data.path) if config.executor == "docker" else None
         logins = RegistryLogins(node_id, keys)
-        engine = make_engine(config, clock, logins)
+        keeper = identity_keeper(config, tls, clock, rng)
+        engine = make_engine(config, clock, logins, payload_source(clock, tls, keeper))
         for part in (engine.executor, engine.networks, engine.files):
             ends.push_async_callback(part.close)
         subjects = Subjects(config.cluster_id)
@@ -240,6 +246,7 @@ async def _run(config: AgentConfig) -> None:
             last_heard=LastHeard(data.path),
             clock=clock,
             rng=rng,
+            on_trust=nothing_noted if keeper is None else keeper.note,
         )
         figures = FiguresPublisher(
             transport=transport,
@@ -267,7 +274,17 @@ async def _run(config: AgentConfig) -> None:
             network_health=health.run(),
             loop_lag=LoopLag(clock).run(),
             **({"images": engine.cleanup.run()} if engine.cleanup else {}),
+            **_identity_loops(keeper, session),
         )
+
+
+def _identity_loops(
+    keeper: IdentityKeeper | None, session: Session
+) -> dict[str, Coroutine[Any, Any, None]]:
+    if keeper is None:
+        return {}
+    standing = keeper.look(lambda: session.state is State.IN_SESSION)
+    return {"identity": keeper.run(), "standing": standing}
 
 
 def _new_worker(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from essaim_agent.assignment_stream import AssignmentStream, Verdict
+from essaim_agent.identity_keeper import nothing_noted
 from essaim_agent.journal import HighestTerm, LastHeard
 from essaim_agent.network_set import check_networks
 from essaim_agent.reporter import Reporter
@@ -110,7 +111,10 @@ class Session:
         last_heard: LastHeard,
         clock: Clock,
         rng: random.Random,
+        on_trust: Callable[[int, tuple[str, ...]], None] = nothing_noted,
     ) -> None:
+        """`on_trust` is told what a leader says of the cluster's trust anchors and masters."""
+        self._on_trust = on_trust
         self._transport = transport
         self._subjects = subjects
         self._node_id = node_id
@@ -255,6 +259,7 @@ class Session:
         self._session = answer.session
         self._period_s = max(HEARTBEAT_PERIOD_MIN_S, answer.heartbeat_period_s)
         self._stream.registered(answer.term)
+        self._on_trust(answer.trust_generation, answer.masters)
         _log.info(
             "registered %s",
             fields(term=answer.term, session=answer.session, server=self._transport.server),
@@ -275,6 +280,7 @@ class Session:
             return self._refused(answer)
         if not self._admit(answer.term):
             return Event.NO_LEADER
+        self._on_trust(answer.trust_generation, ())
         if self._stream.lags_behind(answer.term, answer.sequence):
             await self._clock.sleep(SYNC_GRACE_S)
             if self._stream.lags_behind(answer.term, answer.sequence):

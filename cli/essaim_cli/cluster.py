@@ -70,10 +70,13 @@ def promote(context: click.Context, member_id: str) -> None:
 
 @members.command("rm")
 @click.argument("member_id", metavar="ID")
+@click.option("--revoke", is_flag=True, help="Its identity too: it must join again to stand by.")
 @click.pass_context
-def remove(context: click.Context, member_id: str) -> None:
-    """Remove a master for good: its name cannot come back."""
-    client_of(context).delete(f"/essaim/cluster/members/{quote(member_id, safe='')}")
+def remove(context: click.Context, member_id: str, revoke: bool) -> None:
+    """Remove a master for good: its name cannot come back. One that does not answer loses its
+    identity too."""
+    query = {"revoke": "1"} if revoke else {}
+    client_of(context).delete(f"/essaim/cluster/members/{quote(member_id, safe='')}", **query)
     click.echo(member_id)
 
 

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from essaim_master.authority.revocation import shut_out_master
 from essaim_master.config import split_address
 from essaim_master.errors import MemberRemoved
 from essaim_master.raft.errors import MembershipRefused, NotLeader, ProposalDropped
@@ -180,12 +181,17 @@ class ClusterMembers:
         await self._change(PromoteLearner(member_id))
         _log.info("master %s votes", member_id)
 
-    async def remove(self, member_id: MemberId) -> None:
-        """Raises NotLeader (also when this leader is to go itself: it has handed over), NotFound,
-        and what a change raises."""
+    async def remove(
+        self, member_id: MemberId, *, takes_lost_identity: bool = False, is_revoked: bool = False
+    ) -> None:
+        """`takes_lost_identity`: a master that does not answer loses its identity too;
+        `is_revoked`: it does in any case, and cannot even stand by. Raises NotLeader (also when
+        this leader is to go itself: it has handed over), NotFound, and what a change raises."""
         self._require_leadership()
         present = self._require_known(member_id)
         status = self._node.status()
+        progress = status.progress.get(member_id)
+        is_lost = takes_lost_identity and (progress is None or not progress.is_active)
         if member_id in members_of(status.configuration):
             if member_id == self._cluster.member_id:
                 heir = _heir(status)
@@ -197,8 +203,12 @@ class ClusterMembers:
                 await self._write(present)  # or the leader would bring it back
             await self._change(RemoveMember(member_id))
             await self._clock.sleep(REMOVAL_NOTICE_S)
+        writes = Writes()
+        if is_revoked or is_lost:
+            shut_out_master(self._cluster.state, member_id, writes)
         if present is not None:
-            await self._write(msgspec.structs.replace(present, removed_ns=self._clock.wall_ns()))
+            gone = msgspec.structs.replace(present, removed_ns=self._clock.wall_ns())
+            await self._write(gone, writes)
         _log.info("master %s is no longer a member", member_id)
 
     async def transfer(self, member_id: MemberId | None) -> MemberId:
@@ -266,8 +276,8 @@ class ClusterMembers:
                 )
             await self._clock.sleep(POLL_S)
 
-    async def _write(self, member: ClusterMember) -> None:
-        writes = Writes()
+    async def _write(self, member: ClusterMember, beside: Writes | None = None) -> None:
+        writes = Writes() if beside is None else beside
         writes.put(member)
         key = member_key(member.id)
         writes.expect(key, self._cluster.state.modified(key))

@@ -76,7 +76,7 @@ async def run_master(config: MasterConfig) -> None:
     transport = own_bus(config, f"master-{config.member_id}", clock, rng, tls)
     figures, reports = _caches(config, transport, clock, cluster)
     images = _images(config, clock)
-    authority = authority_parts(config, cluster, clock, rng)
+    authority = authority_parts(config, cluster, clock, rng, tls)
     leader = _leader(config, cluster, transport, clock, rng, images, authority)
     api = _api(config, consensus, clock, rng, figures, images, reports, tls, authority)
     http = _http_server(config, consensus, api, tls)
@@ -203,7 +203,10 @@ def _authority_loops(authority: AuthorityParts | None) -> list[asyncio.Task[None
     if authority is None:
         return []
     loop = asyncio.get_running_loop()
-    return [loop.create_task(authority.upkeep.run(), name="authority")]
+    return [
+        loop.create_task(authority.upkeep.run(), name="authority"),
+        loop.create_task(authority.renewal.run(), name="identity"),
+    ]
 
 
 def _api(

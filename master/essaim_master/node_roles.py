@@ -9,11 +9,13 @@ configured to, and ends otherwise.
 import asyncio
 import logging
 
+import msgspec
+
 from essaim_master import versions
 from essaim_master.cluster_members import ClusterMembers, MembershipNode, check_member
 from essaim_master.cluster_upkeep import AskMaster
 from essaim_master.raft import quorum
-from essaim_master.raft.errors import NotLeader
+from essaim_master.raft.errors import MembershipRefused, NotLeader
 from essaim_master.raft.membership import RemoveMember, changed
 from essaim_master.standby.announcements import (
     SILENCE_S,
@@ -22,11 +24,15 @@ from essaim_master.standby.announcements import (
     Told,
     ToldMember,
 )
+from essaim_master.standby.names import base_name
 from essaim_master.state.cluster import Cluster, Member
+from essaim_master.state.keys import identity_key
 from essaim_master.state.manager_nodes import masters_beside
+from essaim_master.state.writes import Writes
 from essaim_shared.clock import Clock
-from essaim_shared.errors import ConfigError, InvalidRequest, NotFound
+from essaim_shared.errors import ConfigError, Conflict, InvalidRequest, NotFound, Unavailable
 from essaim_shared.ids import MemberId, NodeId
+from essaim_shared.trust.roles import Role
 
 VOTE_TIMEOUT_S = 6.0
 """So long a promotion waits for the new master to vote. A large state takes longer to send: then
@@ -34,6 +40,7 @@ the node is a manager already, and the leader lets it vote when it has caught up
 ANSWER_TIMEOUT_S = 2.0
 """A new leader has heard from every voter that lives by then."""
 POLL_S = 0.02
+COMMIT_TIMEOUT_S = 3.0
 
 LAST_MANAGER = "attempting to demote the last manager of the swarm"
 QUORUM_LOSS = "can't remove member from the raft: this would result in a loss of quorum"
@@ -79,6 +86,28 @@ class NodeRoles:
             return self._told("standby")
         self._standbys.forget(announcement.id)
         return self._told("removed" if present.removed_ns else "member")
+
+    async def admit_expected(self, announcement: Announcement) -> None:
+        """A master that joined with a token for masters takes part as soon as it stands by. What
+        stops that now is looked at again with its next announcement. Raises NotLeader."""
+        self._require_leadership()
+        state = self._cluster.state
+        identity = state.identity(Role.MASTER, base_name(announcement.id))
+        if identity is None or not identity.is_to_vote:
+            return
+        try:
+            if announcement.id not in state.members:
+                versions.check_speaks(state.cluster_version, announcement.version)
+                await self._members.add_to_vote(announcement.member)
+                _log.info("master %s has joined and is to vote", announcement.id)
+            writes = Writes()
+            key = identity_key(Role.MASTER, identity.name)
+            writes.expect(key, state.modified(key))
+            writes.put(msgspec.structs.replace(identity, is_to_vote=False))
+            (transaction,) = writes.transactions()
+            await self._cluster.commit(transaction, COMMIT_TIMEOUT_S)
+        except (ConfigError, Conflict, InvalidRequest, MembershipRefused, Unavailable) as error:
+            _log.info("master %s does not take part yet: %s", announcement.id, error)
 
     def standbys(self) -> tuple[Announcement, ...]:
         """Raises NotLeader."""
@@ -192,7 +221,9 @@ class NodeRoles:
         members = tuple(
             ToldMember(member.id, member.raft, member.http) for member in self._cluster.members
         )
-        return Told(standing, members, self._incarnation)
+        anchors = self._cluster.state.trust_anchors
+        generation = 0 if anchors is None else anchors.generation
+        return Told(standing, members, self._incarnation, generation)
 
 
 def _nobody_stands_by(node_id: NodeId, host: str) -> InvalidRequest:

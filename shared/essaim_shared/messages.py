@@ -142,12 +142,18 @@ class Registered(BusMessage, frozen=True, kw_only=True):
     session: str
     term: int
     heartbeat_period_s: float
+    trust_generation: int = 0
+    """Of the cluster's trust anchors; 0: it has none."""
+    masters: tuple[str, ...] = ()
+    """`HOST:PORT` of the masters' API."""
 
 
 class HeartbeatAck(BusMessage, frozen=True, kw_only=True):
     term: int
     sequence: int
     """Of the last assignment message sent to this node; an agent that is behind asks for a sync."""
+    trust_generation: int = 0
+    """As of `Registered`."""
 
 
 class StatusAck(BusMessage, frozen=True, kw_only=True):

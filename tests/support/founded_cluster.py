@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from essaim_master.authority.desk import AuthorityDesk, DeskSettings
 from essaim_master.authority.founding import FoundingFile
@@ -12,7 +13,7 @@ from essaim_master.control.founding import first_trust_writes
 from essaim_master.kv.commands import Transaction, TransactionResult
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.writes import Writes
-from essaim_shared.clock import ManualClock
+from essaim_shared.clock import Clock, ManualClock
 from essaim_shared.ids import MemberId
 from essaim_shared.objects import ClusterInfo
 from essaim_shared.sealing import DataKey, new_data_key_text, write_private
@@ -41,8 +42,12 @@ class RivalledCluster(LocalCluster):
 
 
 class FoundedCluster:
-    def __init__(self, directory: Path) -> None:
-        self.clock = ManualClock()
+    """`clock` is a manual one if none is given."""
+
+    def __init__(
+        self, directory: Path, clock: Clock | None = None, lifetime_s: int = LIFETIME_S
+    ) -> None:
+        self.clock: Any = clock or ManualClock()
         member = Member(MemberId("h1"), "127.0.0.1:7401", "127.0.0.1:7400")
         self.cluster = RivalledCluster(self.clock, member)
         self.state = self.cluster.state
@@ -63,7 +68,7 @@ class FoundedCluster:
             cluster_id="test",
             bus_servers=("nats://127.0.0.1:4222",),
             networks=ClusterNetworks(udp_port=7472),
-            certificate_lifetime_s=LIFETIME_S,
+            certificate_lifetime_s=lifetime_s,
             seal_key_file=str(self.seal_key_file),
         )
         self.desk = AuthorityDesk(

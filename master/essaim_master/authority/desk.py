@@ -181,6 +181,7 @@ class AuthorityDesk:
             masters=self._masters(),
             bus_servers=self._settings.bus_servers,
             networks=self._settings.networks,
+            generation=anchors.generation,
             seal_key=seal_key,
         )
 
@@ -228,7 +229,10 @@ class AuthorityDesk:
             pem, facts = self._issue(
                 anchors, identity.role, identity.name, request.request_pem, request.addresses
             )
-            if await self._commit(renewal_writes(self._state, identity, facts)) is not None:
+            if (
+                await self._commit(renewal_writes(self._state, identity, certificate.serial, facts))
+                is not None
+            ):
                 _log.info(
                     "renewed a certificate %s",
                     fields(role=identity.role.value, name=identity.name, serial=facts.serial),

@@ -1,6 +1,7 @@
 """A master's part in the cluster's authority, wired from its configuration."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,15 @@ from essaim_master.state.cluster import Cluster
 from essaim_shared.clock import Clock
 from essaim_shared.sealing import load_data_key
 from essaim_shared.trust.joining import ClusterNetworks
+from essaim_shared.trust.renewal import IdentityRenewal
+from essaim_shared.trust.tls import Tls
 
 
 class AuthorityParts(NamedTuple):
     founding: FoundingFile
     desk: AuthorityDesk
     upkeep: AuthorityUpkeep
+    renewal: IdentityRenewal
 
 
 def authority_parts(
@@ -26,15 +30,20 @@ def authority_parts(
     cluster: Cluster,
     clock: Clock,
     rng: random.Random,
+    tls: Tls | None,
     bus_users: BusUsers | None = None,
+    on_renewed: Callable[[], None] = lambda: None,
 ) -> AuthorityParts | None:
-    """None without an identity. Raises ConfigError for a key that cannot be used."""
-    if not config.identity_dir:
+    """None without an identity. `on_renewed` is called when this master has another certificate.
+    Raises ConfigError for a key that cannot be used."""
+    if tls is None:
         return None
     vault = AuthorityVault(load_data_key(Path(config.seal_key_file)))
     founding = FoundingFile(Path(config.identity_dir), vault)
     desk = AuthorityDesk(cluster, vault, _settings(config), clock, rng, bus_users)
-    return AuthorityParts(founding, desk, AuthorityUpkeep(cluster, founding, clock))
+    renewal = IdentityRenewal(Path(config.identity_dir), tls, clock, rng, on_renewed)
+    upkeep = AuthorityUpkeep(cluster, founding, clock, renewal.note)
+    return AuthorityParts(founding, desk, upkeep, renewal)
 
 
 def _settings(config: MasterConfig) -> DeskSettings:

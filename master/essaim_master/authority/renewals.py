@@ -26,13 +26,16 @@ def check_renewal(identity: NodeIdentity, key_digest: str) -> None:
         )
 
 
-def renewal_writes(state: ClusterState, identity: NodeIdentity, issued: IssuedFacts) -> Writes:
-    """They hold only while identity and anchors are the ones that were looked at."""
+def renewal_writes(
+    state: ClusterState, identity: NodeIdentity, shown: str, issued: IssuedFacts
+) -> Writes:
+    """They hold only while identity and anchors are the ones that were looked at. `shown` is the
+    serial of the certificate that asks: one that was pending has shown itself with that."""
     writes = _guarded(state, identity)
     writes.expect(TRUST_ANCHORS_KEY, state.modified(TRUST_ANCHORS_KEY))
     writes.put(
         msgspec.structs.replace(
-            identity,
+            _in_use(identity, shown),
             pending_serial=issued.serial,
             pending_key_digest=issued.key_digest,
             issued_ns=issued.issued_ns,
@@ -53,21 +56,26 @@ def confirmation_writes(
     if serial not in (identity.serial, identity.pending_serial):
         raise NotAdmitted(f"{identity.role.value} {identity.name} has another certificate by now")
     confirmed = msgspec.structs.replace(
-        identity, generation=max(identity.generation, min(generation, newest))
+        _in_use(identity, serial), generation=max(identity.generation, min(generation, newest))
     )
-    if serial == identity.pending_serial:
-        confirmed = msgspec.structs.replace(
-            confirmed,
-            serial=serial,
-            key_digest=identity.pending_key_digest,
-            pending_serial="",
-            pending_key_digest="",
-        )
     if confirmed == identity:
         return Writes()
     writes = _guarded(state, identity)
     writes.put(confirmed)
     return writes
+
+
+def _in_use(identity: NodeIdentity, serial: str) -> NodeIdentity:
+    """With the certificate of that serial as the present one."""
+    if serial != identity.pending_serial:
+        return identity
+    return msgspec.structs.replace(
+        identity,
+        serial=serial,
+        key_digest=identity.pending_key_digest,
+        pending_serial="",
+        pending_key_digest="",
+    )
 
 
 def _guarded(state: ClusterState, identity: NodeIdentity) -> Writes:

@@ -1,7 +1,9 @@
 """What every master does for the authority beside its work, once a second: it deletes what
-`cluster init` left once the state holds it, and the leader takes the next step of a rotation."""
+`cluster init` left once the state holds it, and renews its certificate when the authority is
+replaced; the leader takes the next step of that."""
 
 import logging
+from collections.abc import Callable
 
 from essaim_master.authority.founding import FoundingFile
 from essaim_master.authority.rotation import Step, advanced, step_of
@@ -25,7 +27,15 @@ _SAID = {
 
 
 class AuthorityUpkeep:
-    def __init__(self, cluster: Cluster, file: FoundingFile, clock: Clock) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        file: FoundingFile,
+        clock: Clock,
+        note: Callable[[int, tuple[str, ...]], None] = lambda generation, masters: None,
+    ) -> None:
+        """`note` is told which trust anchors there are, and where the masters are."""
+        self._note = note
         self._cluster = cluster
         self._file = file
         self._clock = clock
@@ -37,8 +47,10 @@ class AuthorityUpkeep:
             await self._clock.sleep(PERIOD_S)
 
     async def turn(self) -> None:
-        if self._cluster.state.trust_anchors is None:
+        anchors = self._cluster.state.trust_anchors
+        if anchors is None:
             return
+        self._note(anchors.generation, tuple(one.http for one in self._cluster.members))
         try:
             self._file.delete()
         except OSError as error:

@@ -20,7 +20,11 @@ from essaim_master.control.inbox import Inbox
 from essaim_master.control.liveness import SUSPECT_AFTER_S, FailureDetector
 from essaim_master.control.monitor import NodeMonitor
 from essaim_master.control.node_logins import NodeLogins
-from essaim_master.control.registration import check_registration, write_registration
+from essaim_master.control.registration import (
+    check_registration,
+    may_register,
+    write_registration,
+)
 from essaim_master.control.reports import StatusBatch
 from essaim_master.control.sessions import Session, SessionTable, clone_refusal
 from essaim_master.control.surroundings import Surroundings
@@ -74,6 +78,7 @@ class Dispatcher:
         detector: FailureDetector,
         sessions: SessionTable,
     ) -> None:
+        self._cluster = surroundings.cluster
         self._state = surroundings.cluster.state
         self._writer = writer
         self._transport = surroundings.transport
@@ -153,7 +158,14 @@ class Dispatcher:
             await delivery.respond(UNKNOWN_SESSION)
             return
         self._detector.signal(beat.node_id)
-        await _answer(delivery, HeartbeatAck(term=self._term, sequence=session.sequence))
+        await _answer(
+            delivery,
+            HeartbeatAck(
+                term=self._term,
+                sequence=session.sequence,
+                trust_generation=self._trust_generation,
+            ),
+        )
 
     async def _receive_sync(self, delivery: Delivery) -> None:
         try:
@@ -243,6 +255,11 @@ class Dispatcher:
 
     def _refusal(self, request: Register) -> str | None:
         node_id = request.node_id
+        if not may_register(self._state, node_id):
+            return (
+                f"node {node_id} was removed from the cluster, or has never joined it: join again "
+                "(essaim cluster join)"
+            )
         return clone_refusal(
             node_id,
             request.description,
@@ -257,9 +274,20 @@ class Dispatcher:
         self._detector.watch(request.node_id)
         await _answer(
             delivery,
-            Registered(session=token, term=self._term, heartbeat_period_s=HEARTBEAT_PERIOD_S),
+            Registered(
+                session=token,
+                term=self._term,
+                heartbeat_period_s=HEARTBEAT_PERIOD_S,
+                trust_generation=self._trust_generation,
+                masters=tuple(member.http for member in self._cluster.members),
+            ),
         )
         self._send_full(request.node_id)
+
+    @property
+    def _trust_generation(self) -> int:
+        anchors = self._state.trust_anchors
+        return 0 if anchors is None else anchors.generation
 
     # Statuses.
 

@@ -12,6 +12,7 @@ from essaim_shared.ids import NodeId
 from essaim_shared.messages import Register
 from essaim_shared.objects import NodeDescription, NodeObject, NodeStatus
 from essaim_shared.spec import NodeSpec
+from essaim_shared.trust.roles import Role
 
 _NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """It becomes a part of keys and of bus subjects."""
@@ -34,6 +35,11 @@ def check_registration(request: Register) -> None:
     ):
         if len(told) > most:
             raise MalformedMessage(f"node {request.node_id} names {len(told)} {what}, over {most}")
+
+
+def may_register(state: ClusterState, node_id: NodeId) -> bool:
+    """Whether the node has an identity, in a cluster that has an authority."""
+    return state.trust_anchors is None or state.identity(Role.AGENT, node_id) is not None
 
 
 def write_registration(

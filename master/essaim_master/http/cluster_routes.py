@@ -3,7 +3,7 @@
 GET    /essaim/cluster/members                  every master, removed ones too
 POST   /essaim/cluster/members                  {"ID","Addr","HTTPAddr"}: a new learner
 POST   /essaim/cluster/members/ID/promote       the learner votes
-DELETE /essaim/cluster/members/ID
+DELETE /essaim/cluster/members/ID?revoke=1      its identity too, also if it answers
 POST   /essaim/cluster/data-key/rotate          {"Key"}: a new one for this master's disk
 POST   /essaim/cluster/transfer-leadership      {"To": ID}, or {} for whoever is most up to date
 GET    /essaim/cluster/status                   what each master says of itself (/essaim/raft)
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from essaim_master.http.api import Api, json_response, number_of, read_body
+from essaim_master.http.api import Api, flag_of, json_response, number_of, read_body
 from essaim_master.http.at_leader import at_leader
 from essaim_master.http.raft_view import Inside, raft_object
 from essaim_master.inspection import entry_object, stored_object
@@ -189,8 +189,21 @@ class ClusterRoutes:
         return await self._at_leader(request, b"", lambda: self._inside.members.promote(member_id))
 
     async def remove(self, request: Request) -> Response:
-        member_id = MemberId(request.path_params["member_id"])
-        return await self._at_leader(request, b"", lambda: self._inside.members.remove(member_id))
+        member_id, is_revoked = (
+            MemberId(request.path_params["member_id"]),
+            flag_of(request, "revoke"),
+        )
+        target = request.scope["path"] + ("?revoke=1" if is_revoked else "")
+        return await at_leader(
+            self._api,
+            request,
+            "DELETE",
+            target,
+            b"",
+            lambda: self._inside.members.remove(
+                member_id, takes_lost_identity=True, is_revoked=is_revoked
+            ),
+        )
 
     async def transfer(self, request: Request) -> Response:
         body = await read_body(request)

@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from essaim_master.authority.revocation import shut_out
 from essaim_master.http.api import (
     GUARDED_ATTEMPTS_MAX,
     Api,
@@ -22,8 +23,10 @@ from essaim_master.http.role_routes import change_role
 from essaim_master.state.keys import node_key, node_status_key
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict, InvalidRequest, VersionConflict
+from essaim_shared.ids import NodeId
 from essaim_shared.objects import NodeObject
 from essaim_shared.spec import NodeSpec
+from essaim_shared.trust.roles import Role
 
 
 class NodeRoutes:
@@ -100,6 +103,8 @@ class NodeRoutes:
         state = self._api.state
         for _ in range(GUARDED_ATTEMPTS_MAX):
             await self._api.catch_up()
+            if await self._delete_unused_identity(NodeId(reference)):
+                return Response(status_code=200)
             node = find_node(state, reference)
             if node.id in self._api.manager_statuses():
                 raise InvalidRequest(
@@ -117,6 +122,17 @@ class NodeRoutes:
             for key in (node_key(node.id), node_status_key(node.id)):
                 writes.expect(key, state.modified(key))
             writes.delete_node(node.id)
+            shut_out(state, node.id, writes)
             if await self._api.commit(writes):
                 return Response(status_code=200)
         raise Conflict(f"node {reference} is being changed by others: try again")
+
+    async def _delete_unused_identity(self, node_id: NodeId) -> bool:
+        """Of a machine that joined and never came as a node; False where there is none."""
+        state = self._api.state
+        if node_id in state.nodes or state.identity(Role.AGENT, node_id) is None:
+            return False
+        writes = Writes()
+        writes.expect(node_key(node_id), 0)
+        shut_out(state, node_id, writes)
+        return await self._api.commit(writes)

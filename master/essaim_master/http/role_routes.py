@@ -47,7 +47,9 @@ class RoleRoutes:
             raise InvalidRequest(f"invalid request body: {error}") from error
 
         async def answer() -> Told:
-            return _roles(self._api).hear(announcement)
+            told = _roles(self._api).hear(announcement)
+            await _roles(self._api).admit_expected(announcement)
+            return told
 
         return await at_leader(self._api, request, "POST", request.scope["path"], body, answer)
 

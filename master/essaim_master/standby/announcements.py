@@ -55,6 +55,7 @@ class Told(
         "standing": "Standing",
         "members": "Members",
         "incarnation": "Incarnation",
+        "trust_generation": "TrustGeneration",
     },
 ):
     """The answer."""
@@ -65,6 +66,8 @@ class Told(
     """Where the masters are now."""
     incarnation: str = ""
     """Of the cluster, for a log that begins."""
+    trust_generation: int = 0
+    """Of the cluster's trust anchors; 0: it has none."""
 
 
 class ToldMember(

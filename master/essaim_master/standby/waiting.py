@@ -5,7 +5,9 @@ import logging
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,6 +28,7 @@ from essaim_shared import __version__, notify
 from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import Unavailable
 from essaim_shared.log import fields
+from essaim_shared.trust.renewal import IdentityRenewal
 from essaim_shared.undecodable import UNDECODABLE
 
 ANNOUNCE_TARGET = "/essaim/cluster/standbys"
@@ -34,6 +37,10 @@ MEMBERS_REMEMBERED_MAX = 32
 """More than a cluster has; what a master tells is not trusted beyond that."""
 
 _log = logging.getLogger(__name__)
+
+
+def no_note(generation: int, masters: tuple[str, ...]) -> None:
+    """For a master without an identity."""
 
 
 class StandbyMaster:
@@ -47,7 +54,10 @@ class StandbyMaster:
         clock: Clock,
         rng: random.Random,
         ask: AskMaster,
+        note: Callable[[int, tuple[str, ...]], None] = no_note,
     ) -> None:
+        """`note` is told which trust anchors the cluster has, and where its masters are."""
+        self._note = note
         self._config = config
         self._files = files
         self._record = record
@@ -78,6 +88,7 @@ class StandbyMaster:
             if told is not None:
                 self._last_good = address
                 self._say("")
+                self._note(told.trust_generation, tuple(one.http for one in told.members))
                 self._obey(told)
                 return
 
@@ -163,9 +174,11 @@ async def stand_by(config: MasterConfig, files: StandbyFiles, record: StandbyRec
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    tls = own_tls(config)
+    clock, rng, tls = SystemClock(), random.Random(), own_tls(config)
     ask = PeerRequests(tls).ask
-    master = StandbyMaster(config, files, record, SystemClock(), random.Random(), ask)
+    renewal = None if tls is None else IdentityRenewal(Path(config.identity_dir), tls, clock, rng)
+    note = no_note if renewal is None else renewal.note
+    master = StandbyMaster(config, files, record, clock, rng, ask, note)
     app = StandbyApp(master.view)
     http = HttpServer(app, end_process, Path(config.socket), config.http_listen, tls=tls)
     await http.start()
@@ -173,15 +186,18 @@ async def stand_by(config: MasterConfig, files: StandbyFiles, record: StandbyRec
         _log.info("standing by %s", fields(member=record.member_id, cluster=config.cluster_id))
         notify.notify(os.environ, "READY=1", notify.status("standing by"))
         running = loop.create_task(master.run(), name="standby")
-        stopping = loop.create_task(stop.wait(), name="stop")
+        beside: set[asyncio.Task[Any]] = {loop.create_task(stop.wait(), name="stop")}
+        if renewal is not None:
+            beside.add(loop.create_task(renewal.run(), name="identity"))
         try:
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, *beside}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (running, stopping):
+            for task in (running, *beside):
                 task.cancel()
-            await asyncio.wait({running, stopping})
-        if not running.cancelled():
-            running.result()
+            await asyncio.wait({running, *beside})
+        for task in (running, *beside):
+            if not task.cancelled():
+                task.result()
     finally:
         await http.stop()
     return master.record.takes_part and not stop.is_set()

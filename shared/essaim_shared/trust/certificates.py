@@ -188,6 +188,20 @@ def facts_of(certificate_pem: bytes) -> CertificateFacts:
     )
 
 
+def addresses_of(certificate_pem: bytes) -> tuple[str, ...]:
+    """IP addresses and host names of a master's certificate, beside the name of its role. Raises
+    InvalidRequest."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except ValueError as error:
+        raise InvalidRequest("this is no certificate") from error
+    except x509.ExtensionNotFound:
+        return ()
+    hosts = [name for name in names.get_values_for_type(x509.DNSName) if name != Role.MASTER.value]
+    return (*(str(one) for one in names.get_values_for_type(x509.IPAddress)), *hosts)
+
+
 def authority_digest(certificate_pem: bytes) -> str:
     """SHA-256 of an authority's certificate (DER), as it stands in join tokens. Raises
     InvalidRequest."""

@@ -36,6 +36,8 @@ class About(msgspec.Struct, frozen=True):
     """`HOST:PORT` of the masters' API, as far as they were known."""
     bus_servers: tuple[str, ...] = ()
     """`nats://HOST:PORT`."""
+    generation: int = 1
+    """Of the cluster's trust anchors that `authorities.pem` holds (`renewal`)."""
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -78,6 +78,8 @@ class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
     masters: tuple[MasterAddress, ...]
     bus_servers: tuple[str, ...]
     networks: ClusterNetworks
+    generation: int
+    """Of the trust anchors."""
     seal_key: str = ""
     """For masters only: the content of `seal_key_file`."""
 

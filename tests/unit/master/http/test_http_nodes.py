@@ -1,8 +1,13 @@
 """`/nodes`: list, inspect, update, delete."""
 
 import pytest
+from support.trusted_state import identity_of
 
+from essaim_master.state.keys import Kind
+from essaim_master.state.writes import Writes
 from essaim_shared.errors import VersionConflict
+from essaim_shared.ids import NodeId
+from essaim_shared.trust.roles import Role
 
 
 async def version(world, reference):
@@ -147,6 +152,25 @@ async def test_only_a_node_that_is_down_is_removed_unless_forced(world) -> None:
     assert (await world.call("DELETE", "/nodes/h8?force=1")).status == 200
     gone = await world.call("DELETE", "/nodes/h8")
     assert (gone.status, gone.message) == (404, "node h8 not found")
+
+
+async def test_a_removed_node_is_shut_out_in_the_same_moment(world) -> None:
+    node = await world.add_node(7, state="down")
+    unused = NodeId("joinedandnevercame0000000")
+    writes = Writes()
+    for name in (node, unused):
+        writes.put(identity_of(Role.AGENT, name))
+    (transaction,) = writes.transactions()
+    await world.cluster.commit(transaction, 1.0)
+    revisions = []
+    world.state.subscribe(lambda applied: revisions.append({c.kind for c in applied.changes}))
+    assert (await world.call("DELETE", "/nodes/h7")).status == 200
+    assert revisions == [{Kind.NODE, Kind.NODE_STATUS, Kind.IDENTITY}]
+    # A machine that joined and never came as a node is removed by its id.
+    assert list(world.state.identities) == [f"essaim-agent/{unused}"]
+    assert (await world.call("DELETE", f"/nodes/{unused}")).status == 200
+    assert (await world.call("DELETE", f"/nodes/{unused}")).status == 404
+    assert not world.state.identities
 
 
 async def test_a_node_that_comes_back_at_that_moment_is_not_removed(world) -> None:

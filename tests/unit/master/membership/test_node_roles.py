@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 from support.masters_in_memory import CLOCK, WAIT_S, MasterInMemory, Masters
+from support.trusted_state import identity_of
 
 from essaim_master.cluster_members import members_of
 from essaim_master.node_roles import LAST_MANAGER, QUORUM_LOSS
@@ -19,6 +20,7 @@ from essaim_shared.errors import InvalidRequest, NotFound, Unavailable
 from essaim_shared.ids import MemberId, NodeId
 from essaim_shared.objects import NodeDescription, NodeObject, NodeStatus
 from essaim_shared.spec import NodeSpec
+from essaim_shared.trust.roles import Role
 
 
 def announced(number: int = 4, **changed) -> Announcement:
@@ -55,6 +57,51 @@ async def led(masters: Masters) -> MasterInMemory:
     for transaction in writes.transactions():
         assert (await leader.cluster.commit(transaction, WAIT_S)).succeeded
     return leader
+
+
+async def test_a_master_that_joined_by_token_takes_part_as_soon_as_it_stands_by(masters) -> None:
+    leader = await led(masters)
+    for name, is_to_vote in (("m4", True), ("m5", False)):
+        writes = Writes()
+        writes.put(identity_of(Role.MASTER, name, is_to_vote=is_to_vote))
+        (transaction,) = writes.transactions()
+        await leader.cluster.commit(transaction, WAIT_S)
+    for number in (4, 5):
+        leader.roles.hear(announced(number))
+        await leader.roles.admit_expected(announced(number))
+    assert announced(5).id not in leader.state.members
+    assert leader.roles.hear(announced(4)).standing == "member"
+    await masters.start(announced(4).member, Configuration(()))
+    await masters.turns_until(
+        lambda: announced(4).id in leader.node.status().configuration.voters, "it votes"
+    )
+    # Once only: after a demotion it stands by until a user says else.
+    identity = leader.state.identity(Role.MASTER, "m4")
+    assert identity is not None
+    assert not identity.is_to_vote
+
+
+async def test_a_lost_master_loses_its_identity_and_one_that_answers_keeps_it(masters) -> None:
+    leader = await led(masters)
+    writes = Writes()
+    for name in ("m1", "m2", "m3"):
+        writes.put(identity_of(Role.MASTER, name))
+    (transaction,) = writes.transactions()
+    await leader.cluster.commit(transaction, WAIT_S)
+    answering, other = (MemberId(name) for name in ("m1", "m2", "m3") if name != leader.id)
+    await leader.members.remove(answering, takes_lost_identity=True)
+    assert leader.state.identity(Role.MASTER, answering) is not None
+    assert leader.state.members[answering].removed_ns
+    await leader.members.remove(other, is_revoked=True)
+    assert leader.state.identity(Role.MASTER, other) is None
+    # One that was added and never came answers nothing.
+    await leader.members.add(announced(4).member)
+    writes = Writes()
+    writes.put(identity_of(Role.MASTER, "m4"))
+    (transaction,) = writes.transactions()
+    await leader.cluster.commit(transaction, WAIT_S)
+    await leader.members.remove(announced(4).id, takes_lost_identity=True)
+    assert leader.state.identity(Role.MASTER, "m4") is None
 
 
 async def test_a_master_that_stands_by_is_added_learns_and_votes(masters) -> None:
