@@ -70,7 +70,7 @@ class Site:
         rng = random.Random(SEED)
         api = Api(cluster, CLOCK, rng, NoFigures(), read_host_facts(), authority=self.founded.desk)
         self.server = HttpServer(
-            App(api), end_process, root / "s", "127.0.0.1:0", tls=self.tls["master"]
+            App(api, "test"), end_process, root / "s", "127.0.0.1:0", tls=self.tls["master"]
         )
 
     def _written(self, name: str, identity: Identity) -> Path:
@@ -161,7 +161,7 @@ async def test_a_process_renews_what_it_has_and_the_earlier_one_is_refused(site:
     assert site.why_not(site.shown("agent")) == ""
     await keeper.renew()
     answer = await site.ask(CONFIRM_TARGET, ConfirmRequest(generation=1), old.client)
-    assert answer.status == HTTPStatus.FORBIDDEN
+    assert answer.status == HTTPStatus.UNAUTHORIZED
     assert "has renewed its certificate, so this earlier one is not accepted" in words(answer)
 
 
@@ -276,9 +276,11 @@ async def test_only_agents_and_masters_renew(site: Site, target: str) -> None:
     }
     user = await site.ask(target, body[target], site.tls["admin"].client)
     nobody = await site.ask(target, body[target], site.stranger())
-    assert user.status == nobody.status == HTTPStatus.FORBIDDEN
-    assert words(user) == "'admin' shows a certificate of role 'essaim-user': it is none"
-    assert words(nobody) == "nobody was proved: an agent or master shows its certificate here"
+    assert (user.status, nobody.status) == (HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED)
+    assert words(user) == (
+        "user admin may not do this: it takes the certificate of a node or master"
+    )
+    assert "show a client certificate" in words(nobody)
 
 
 @pytest.mark.parametrize(
