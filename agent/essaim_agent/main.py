@@ -92,50 +92,7 @@ def make_engine(
     """Each kind imports its libraries only when it is chosen: they are half of the memory."""
     run_dir = Path(config.run_dir)
     if config.executor == "docker":
-        from essaim_agent.dns.keeper import NameServer
-        from essaim_agent.docker_executor import DockerExecutor
-        from essaim_agent.overlay.task_networks import OverlayNetworks
-
-        pulled = PulledImages(Path(config.data_dir), clock)
-        docker_executor = DockerExecutor(
-            Path(config.engine_socket),
-            config.cluster_id,
-            run_dir,
-            clock,
-            uses_namespaces=True,
-            node_name=config.node_name,
-            logins=logins,
-            pulled=pulled,
-        )
-        images = docker_executor.images
-        cleanup = ImageCleanup(
-            images,
-            pulled,
-            lambda: fill_percent(docker_executor.engine_root),
-            clock,
-            config.images.clean_up_above_percent,
-            config.images.clean_up_below_percent,
-        )
-        images.make_room = cleanup.make_room
-        name_server = NameServer(run_dir, clock, random.Random(), config.overlay.dns_port)
-        networks = OverlayNetworks(
-            config.address,
-            clock,
-            config.overlay.udp_port,
-            name_server_port=config.overlay.dns_port,
-            name_server=name_server,
-        )
-        return Engine(
-            executor=docker_executor,
-            networks=networks,
-            checked_networks=networks,
-            name_server=name_server,
-            files=MemoryFiles(run_dir, PayloadStore(payloads or payload_source(clock))),
-            measured_as="docker",
-            data_root=lambda: docker_executor.engine_root,
-            pid_of=docker_executor.pid_of,
-            cleanup=cleanup,
-        )
+        return _docker_engine(config, clock, logins, payloads or payload_source(clock))
     if config.executor == "process":
         from essaim_agent.process_executor import ProcessExecutor
 
@@ -144,6 +101,56 @@ def make_engine(
     from essaim_agent.fake_executor import FakeEngine, FakeExecutor
 
     return Engine(FakeExecutor(FakeEngine(), clock), NoNetworks(), "process", lambda: run_dir)
+
+
+def _docker_engine(
+    config: AgentConfig, clock: Clock, logins: RegistryLogins | None, payloads: PayloadSource
+) -> Engine:
+    from essaim_agent.dns.keeper import NameServer
+    from essaim_agent.docker_executor import DockerExecutor
+    from essaim_agent.overlay.task_networks import OverlayNetworks
+
+    run_dir = Path(config.run_dir)
+    pulled = PulledImages(Path(config.data_dir), clock)
+    docker_executor = DockerExecutor(
+        Path(config.engine_socket),
+        config.cluster_id,
+        run_dir,
+        clock,
+        uses_namespaces=True,
+        node_name=config.node_name,
+        logins=logins,
+        pulled=pulled,
+    )
+    images = docker_executor.images
+    cleanup = ImageCleanup(
+        images,
+        pulled,
+        lambda: fill_percent(docker_executor.engine_root),
+        clock,
+        config.images.clean_up_above_percent,
+        config.images.clean_up_below_percent,
+    )
+    images.make_room = cleanup.make_room
+    name_server = NameServer(run_dir, clock, random.Random(), config.overlay.dns_port)
+    networks = OverlayNetworks(
+        config.address,
+        clock,
+        config.overlay.udp_port,
+        name_server_port=config.overlay.dns_port,
+        name_server=name_server,
+    )
+    return Engine(
+        executor=docker_executor,
+        networks=networks,
+        checked_networks=networks,
+        name_server=name_server,
+        files=MemoryFiles(run_dir, PayloadStore(payloads)),
+        measured_as="docker",
+        data_root=lambda: docker_executor.engine_root,
+        pid_of=docker_executor.pid_of,
+        cleanup=cleanup,
+    )
 
 
 def fill_percent(directory: Path) -> float:
@@ -221,8 +228,7 @@ async def _run(config: AgentConfig) -> None:
         ends.callback(data.close)
         node_id, highest_term = own_node_id(config, data, rng), HighestTerm(data.path)
         journal = Journal(data.path, clock)
-        keys = node_key_pair(data.path) if config.executor == "docker" else None
-        logins = RegistryLogins(node_id, keys)
+        logins = _logins(config, data, node_id)
         keeper = identity_keeper(config, tls, clock, rng)
         engine = make_engine(config, clock, logins, payload_source(clock, tls, keeper))
         for part in (engine.executor, engine.networks, engine.files):
@@ -230,8 +236,7 @@ async def _run(config: AgentConfig) -> None:
         subjects = Subjects(config.cluster_id)
         transport = own_bus(config, node_id, clock, rng, tls)
         ends.push_async_callback(transport.close)
-        reported_on = subjects.status(node_id)
-        reporter = Reporter(transport, reported_on, node_id, clock, rng, highest_term.admits)
+        reporter = _reporter(transport, subjects, node_id, clock, rng, highest_term)
         worker = _new_worker(engine, journal, reporter, clock, rng, logins)
         resources = await worker.start()
         await transport.open(wait_s=0)
@@ -273,18 +278,37 @@ async def _run(config: AgentConfig) -> None:
             figures=figures.run(),
             network_health=health.run(),
             loop_lag=LoopLag(clock).run(),
-            **({"images": engine.cleanup.run()} if engine.cleanup else {}),
-            **_identity_loops(keeper, session),
+            **_further_loops(engine, keeper, session),
         )
 
 
-def _identity_loops(
-    keeper: IdentityKeeper | None, session: Session
+def _logins(config: AgentConfig, data: DataDirectory, node_id: NodeId) -> RegistryLogins:
+    keys = node_key_pair(data.path) if config.executor == "docker" else None
+    return RegistryLogins(node_id, keys)
+
+
+def _reporter(
+    transport: Transport,
+    subjects: Subjects,
+    node_id: NodeId,
+    clock: Clock,
+    rng: random.Random,
+    highest_term: HighestTerm,
+) -> Reporter:
+    return Reporter(transport, subjects.status(node_id), node_id, clock, rng, highest_term.admits)
+
+
+def _further_loops(
+    engine: Engine, keeper: IdentityKeeper | None, session: Session
 ) -> dict[str, Coroutine[Any, Any, None]]:
-    if keeper is None:
-        return {}
-    standing = keeper.look(lambda: session.state is State.IN_SESSION)
-    return {"identity": keeper.run(), "standing": standing}
+    """Those that not every agent has."""
+    loops: dict[str, Coroutine[Any, Any, None]] = {}
+    if engine.cleanup is not None:
+        loops["images"] = engine.cleanup.run()
+    if keeper is not None:
+        loops["identity"] = keeper.run()
+        loops["standing"] = keeper.look(lambda: session.state is State.IN_SESSION)
+    return loops
 
 
 def _new_worker(
