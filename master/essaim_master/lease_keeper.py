@@ -8,12 +8,10 @@ from essaim_master.kv.errors import LeaseNotFound
 from essaim_master.kv.lease_deadlines import LeaseDeadlines
 from essaim_master.kv.leases import Lease
 from essaim_master.state.cluster import Cluster
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, to_beat_s
 from essaim_shared.errors import NoLeader, Unavailable
 from essaim_shared.limits import TRANSACTION_OPERATIONS_MAX
 
-PERIOD_S = 0.25
-"""Of looking for leases that expired."""
 LATE_S = 1.0
 """A look that comes so late means that the process stood still."""
 COMMIT_TIMEOUT_S = 5.0
@@ -41,9 +39,9 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Ends only when it is cancelled."""
         while True:
-            began_s = self._clock.monotonic_s()
-            await self._clock.sleep(PERIOD_S)
-            late_s = self._clock.monotonic_s() - began_s - PERIOD_S
+            began_s, wait_s = self._clock.monotonic_s(), to_beat_s(self._clock)
+            await self._clock.sleep(wait_s)
+            late_s = self._clock.monotonic_s() - began_s - wait_s
             if self._deadlines is not None:
                 if late_s > LATE_S:
                     self._deadlines.postpone(late_s)

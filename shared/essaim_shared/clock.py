@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -25,6 +25,18 @@ class Clock(Protocol):
     async def sleep(self, duration_s: float) -> None:
         """Return once `duration_s` seconds have passed on this clock."""
         ...
+
+
+BEAT_S: Final = 0.25
+
+
+def to_beat_s(clock: Clock) -> float:
+    """Seconds until the next beat, which is the same for all who sleep until it.
+
+    Loops of one process that look for something now and then wake together: a daemon with nothing
+    to do pays for each time that it wakes, and hardly for what it then does.
+    """
+    return BEAT_S - clock.monotonic_s() % BEAT_S
 
 
 class SystemClock:

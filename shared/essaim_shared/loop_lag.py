@@ -8,12 +8,11 @@ import asyncio
 import logging
 from typing import Final
 
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, to_beat_s
 from essaim_shared.log import fields
 
 _log = logging.getLogger(__name__)
 
-PERIOD_S: Final = 0.25
 LAG_MAX_S: Final = 0.05
 """A longer lag is counted and logged."""
 
@@ -31,9 +30,9 @@ class LoopLag:
 
     async def run(self) -> None:
         while True:
-            asked_s = self._clock.monotonic_s()
-            await self._clock.sleep(PERIOD_S)
-            self.record(self._clock.monotonic_s() - asked_s - PERIOD_S)
+            asked_s, wait_s = self._clock.monotonic_s(), to_beat_s(self._clock)
+            await self._clock.sleep(wait_s)
+            self.record(self._clock.monotonic_s() - asked_s - wait_s)
 
     def record(self, lag_s: float) -> None:
         self.last_s = max(0.0, lag_s)

@@ -38,7 +38,7 @@ from essaim_master.state.cluster import Cluster
 from essaim_master.state.cluster_state import AppliedChanges
 from essaim_master.state.network_uses import DEFAULT_NETWORK
 from essaim_master.vault import Vault
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, to_beat_s
 from essaim_shared.errors import Unavailable
 from essaim_shared.log import fields
 from essaim_shared.subjects import Subjects
@@ -50,7 +50,7 @@ DEBOUNCE_S: Final = 0.02
 """Least time between two passes while changes keep coming; after a pause there is no wait."""
 
 TICK_S: Final = 0.1
-"""How exactly delayed restarts are started."""
+"""How exactly delayed restarts are started; one of a delay below a beat may be that much late."""
 
 RETRY_S: Final = 0.2
 """Before an office that failed is taken anew."""
@@ -226,9 +226,14 @@ class _Office:
     async def _tick_loop(self) -> None:
         """Wake the control loop when something is due at a certain time."""
         while True:
-            if self._worklist.is_due(self._clock.wall_ns()):
+            now_ns = self._clock.wall_ns()
+            if self._worklist.is_due(now_ns):
                 self._wake.set()
-            await self._clock.sleep(TICK_S)
+            wait_s = to_beat_s(self._clock)
+            due_ns = self._worklist.next_due_ns()
+            if due_ns is not None:
+                wait_s = min(wait_s, max((due_ns - now_ns) / 1e9, TICK_S))
+            await self._clock.sleep(wait_s)
 
 
 def _flattened(group: BaseExceptionGroup[Unavailable]) -> list[Unavailable]:

@@ -12,6 +12,7 @@ from essaim_master.control.liveness import ECHO_PERIOD_S, FailureDetector, Verdi
 from essaim_master.control.sessions import SessionTable
 from essaim_master.control.surroundings import Surroundings
 from essaim_master.state.writes import Writes
+from essaim_shared.clock import BEAT_S, to_beat_s
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import NodeId
 from essaim_shared.limits import NODE_SILENCE_MAX_S
@@ -22,8 +23,6 @@ from essaim_shared.transport import BusDisconnected, Delivery
 _log = logging.getLogger(__name__)
 
 Judgement = Literal["down", "unknown"]
-
-CHECK_PERIOD_S: Final = 0.25
 
 DOWN_MESSAGE: Final = f"no sign of life for {NODE_SILENCE_MAX_S:g} s"
 
@@ -57,15 +56,16 @@ class NodeMonitor:
 
     async def run(self) -> None:
         subscription = await self._transport.subscribe(self._subject, self._receive_echo)
-        sent_s = float("-inf")
+        due_s = float("-inf")
         try:
             while True:
                 now_s = self._clock.monotonic_s()
-                if now_s - sent_s >= ECHO_PERIOD_S:
-                    sent_s = now_s
+                if now_s >= due_s:
+                    # One beat comes a little later than another.
+                    due_s = now_s + ECHO_PERIOD_S - BEAT_S / 2
                     await self._send_echo()
                 await self._judge()
-                await self._clock.sleep(CHECK_PERIOD_S)
+                await self._clock.sleep(to_beat_s(self._clock))
         finally:
             await subscription.unsubscribe()
 

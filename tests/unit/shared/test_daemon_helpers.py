@@ -14,9 +14,9 @@ import pytest
 
 from essaim_shared import log, notify
 from essaim_shared.backoff import backoff_s
-from essaim_shared.clock import ManualClock
+from essaim_shared.clock import BEAT_S, ManualClock, to_beat_s
 from essaim_shared.errors import ConfigError
-from essaim_shared.loop_lag import LAG_MAX_S, PERIOD_S, LoopLag
+from essaim_shared.loop_lag import LAG_MAX_S, LoopLag
 
 # log
 
@@ -169,11 +169,11 @@ async def test_a_late_loop_is_measured_and_counted(caplog: pytest.LogCaptureFixt
     lag = LoopLag(clock)
     measuring = lag.start()
     await asyncio.sleep(0)
-    await clock.advance(PERIOD_S)
+    await clock.advance(BEAT_S)
     assert (lag.late_count, lag.max_s) == (0, 0.0)
     clock.extra_s = 0.2
-    await clock.advance(PERIOD_S)  # the sleep under way began before the block
-    await clock.advance(PERIOD_S + 0.2)
+    await clock.advance(BEAT_S)  # the sleep under way began before the block
+    await clock.advance(BEAT_S + 0.2)
     assert lag.late_count == 1
     assert lag.max_s == pytest.approx(0.2)
     assert "lag_ms=200" in caplog.text
@@ -187,3 +187,25 @@ def test_a_lag_at_the_limit_is_not_late() -> None:
     lag.record(LAG_MAX_S)
     lag.record(-0.001)
     assert (lag.late_count, lag.last_s, lag.max_s) == (0, 0.0, LAG_MAX_S)
+
+
+async def test_loops_that_sleep_to_the_beat_wake_together_whenever_they_began() -> None:
+    clock = ManualClock()
+    woken: list[tuple[str, float]] = []
+
+    async def look_often(name: str) -> None:
+        while True:
+            await clock.sleep(to_beat_s(clock))
+            woken.append((name, clock.monotonic_s()))
+
+    first = asyncio.ensure_future(look_often("first"))
+    await clock.advance(BEAT_S / 4)
+    second = asyncio.ensure_future(look_often("second"))
+    await clock.advance(0)
+    await clock.advance(2 * BEAT_S)
+    start_s = 1000.0
+    assert woken == [
+        (name, start_s + beat * BEAT_S) for beat in (1, 2) for name in ("first", "second")
+    ]
+    first.cancel()
+    second.cancel()
