@@ -110,6 +110,7 @@ RULES: Final = (
     Rule(_GET, "/essaim/raft/log", Need.ADMIN),
     Rule(_GET, "/essaim/raft/dump", Need.ADMIN),
     Rule(_GET, "/essaim/cluster/backup", Need.ADMIN),
+    Rule(_POST, "/essaim/cluster/data-key/rotate", Need.ADMIN, "cluster rotate-data-key"),
     Rule(_GET, "/essaim/cluster/status", Need.OVERVIEW),
     Rule(_GET, "/essaim/cluster/hash", Need.OVERVIEW),
     Rule(_GET, "/essaim/cluster/standbys", Need.OVERVIEW),
