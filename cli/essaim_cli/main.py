@@ -48,6 +48,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["--help"], "max_content_width": 100},
     lazy={
         "cluster": ("essaim_cli.cluster:cluster", "Manage the masters and what they keep"),
+        "config": ("essaim_cli.config:config", "Manage configs: files that are no secret"),
         "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
         "kv": ("essaim_cli.kv:kv", "Keep keys and values of your own"),
         "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
@@ -55,8 +56,9 @@ class LazyGroup(click.Group):
         "network": ("essaim_cli.network:network", "Manage networks"),
         "node": ("essaim_cli.node:node", "Manage nodes"),
         "raft": ("essaim_cli.raft:raft", "Look into the consensus of the masters"),
+        "secret": ("essaim_cli.secret:secret", "Manage secrets"),
         "service": ("essaim_cli.service:service", "Manage services"),
-        "stack": ("essaim_cli.stack:stack", "Manage stacks: services and networks of one file"),
+        "stack": ("essaim_cli.stack:stack", "Manage stacks: what one compose file describes"),
         "top": ("essaim_cli.top:top", "Show what nodes and tasks use"),
         "version": ("essaim_cli.system:version", "Show the versions of client and master"),
     },

@@ -261,8 +261,14 @@ def _references(heading: str, kind: str, references: Sequence[Json]) -> list[str
         lines += [
             *_line("Target", (one.get("File") or {}).get("Name", ""), 1),
             *_line("Source", one[f"{kind}Name"], 2),
+            *_line("Version", _data_version(one), 2),
         ]
     return _section(heading, lines)
+
+
+def _data_version(reference: Json) -> str:
+    number = reference.get("DataVersion") or ""
+    return f"{number} (pinned)" if reference.get("Pinned") else str(number)
 
 
 def _log_driver(driver: Json) -> list[str]:

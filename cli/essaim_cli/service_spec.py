@@ -48,7 +48,10 @@ MODE_KEYS = {
     "global-job": "GlobalJob",
 }
 JOB_KEYS = ("ReplicatedJob", "GlobalJob")
-FILLED_BY_MASTERS = ("replicas", "max_concurrent", "total_completions", "platforms", "runtime")
+FILLED_BY_MASTERS = (
+    *("replicas", "max_concurrent", "total_completions", "platforms", "runtime"),
+    *("secret_id", "config_id", "data_version"),
+)
 """Fields of a spec that a master sets where the sender was silent."""
 ONLY_REPLICATED = "can only be used with replicated or replicated-job mode"
 SCHEDULE_DETAILS = (
@@ -126,9 +129,28 @@ def is_stored(stored: Spec, sent: Spec) -> bool:
     from essaim_shared.spec import ServiceSpec
 
     try:
-        return _is_same(msgspec.convert(stored, ServiceSpec), msgspec.convert(sent, ServiceSpec))
+        return _is_same(
+            _in_order(msgspec.convert(stored, ServiceSpec)),
+            _in_order(msgspec.convert(sent, ServiceSpec)),
+        )
     except msgspec.ValidationError:
         return False
+
+
+def _in_order(spec: Any) -> Any:
+    """With secrets and configs by their targets, as masters store them."""
+    import msgspec
+
+    def target(reference: Any) -> str:
+        return "" if reference.file is None else str(reference.file.name)
+
+    container = msgspec.structs.replace(
+        spec.task.container,
+        secrets=tuple(sorted(spec.task.container.secrets, key=target)),
+        configs=tuple(sorted(spec.task.container.configs, key=target)),
+    )
+    task = msgspec.structs.replace(spec.task, container=container)
+    return msgspec.structs.replace(spec, task=task)
 
 
 def _is_same(stored: Any, sent: Any) -> bool:

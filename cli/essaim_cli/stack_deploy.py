@@ -15,12 +15,12 @@ from essaim_cli.client import Client, client_of
 from essaim_cli.compose.conversion import NODE_NETWORKS, Stack, stack_of
 from essaim_cli.compose.document import write_document
 from essaim_cli.compose.errors import ComposeError
-from essaim_cli.compose.files import load_files
+from essaim_cli.compose.files import load_files, read_payload
 from essaim_cli.compose.loading import Compose, as_document
 from essaim_cli.converge_stack import wait_all_converged
 from essaim_cli.errors import ApiError, BrokenOff, CommandFailed
 from essaim_cli.flag_kinds import DockerCommand
-from essaim_cli.grammar.fields import comma_fields
+from essaim_cli.grammar.fields import comma_fields, present
 from essaim_cli.listing import raise_failures
 from essaim_cli.network_commands import network_path
 from essaim_cli.registry_auth import registry_headers, registry_of
@@ -36,6 +36,11 @@ _LINES = {
     "updated": "Updating service {Name} (id: {Id})",
     "unchanged": "Keeping service {Name} (id: {Id})",
     "removed": "Removing service {Name}",
+}
+
+_PAYLOAD_LINES = {
+    "created": "Creating {kind} {Name}",
+    "updated": "Updating {kind} {Name} (id: {Id})",
 }
 
 _compose_files = click.option(
@@ -68,7 +73,7 @@ def deploy(context: click.Context, /, name: str, **given: Any) -> None:
     check_stack_name(name)
     try:
         compose = _loaded(given["compose_files"])
-        stack = stack_of(name, compose)
+        stack = stack_of(name, compose, read_payload)
     except ComposeError as error:
         raise CommandFailed(str(error)) from error
     for warning in compose.warnings:
@@ -129,6 +134,7 @@ def _split(written: str) -> list[str]:
 
 def _body(stack: Stack, given: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {"Networks": stack.networks, "Services": stack.services}
+    body |= present({"Secrets": stack.secrets, "Configs": stack.configs})
     if given["prune"]:
         body["Prune"] = True
     if given["with_registry_auth"]:
@@ -165,5 +171,9 @@ def _show_done(answer: Any) -> None:
     for network in answer["Networks"]:
         if network["Created"]:
             click.echo(f"Creating network {network['Name']}")
+    for kind in ("secret", "config"):
+        for one in answer.get(f"{kind.title()}s") or ():
+            if line := _PAYLOAD_LINES.get(one["Action"]):
+                click.echo(line.format(kind=kind, **one))
     for service in answer["Services"]:
         click.echo(_LINES[service["Action"]].format(**service))

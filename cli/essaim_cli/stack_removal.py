@@ -1,5 +1,5 @@
-"""`essaim stack rm`: services first, then the networks that their tasks have left, then the end of
-the tasks."""
+"""`essaim stack rm`: services first, then secrets and configs, then the networks that their tasks
+have left, then the end of the tasks."""
 
 import math
 from collections.abc import Sequence
@@ -73,11 +73,19 @@ def _remove(client: Client, name: str, deadline_s: float) -> bool:
     filters = stack_filters(name, {})
     services = _names(client.get("/services", filters=filters), lambda one: one["Spec"]["Name"])
     networks = _names(client.get("/networks", filters=filters), lambda one: one["Name"])
-    if not services and not networks:
+    secrets, configs = (
+        _names(client.get(path, filters=filters), lambda one: one["Spec"]["Name"])
+        for path in ("/secrets", "/configs")
+    )
+    if not (services or networks or secrets or configs):
         click.echo(f"Nothing found in stack: {name}", err=True)
         return False
     for service in services:
         click.echo(f"Removing service {service}")
+    for secret in secrets:
+        click.echo(f"Removing secret {secret}")
+    for config in configs:
+        click.echo(f"Removing config {config}")
     for network in networks:
         click.echo(f"Removing network {network}")
     learn_masters(client)

@@ -155,7 +155,8 @@ ELSEWHERE = {
     "with-registry-auth": "test_lab_images",
     "generic-resource": "http/test_docker_flags: no node of a lab announces any",
     "health-start-interval": "http/test_docker_flags: Debian's engine is older than it",
-    "secret config credential-spec": "refused in words: http/test_docker_flags",
+    "secret config": "http/test_docker_payloads and contract/executors/test_docker_secrets",
+    "credential-spec": "refused in words: http/test_docker_flags",
     "help": "of the client alone",
 }
 """Flags without a row, and where they are tried. As of create: `-add` and `-rm` count as these."""

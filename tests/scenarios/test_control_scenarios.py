@@ -5,10 +5,11 @@ A line `$ command` is carried out; the lines under it are its expected output: w
 when. `ESSAIM_REWRITE=1 pytest tests/scenarios` writes the output that came instead; read the diff
 before you believe it.
 
-`$ service …`, `$ node …` and `$ network …` are the real command line, which talks to the real API;
-leader and state are real too. The agents are played (`support.control_stage`, which says what the
-images do). The other commands are the methods `do_…` below. After every transaction the states are
-checked, and after every command that a second look at everything finds nothing to do.
+`$ service …`, `$ node …`, `$ network …`, `$ secret …` and `$ config …` are the real command line,
+which talks to the real API (the last word of `secret create` is what is in the file); leader and
+state are real too. The agents are played (`support.control_stage`, which says what the images do).
+The other commands are the methods `do_…` below. After every transaction the states are checked, and
+after every command that a second look at everything finds nothing to do.
 """
 
 import asyncio
@@ -31,10 +32,14 @@ from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import HostFacts
 from essaim_master.http.server import HttpServer
+from essaim_master.images.images import Images
+from essaim_master.state.payload_references import name_of, references_of, use_of
+from essaim_master.vault import Vault
 from essaim_shared.clock import ManualClock, rfc3339
 from essaim_shared.ids import NetworkId
 from essaim_shared.objects import Task
-from essaim_shared.spec import DiscreteResource, GenericResource
+from essaim_shared.sealing import DataKey
+from essaim_shared.spec import DiscreteResource, GenericResource, TaskSpec
 from essaim_shared.task_state import TaskState
 
 SCRIPTS = sorted((Path(__file__).parent / "testdata" / "control").glob("*.txt"))
@@ -50,6 +55,9 @@ FACTS = HostFacts(
     cpu_count=2,
     memory_bytes=4 << 30,
 )
+
+
+IMAGES = Images(vault=Vault(DataKey(bytes(32))))
 
 
 class NoFigures:
@@ -74,7 +82,7 @@ def served(stage: Stage) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "master.sock"
         clock = StageClock(stage)
-        app = App(Api(stage.cluster, clock, stage.rng, NoFigures(), FACTS))
+        app = App(Api(stage.cluster, clock, stage.rng, NoFigures(), FACTS, images=IMAGES))
         server = HttpServer(app, stage.broken.append, path)
         in_loop(server.start())
         try:
@@ -98,15 +106,19 @@ class StageClock(ManualClock):
 
 
 class Script:
-    def __init__(self, stage: Stage, url: str) -> None:
+    def __init__(self, stage: Stage, url: str, directory: Path) -> None:
         self.stage = stage
         self.url = url
+        self.directory = directory
+        """For files that commands read."""
         stage.checks.append(check_states_only_grow())
 
     def run(self, command: str) -> list[str]:
         self.stage.log.clear()
         name, *words = shlex.split(command)
-        if name in ("service", "node", "network"):
+        if name in ("secret", "config") and words[0] in ("create", "update"):
+            words[-1] = self.file_with(words[-1])
+        if name in ("service", "node", "network", "secret", "config"):
             said = self.command_line(name, words)
             self.stage.settle()
         else:
@@ -127,6 +139,11 @@ class Script:
             return [f"exit {result.exit_code}: {line}" for line in said.splitlines()]
         # What a change prints is an id or a name; only what was asked for is worth showing.
         return result.stdout.splitlines() if verb in ("ls", "ps", "history", "runs") else []
+
+    def file_with(self, content: str) -> str:
+        path = self.directory / content
+        path.write_text(content)
+        return str(path)
 
     # Nodes.
 
@@ -232,6 +249,20 @@ class Script:
         on = [each for each in gateways if found is not None and each.network_id == found.id]
         return [f"{each.node_id} {each.address}" for each in on] or ["none"]
 
+    def do_data(self, service: str) -> list[str]:
+        """The numbers of the data that the tasks which have not ended were made with."""
+        lines = []
+        for task in self.tasks_of(service):
+            if not self.stage.state.observed(task.id).is_terminal:
+                lines.append(f"{self.stage.name_of(task):<12} {numbers_of(task.spec)}")
+        return lines or ["none"]
+
+    def do_asked_data(self, service: str) -> list[str]:
+        """Those of the service itself."""
+        found = self.stage.state.service_named(service)
+        assert found is not None, f"no service is called {service}"
+        return [numbers_of(found.spec.task)]
+
     def do_mtu(self, network: str) -> list[str]:
         found = self.stage.state.network_named(network)
         assert found is not None, f"no network is called {network}"
@@ -274,6 +305,13 @@ class Script:
         return " ".join(words)
 
 
+def numbers_of(spec: TaskSpec) -> str:
+    return ", ".join(
+        f"{name_of(one)} {use_of(one)[2]}{' (pinned)' if one.is_pinned is True else ''}"
+        for one in references_of(spec.container)
+    )
+
+
 def check_states_only_grow() -> "CheckStates":
     return CheckStates()
 
@@ -298,8 +336,8 @@ def replay(text: str, elects_always: bool = False, slice_limit: int = SLICE_EFFE
     is a new leader before every single slice of work."""
     stage = Stage(slice_limit=slice_limit)
     stage.elects_always = elects_always
-    with served(stage) as url:
-        return played(text, Script(stage, url).run)
+    with served(stage) as url, tempfile.TemporaryDirectory() as directory:
+        return played(text, Script(stage, url, Path(directory)).run)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ What a container does is written in its image, so that a script needs no explana
     crash-3s        runs for 3 s, then exits with 1
     job-5s          runs for 5 s, then exits with 0
     unready-4s      runs, and is ready after 4 s
+    fussy           exits with 1 if it is given the second data of a secret or config
 
 A tag behind it (`good:2`) makes another image of the same behaviour. Time is manual: nothing
 happens but at `advance`, which stops at every moment at which an agent or the leader has
@@ -30,6 +31,7 @@ from essaim_master.control.planner import plan_slice
 from essaim_master.control.worklist import Worklist
 from essaim_master.state.cluster import LocalCluster, Member
 from essaim_master.state.cluster_state import AppliedChanges, Change
+from essaim_master.state.payload_references import uses_of
 from essaim_master.state.writes import Writes
 from essaim_shared.clock import ManualClock
 from essaim_shared.ids import MemberId, NetworkId, NodeId, TaskId
@@ -266,6 +268,8 @@ class Stage:
         name, seconds = _behaviour(task)
         match name:
             case "bad":
+                self.end(task, 1)
+            case "fussy" if any(number == 2 for _, _, number in uses_of(task.spec)):
                 self.end(task, 1)
             case "slow":
                 self._report(task, TaskState.STARTING)

@@ -1,4 +1,5 @@
-"""Compose files → Docker's JSON: bodies of networks, specifications of services. Pure.
+"""Compose files → Docker's JSON: bodies of networks, secrets and configs, specifications
+of services. Pure.
 
 Names get the stack's in front (`STACK_web`), every object gets the stack's label, and a service
 is known by its short name on each of its networks (docker/cli, cli/compose/convert). Nothing is
@@ -11,6 +12,7 @@ from typing import Any
 from essaim_cli.compose.container import container_spec
 from essaim_cli.compose.errors import ComposeError
 from essaim_cli.compose.loading import Compose
+from essaim_cli.compose.payloads import ReadBytes, payload_bodies, payload_references
 from essaim_cli.grammar.fields import present
 from essaim_cli.units import parse_cpus, parse_duration
 
@@ -33,10 +35,14 @@ class Stack:
     services: list[Json]
     external_networks: list[str]
     """Names of networks that have to be there."""
+    secrets: list[Json]
+    """Bodies of POST /secrets/create, as the next."""
+    configs: list[Json]
 
 
-def stack_of(name: str, compose: Compose) -> Stack:
-    """Raises ComposeError where the parts of the files do not fit together."""
+def stack_of(name: str, compose: Compose, read_bytes: ReadBytes) -> Stack:
+    """`read_bytes` is for the files of secrets and configs. Raises ComposeError where
+    the parts of the files do not fit together."""
     used: set[str] = set()
     services = []
     for service_name, service in compose.services.items():
@@ -52,7 +58,14 @@ def stack_of(name: str, compose: Compose) -> Stack:
             external.append(network["name"])
         else:
             networks.append(_network(name, network_name, network))
-    return Stack(networks, services, external)
+    labels = {NAMESPACE_LABEL: name}
+    return Stack(
+        networks,
+        services,
+        external,
+        payload_bodies(name, "secret", compose.secrets, labels, read_bytes),
+        payload_bodies(name, "config", compose.configs, labels, read_bytes),
+    )
 
 
 def scoped(stack: str, name: str) -> str:
@@ -96,7 +109,10 @@ def _service(stack: str, name: str, service: Json, compose: Compose) -> Json:
         "Name": scoped(stack, name),
         "Labels": {**deploy.get("labels", {}), **labels, IMAGE_LABEL: image},
         "TaskTemplate": {
-            "ContainerSpec": container_spec(stack, name, service, compose.volumes, labels),
+            "ContainerSpec": {
+                **container_spec(stack, name, service, compose.volumes, labels),
+                **_payloads(stack, name, service, compose),
+            },
             "Resources": _resources(deploy.get("resources", {})),
             "Placement": _placement(deploy.get("placement", {})),
             "Networks": _attachments(stack, name, service, compose.networks),
@@ -116,6 +132,13 @@ def _service(stack: str, name: str, service: Json, compose: Compose) -> Json:
             }
         ),
     }
+
+
+def _payloads(stack: str, name: str, service: Json, compose: Compose) -> Json:
+    path = f"services.{name}"
+    secrets = payload_references(stack, path, "secret", service, compose.secrets)
+    configs = payload_references(stack, path, "config", service, compose.configs)
+    return present({"Secrets": secrets, "Configs": configs})
 
 
 def _attachments(stack: str, name: str, service: Json, networks: Json) -> list[Json]:

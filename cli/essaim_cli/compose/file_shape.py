@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 VERSION_DEFAULT = "3.13"
 VERSIONS = frozenset(f"3.{minor}" for minor in range(14))
-SECTIONS = ("services", "networks", "volumes")
+SECTIONS = ("services", "networks", "volumes", "secrets", "configs")
 
 _RESTARTS_ON_FAILURE = "on-failure"
 _FIXED_ADDRESSES = ("ipv4_address", "ipv6_address")
@@ -37,16 +37,20 @@ def version_of(document: Mapping[str, Any]) -> str:
 
 
 def read_file(document: Mapping[str, Any]) -> dict[str, Json]:
-    """The services, networks and volumes of one file, in their long form. Raises ComposeError."""
+    """The sections of one file, in their long form. Raises ComposeError."""
     found: Json = _FILE(dict(document), "")
-    for section, reason in (("secrets", "secrets"), ("configs", "configs")):
-        if found.get(section):
-            raise ComposeError(section, f"Essaim does not keep {reason} yet: use a mount")
     networks, volumes = found.get("networks", {}), found.get("volumes", {})
     return {
         "services": found.get("services", {}),
         "networks": {name: _named(f"networks.{name}", name, networks[name]) for name in networks},
         "volumes": {name: _volume(f"volumes.{name}", name, volumes[name]) for name in volumes},
+        **{
+            section: {
+                name: _payload(f"{section}.{name}", name, one)
+                for name, one in found.get(section, {}).items()
+            }
+            for section in ("secrets", "configs")
+        },
     }
 
 
@@ -160,6 +164,17 @@ _VOLUME = keys(
     }
 )
 
+_PAYLOAD_KEYS: dict[str, Reader] = {
+    "name": text,
+    "file": text,
+    "external": _external,
+    "labels": readers.pairs,
+    "driver": readers.refused("Essaim keeps the data itself: give its file"),
+    "driver_opts": readers.refused("Essaim keeps the data itself: give its file"),
+    "template_driver": readers.refused("there are no templates in secrets and configs"),
+}
+_PAYLOAD = keys(_PAYLOAD_KEYS)
+
 _FILE = keys(
     {
         "version": text,
@@ -167,8 +182,8 @@ _FILE = keys(
         "services": mapping(read_service, readers.NAME),
         "networks": mapping(_or_nothing(_NETWORK), readers.NAME),
         "volumes": mapping(_or_nothing(_VOLUME), readers.NAME),
-        "secrets": mapping(readers.anything),
-        "configs": mapping(readers.anything),
+        "secrets": mapping(_PAYLOAD, readers.NAME),
+        "configs": mapping(keys({**_PAYLOAD_KEYS, "content": text}), readers.NAME),
     }
 )
 
@@ -180,6 +195,17 @@ def _volume(path: str, name: str, found: Json) -> Json:
                 raise ComposeError(
                     path, f'conflicting parameters "external" and "{key}" specified for a volume'
                 )
+    return _named(path, name, found)
+
+
+def _payload(path: str, name: str, found: Json) -> Json:
+    sources = [key for key in ("file", "content") if found.get(key)]
+    if found.get("external"):
+        for key in (*sources, "labels"):
+            if found.get(key):
+                raise ComposeError(path, f'conflicting parameters "external" and "{key}" specified')
+    elif len(sources) != 1:
+        raise ComposeError(path, "it needs a file, or to be external; a config can have content")
     return _named(path, name, found)
 
 

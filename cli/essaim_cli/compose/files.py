@@ -9,6 +9,7 @@ from typing import Any
 from essaim_cli.compose.document import TEXT_BYTES_MAX, read_document
 from essaim_cli.compose.errors import ComposeError
 from essaim_cli.compose.loading import Compose, load
+from essaim_shared.limits import CONFIG_BYTES_MAX
 
 STDIN = "-"
 FILES_MAX = 64
@@ -47,6 +48,13 @@ def _document(name: str) -> dict[str, Any]:
         return read_document(source)
     except ComposeError as error:
         raise ComposeError("", f"{name}: {error}") from error
+
+
+def read_payload(path: str) -> bytes:
+    """What is in the file of a secret or config; one byte more than any may have is read, for the
+    masters to refuse. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return file.read(CONFIG_BYTES_MAX + 1)
 
 
 def _read_text(path: str) -> str:

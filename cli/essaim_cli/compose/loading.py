@@ -34,6 +34,8 @@ class Compose:
     services: dict[str, Json]
     networks: dict[str, Json]
     volumes: dict[str, Json]
+    secrets: dict[str, Json]
+    configs: dict[str, Json]
     warnings: tuple[str, ...]
     """What is in the files and has no effect."""
 
@@ -67,6 +69,10 @@ def load(
             name: _with_paths(name, service, directory, environment, read_text)
             for name, service in file["services"].items()
         }
+        for section in ("secrets", "configs"):
+            file[section] = {
+                name: _with_file(one, directory) for name, one in file[section].items()
+            }
         files.append(file)
     merged = merge_files(files)
     return Compose(
@@ -74,6 +80,8 @@ def load(
         services=dict(sorted(merged["services"].items())),
         networks=dict(sorted(merged["networks"].items())),
         volumes=dict(sorted(merged["volumes"].items())),
+        secrets=dict(sorted(merged["secrets"].items())),
+        configs=dict(sorted(merged["configs"].items())),
         warnings=_warnings(documents),
     )
 
@@ -87,6 +95,10 @@ def as_document(compose: Compose) -> Json:
         document["networks"] = compose.networks
     if compose.volumes:
         document["volumes"] = compose.volumes
+    if compose.secrets:
+        document["secrets"] = compose.secrets
+    if compose.configs:
+        document["configs"] = compose.configs
     return document
 
 
@@ -165,6 +177,13 @@ def _variables(
     for name, value in service.get("environment", {}).items():
         found[name] = environment[name] if not value and name in environment else value
     return dict(sorted(found.items()))
+
+
+def _with_file(payload: Json, directory: str) -> Json:
+    """A secret or config with the absolute path of its file, if it has one."""
+    if not payload.get("file"):
+        return payload
+    return {**payload, "file": posixpath.normpath(posixpath.join(directory, payload["file"]))}
 
 
 def _with_source(path: str, volume: Json, directory: str, environment: Mapping[str, str]) -> Json:

@@ -2,7 +2,8 @@
 
 (docker/cli, cli/compose/loader/merge.go.) Lists grow, ports are told apart by what they publish
 and volumes by their target, mappings are merged key by key; a later value that is empty, zero or
-false changes nothing, but for counts. Networks and volumes of the file are replaced whole.
+false changes nothing, but for counts. What stands beside the services is
+replaced whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,10 @@ def merge_files(files: list[dict[str, Json]]) -> dict[str, Json]:
         merged = {
             "services": _merged_services(merged["services"], file["services"]),
             "networks": {**merged["networks"], **file["networks"]},
-            "volumes": {**merged["volumes"], **file["volumes"]},
+            **{
+                section: {**merged[section], **file[section]}
+                for section in ("volumes", "secrets", "configs")
+            },
         }
     return merged
 
@@ -111,6 +115,8 @@ def _replaced_by_key(before: Mapping[str, Any], after: Mapping[str, Any]) -> Jso
 _SPECIAL: dict[str, Callable[[Any, Any], Any]] = {
     "ports": _by_identity(_port_identity),
     "volumes": _by_identity(lambda volume: volume["target"]),
+    "secrets": _by_identity(lambda secret: secret["source"]),
+    "configs": _by_identity(lambda config: config["source"]),
     "networks": _merged_networks,
     "logging": _merged_logging,
     "ulimits": _replaced_by_key,

@@ -205,6 +205,17 @@ def go_text(value: bool | int | float | str) -> str:
     return str(value)
 
 
+def refused(reason: str) -> Reader:
+    """Of keys that cannot be honoured: with the reason, if they say anything."""
+
+    def read(value: Any, path: str) -> Any:
+        if value:
+            raise ComposeError(path, reason)
+        return value
+
+    return read
+
+
 def anything(value: Any, path: str) -> Any:
     """Of keys that are ignored."""
     return value

@@ -65,15 +65,6 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9.]+):(.*:.*)")
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 
 
-def _refused(reason: str) -> Reader:
-    def read(value: Any, path: str) -> Any:
-        if value:
-            raise ComposeError(path, reason)
-        return value
-
-    return read
-
-
 def _ports(value: Any, path: str) -> list[Json]:
     if not isinstance(value, list):
         raise ComposeError(path, "must be a list")
@@ -242,6 +233,19 @@ def _ulimit(value: Any, path: str) -> int | Json:
     return found
 
 
+def _payload(value: Any, path: str) -> Json:
+    """A secret or config of a service: its name alone, or where it stands and whose it is."""
+    if isinstance(value, str):
+        return {"source": str(value)}
+    found: Json = _PAYLOAD(value, path)
+    if not found.get("source"):
+        raise ComposeError(path, "source is required")
+    return found
+
+
+_PAYLOAD = keys({"source": text, "target": text, "uid": text, "gid": text, "mode": readers.count})
+
+
 def _deploy(value: Any, path: str) -> Json:
     return {} if value is None else _DEPLOY(value, path)
 
@@ -286,7 +290,7 @@ _DEPLOY = keys(
                                 }
                             )
                         ),
-                        "devices": _refused(
+                        "devices": readers.refused(
                             "nodes do not hand out GPUs yet: reserve generic_resources"
                         ),
                     }
@@ -329,8 +333,10 @@ _SERVICE: Mapping[str, Reader] = {
     "cap_add": readers.strings,
     "cap_drop": readers.strings,
     "command": readers.command,
-    "configs": _refused("Essaim does not keep configs yet: use a mount"),
-    "credential_spec": _refused("credential specs are for Windows containers: nodes run Linux"),
+    "configs": listing(_payload),
+    "credential_spec": readers.refused(
+        "credential specs are for Windows containers: nodes run Linux"
+    ),
     "deploy": _deploy,
     "dns": _name_servers,
     "dns_search": readers.string_or_strings,
@@ -350,7 +356,7 @@ _SERVICE: Mapping[str, Reader] = {
     "ports": _ports,
     "read_only": readers.boolean,
     "restart": text,
-    "secrets": _refused("Essaim does not keep secrets yet: use a mount"),
+    "secrets": listing(_payload),
     "stdin_open": readers.boolean,
     "stop_grace_period": readers.duration,
     "stop_signal": text,

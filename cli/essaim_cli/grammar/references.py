@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from essaim_cli.grammar.fields import comma_fields
+from essaim_cli.grammar.fields import comma_fields, count
 
 Json = dict[str, Any]
 
@@ -51,8 +51,12 @@ def config_identity(config: Json) -> str:
 
 
 def _reference(text: str, kind: str) -> Json:
-    """`NAME`, or `source=NAME,target=PATH,uid=0,gid=0,mode=0444`."""
+    """`NAME`, or `source=NAME,target=PATH,uid=0,gid=0,mode=0444,version=N`, the last Essaim's.
+
+    Without a version it follows: the null asks for the newest data, also where the service has
+    older since a rollback."""
     source, target = "", ""
+    data: Json = {"DataVersion": None, "Pinned": None}
     file: Json = {"UID": "0", "GID": "0", "Mode": FILE_MODE_DEFAULT}
     for field in comma_fields(text if "=" in text else f"source={text}"):
         key, separator, value = field.partition("=")
@@ -66,11 +70,22 @@ def _reference(text: str, kind: str) -> Json:
             file[key.upper()] = value
         elif key == "mode":
             file["Mode"] = _octal(value)
+        elif key == "version":
+            data = {"DataVersion": _data_version(value), "Pinned": True}
         else:
-            raise ValueError(f"invalid field key {key}: use source, target, uid, gid and mode")
+            raise ValueError(
+                f"invalid field key {key}: use source, target, uid, gid, mode and version"
+            )
     if not source:
         raise ValueError("source is required")
-    return {f"{kind}Name": source, "File": {"Name": target or source, **file}}
+    return {f"{kind}Name": source, "File": {"Name": target or source, **file}, **data}
+
+
+def _data_version(text: str) -> int:
+    number = count(text)
+    if not number:
+        raise ValueError("invalid version specified: 0: versions are counted from 1")
+    return number
 
 
 def _octal(text: str) -> int:

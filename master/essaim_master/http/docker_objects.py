@@ -18,6 +18,7 @@ from essaim_master.http.network_objects import (
 from essaim_master.state.cluster import LeadershipView, Member
 from essaim_master.state.manager_nodes import NodeRole, masters_beside
 from essaim_shared.clock import rfc3339
+from essaim_shared.container_spec import ConfigReference, SecretReference
 from essaim_shared.ids import NetworkId, NodeId
 from essaim_shared.limits import HEARTBEAT_PERIOD_S
 from essaim_shared.objects import (
@@ -100,7 +101,19 @@ def task_spec_object(spec: TaskSpec) -> DockerObject:
         docker["ContainerSpec"].get("Mounts", ()), spec.container.mounts, strict=True
     ):
         shown["Type"] = mount.type
+    _show_files(docker["ContainerSpec"].get("Secrets", ()), spec.container.secrets)
+    _show_files(docker["ContainerSpec"].get("Configs", ()), spec.container.configs)
     return docker
+
+
+def _show_files(
+    shown: Iterable[DockerObject], references: Iterable[SecretReference | ConfigReference]
+) -> None:
+    """All of where a secret or config stands: a client that is not told of the mode writes 0."""
+    for one, reference in zip(shown, references, strict=True):
+        file = reference.file
+        if file is not None:
+            one["File"] = {"Name": file.name, "UID": file.uid, "GID": file.gid, "Mode": file.mode}
 
 
 def service_object(

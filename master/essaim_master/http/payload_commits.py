@@ -58,9 +58,8 @@ class PayloadCommits:
         api, kind = self._api, wanted.kind
         self.check_can_keep(kind)
         await api.catch_up()
-        if len(api.state.payloads(kind)) >= _COUNT_MAX[kind]:
-            raise Conflict(f"there are {_COUNT_MAX[kind]} {kind}s, which is the limit: remove some")
-        self._check_room(len(wanted.data))
+        self.check_count(kind, 1)
+        self.check_room(len(wanted.data))
         now_ns = api.clock.wall_ns()
         make = Secret if kind == "secret" else Config
         payload = make(
@@ -88,7 +87,7 @@ class PayloadCommits:
             payload = find_payload(api.state, payload.kind, payload.id)
             if self.is_latest(payload, plain):
                 return payload
-            self._check_room(len(plain))
+            self.check_room(len(plain))
             now_ns = api.clock.wall_ns()
             writes = new_data_of(
                 api.state,
@@ -150,8 +149,14 @@ class PayloadCommits:
         sealed = self._api.vault.seal_secret(payload.id, number, plain)
         return SecretData(secret_id=payload.id, number=number, sealed=sealed, created_ns=now_ns)
 
-    def _check_room(self, more_bytes: int) -> None:
-        """Raises Conflict. Two who come at the same moment may pass it by the last one's size."""
+    def check_count(self, kind: PayloadKind, more: int) -> None:
+        """Raises Conflict. Two who come at the same moment may pass it by one, as the next."""
+        most = _COUNT_MAX[kind]
+        if len(self._api.state.payloads(kind)) + more > most:
+            raise Conflict(f"with it there are more than {most} {kind}s: remove some")
+
+    def check_room(self, more_bytes: int) -> None:
+        """Raises Conflict."""
         used_bytes = payloads_bytes(self._api.state)
         if used_bytes + more_bytes > PAYLOADS_BYTES_MAX:
             raise Conflict(

@@ -3,8 +3,9 @@ and each reference gets the number of the data that it stands for. Pure.
 
 Docker's clients write references back without our fields. The number then is the newest, but for a
 service that was rolled back to older data: it keeps that until there is newer, as the leader leaves
-it alone too. An explicit null asks for the newest in any case. What a spec alone can tell is
-checked in `validation`; sentences are swarmkit's (manager/controlapi/service.go).
+it alone too. An explicit null asks for the newest in any case. A job that its updates run is not
+changed by the leader: each update brings it the newest. What a spec alone can tell is checked in
+`validation`; sentences are swarmkit's (manager/controlapi/service.go).
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from essaim_master.state.payload_references import (
     use_of,
 )
 from essaim_master.state.service_changes import is_run_by_updates
-from essaim_shared.container_spec import ConfigReference, SecretReference
+from essaim_shared.container_spec import ConfigReference, ReferencedFile, SecretReference
 from essaim_shared.ids import PayloadId
 from essaim_shared.objects import Service
 from essaim_shared.payload_objects import Payload, PayloadKind
@@ -107,18 +108,22 @@ class _Resolver:
         if missing:
             kinds = kind if len(missing) == 1 else f"{kind}s"
             raise UnknownPayload(f"{kinds} not found: {', '.join(missing)}")
-        return tuple(
+        numbered = [
             self._numbered(kind, one, payload)
             for one, payload in zip(references, found, strict=True)
             if payload is not None
-        )
+        ]
+        # Docker's client of 20.10 sends them in another order each time, and none means anything.
+        return tuple(sorted(numbered, key=_target))
 
     def _numbered(self, kind: PayloadKind, reference: R, payload: Payload) -> R:
         present = self._present(kind, payload.id, reference)
         pinned, number = reference.is_pinned, reference.data_version
         if present is not None and pinned is UNSET and not isinstance(number, int | None):
             pinned = present.is_pinned
-        if number is UNSET:
+        if self._follows_newest and pinned is not True:
+            number = payload.latest
+        elif number is UNSET:
             number = self._unsaid_number(payload, present, is_pinned=pinned is True)
         elif number is None:
             number = payload.latest
@@ -129,6 +134,7 @@ class _Resolver:
             )
         fields: dict[str, object] = {
             f"{kind}_id": payload.id,
+            "file": _canonical(reference.file),
             "data_version": number,
             "is_pinned": True if pinned is True else UNSET,
         }
@@ -142,7 +148,7 @@ class _Resolver:
         _, payload_id, number = use_of(present)
         if is_pinned:
             return number
-        if self._follows_newest or payload.latest > newest_seen(self._before, payload_id):
+        if payload.latest > newest_seen(self._before, payload_id):
             return payload.latest
         return number
 
@@ -157,8 +163,19 @@ class _Resolver:
             for one in references_of(self._before.spec.task.container)
             if use_of(one)[:2] == (kind, payload_id)
         ]
-        same.sort(key=lambda one: one.file != reference.file)
+        same.sort(key=lambda one: _target(one) != _target(reference))
         return same[0] if same else None
+
+
+def _canonical(file: ReferencedFile | None) -> ReferencedFile | None:
+    """Go's clients say an empty string for an owner that they leave alone."""
+    if file is None:
+        return None
+    return msgspec.structs.replace(file, uid=file.uid or "0", gid=file.gid or "0")
+
+
+def _target(reference: Reference) -> str:
+    return "" if reference.file is None else reference.file.name
 
 
 def _asked(reference: SecretReference | ConfigReference) -> tuple[str, str]:

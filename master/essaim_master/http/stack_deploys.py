@@ -1,6 +1,6 @@
 """Carries a stack out: everything is checked before the first write, then services that are not
-named any more go, networks come, and services are made or changed. What is as it should be is left
-alone, so deploying again goes on where a first time was broken off."""
+named any more go, networks, secrets and configs come, and services are made or changed. What is as
+it should be is left alone, so deploying again goes on where a first time was broken off."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,14 @@ from essaim_master.http.scope import STACK_LABEL, SeenState
 from essaim_master.http.service_commits import ServiceCommits
 from essaim_master.http.service_images import ImageRequest, ServiceImages
 from essaim_master.http.service_networks import NetworkLookup, check_published_ports
+from essaim_master.http.service_payloads import StatePayloads
 from essaim_master.http.service_requests import created_service, updated_service
+from essaim_master.http.stack_payloads import (
+    PayloadPlan,
+    StackPayloads,
+    removed,
+    stack_payloads,
+)
 from essaim_master.http.stack_requests import (
     StackRequest,
     check_ports_free,
@@ -24,7 +31,7 @@ from essaim_master.http.stack_requests import (
 )
 from essaim_master.http.validation.words import refusal
 from essaim_master.state.cluster_state import ClusterState
-from essaim_master.state.errors import NetworkInUse
+from essaim_master.state.errors import NetworkInUse, PayloadInUse
 from essaim_master.state.keys import service_key
 from essaim_master.state.network_choice import WantedNetwork, chosen_network
 from essaim_master.state.network_uses import services_on
@@ -34,6 +41,7 @@ from essaim_shared.errors import Conflict, EssaimError, NotFound, VersionConflic
 from essaim_shared.ids import ServiceId, new_id
 from essaim_shared.limits import NETWORKS_MAX
 from essaim_shared.objects import Network, Service
+from essaim_shared.payload_objects import PAYLOAD_KINDS
 from essaim_shared.spec import ServiceSpec
 
 Action = Literal["created", "updated", "unchanged", "removed"]
@@ -70,6 +78,7 @@ class StackPlan:
     networks: dict[str, Network] = field(default_factory=dict)
     """By name: those that are there, and those to come, with the id that they will have."""
     missing: list[WantedNetwork] = field(default_factory=list)
+    payloads: list[PayloadPlan] = field(default_factory=list)
     services: list[ServicePlan] = field(default_factory=list)
     removed: list[Service] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -81,6 +90,7 @@ class StackDeploys:
         self._services = ServiceCommits(api)
         self._networks = NetworkCommits(api)
         self._images = ServiceImages(api)
+        self._payloads = StackPayloads(api)
 
     async def deploy(
         self, stack: str, request: StackRequest, asked: ImageRequest
@@ -94,6 +104,7 @@ class StackDeploys:
         for wanted in plan.missing:
             reserved = named_subnets(plan.missing, wanted)
             await self._networks.create(wanted, plan.networks[wanted.name].id, reserved)
+        payloads = [(one, await self._payloads.carry_out(one)) for one in plan.payloads]
         for one in in_order_of_ports(plan.services):
             services.append(await self._carry_out(one, plan))
         order = {one.spec.name: number for number, one in enumerate(plan.services)}
@@ -105,22 +116,27 @@ class StackDeploys:
                 {"Name": name, "Id": network.id, "Created": name in created}
                 for name, network in plan.networks.items()
             ],
+            "Secrets": [shown for one, shown in payloads if one.wanted.kind == "secret"],
+            "Configs": [shown for one, shown in payloads if one.wanted.kind == "config"],
             "Services": services,
             "Warnings": plan.warnings or None,
         }
 
     async def remove(self, stack: str) -> dict[str, Any]:
-        """Remove the services, then the networks, once their tasks have left them. Raises
-        NotFound, Conflict when tasks still hold on to a network after a while (asking again goes
-        on), and NetworkInUse when a service outside of the stack does (asking again is vain).
+        """Remove the services, then secrets and configs, then the networks, once their tasks have
+        left them. Raises NotFound, Conflict when tasks still hold on to a network after a while
+        (asking again goes on), and NetworkInUse or PayloadInUse when a service outside of the
+        stack uses something of it (asking again is vain).
         """
         await self._api.catch_up()
         state = self._api.state
         services, networks = services_of(state, stack), networks_of(state, stack)
-        if not services and not networks:
+        secrets, configs = (stack_payloads(state, kind, stack) for kind in PAYLOAD_KINDS)
+        if not (services or networks or secrets or configs):
             raise NotFound(f"nothing found in stack: {stack}")
         for service in services:
             await self._remove_service(service)
+        kept = await self._payloads.remove((*secrets, *configs))
         outcomes = await asyncio.gather(
             *(self._networks.remove(network) for network in networks), return_exceptions=True
         )
@@ -129,8 +145,12 @@ class StackDeploys:
                 raise _kept(self._api.state, stack, network, outcome)
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotFound):
                 raise outcome
+        if kept is not None:
+            raise PayloadInUse(_told(stack, kept, "remove that service, then the stack again"))
         return {
             "Networks": [{"Name": network.name, "Id": network.id} for network in networks],
+            "Secrets": removed(secrets),
+            "Configs": removed(configs),
             "Services": [_service_action(service, "removed") for service in services],
         }
 
@@ -149,6 +169,7 @@ class StackDeploys:
         )
         # The registries took their time.
         await self._api.catch_up()
+        plan.payloads = self._payloads.plan(stack, request.payloads)
         for spec, image, warnings in pinned:
             with naming("service", {"Name": spec.name}):
                 plan.services.append(self._plan_service(plan, stack, spec, image))
@@ -230,10 +251,13 @@ class StackDeploys:
         return ServicePlan(spec, image, present, planned)
 
     def _made(self, plan: StackPlan, spec: ServiceSpec, present: Service | None) -> Service:
-        now_ns, find = self._api.clock.wall_ns(), _lookup(plan.networks, self._api.seen)
+        state, seen = self._api.state, self._api.seen
+        now_ns, find = self._api.clock.wall_ns(), _lookup(plan.networks, seen)
+        payloads = StatePayloads(state, (one.planned for one in plan.payloads), seen=seen)
         if present is None:
-            return created_service(spec, ServiceId(new_id(self._api.rng)), now_ns, find)
-        return updated_service(present, spec, now_ns, find)
+            service_id = ServiceId(new_id(self._api.rng))
+            return created_service(spec, service_id, now_ns, find, payloads)
+        return updated_service(present, spec, now_ns, find, payloads)
 
     def _check_ports(self, plan: StackPlan) -> None:
         """And that they can pass from one to the other, service by service."""
@@ -272,6 +296,8 @@ class StackDeploys:
             present = state.services.get(service_id)
             if present is None:
                 raise NotFound(f"service {one.spec.name} was removed meanwhile: deploy again")
+            if self._made(plan, one.spec, present).spec == present.spec:
+                return  # the leader has brought it the new data of a secret already
             version = state.modified(service_key(service_id))
             try:
                 await self._services.commit(
@@ -355,8 +381,11 @@ def _service_action(service: Service, action: Action) -> dict[str, str]:
 
 
 def _kept(state: ClusterState, stack: str, network: Network, error: NetworkInUse) -> EssaimError:
-    reason = str(error).rpartition(" desc = ")[2]
-    told = f"stack {stack}: its services are removed, but {reason}; remove"
     if any(services_on(state, network)):
-        return NetworkInUse(f"{told} that service, then the stack again")
-    return Conflict(f"{told} the stack again once that has ended")
+        return NetworkInUse(_told(stack, error, "remove that service, then the stack again"))
+    return Conflict(_told(stack, error, "remove the stack again once that has ended"))
+
+
+def _told(stack: str, error: EssaimError, what_next: str) -> str:
+    reason = str(error).rpartition(" desc = ")[2]
+    return f"stack {stack}: its services are removed, but {reason}; {what_next}"

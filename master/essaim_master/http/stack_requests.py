@@ -13,6 +13,7 @@ import msgspec
 
 from essaim_master.http.json_edge import field_of
 from essaim_master.http.network_requests import wanted_network
+from essaim_master.http.payload_requests import WantedPayload, wanted_payload
 from essaim_master.http.scope import STACK_LABEL
 from essaim_master.http.service_requests import service_spec_of
 from essaim_master.http.validation import check_service_name
@@ -24,14 +25,17 @@ from essaim_master.state.port_claims import PortKey, named_ports, port_taken
 from essaim_shared.errors import EssaimError, InvalidRequest
 from essaim_shared.ids import ServiceId
 from essaim_shared.objects import Service
+from essaim_shared.payload_objects import PayloadKind
 from essaim_shared.spec import ServiceSpec
 
-FIELDS = ("Networks", "Services", "Prune", "RegistryAuths")
+FIELDS = ("Networks", "Secrets", "Configs", "Services", "Prune", "RegistryAuths")
 
 
 class StackRequest(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[WantedNetwork, ...]
     services: tuple[ServiceSpec, ...]
+    payloads: tuple[WantedPayload, ...] = ()
+    """Secrets, then configs."""
     prune: bool = False
     """Services of the stack that the request does not name are removed."""
     auths: dict[str, bytes] = {}
@@ -50,6 +54,11 @@ def stack_request(fields: Mapping[str, Any], stack: str) -> StackRequest:
             wanted = wanted_network(body)
             labels = {**wanted.labels, STACK_LABEL: stack}
             networks.append(msgspec.structs.replace(wanted, labels=labels))
+    payloads = [
+        wanted
+        for kind, field in (("secret", "Secrets"), ("config", "Configs"))
+        for wanted in _payloads(fields, field, kind, stack)  # type: ignore[arg-type]
+    ]
     for body in _objects(fields, "Services"):
         with naming("service", body):
             spec = service_spec_of(body)
@@ -65,6 +74,7 @@ def stack_request(fields: Mapping[str, Any], stack: str) -> StackRequest:
     return StackRequest(
         networks=tuple(networks),
         services=tuple(services),
+        payloads=tuple(payloads),
         prune=prune,
         auths=_auths(fields.get("RegistryAuths") or {}),
     )
@@ -86,6 +96,19 @@ def _objects(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
         return []
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise InvalidRequest(f'"{name}": it is a list of objects')
+    return found
+
+
+def _payloads(
+    fields: Mapping[str, Any], field: str, kind: PayloadKind, stack: str
+) -> list[WantedPayload]:
+    found = []
+    for body in _objects(fields, field):
+        with naming(kind, body):
+            wanted = wanted_payload(body, kind)
+            labels = {**wanted.labels, STACK_LABEL: stack}
+            found.append(msgspec.structs.replace(wanted, labels=labels))
+    _check_distinct(kind, (wanted.name for wanted in found))
     return found
 
 

@@ -125,12 +125,26 @@ MADE = [
     (
         ("--secret", "key"),
         f"{CONTAINER}.Secrets",
-        [{"SecretName": "key", "File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 0o444}}],
+        [
+            {
+                "SecretName": "key",
+                "File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 0o444},
+                "DataVersion": None,
+                "Pinned": None,
+            }
+        ],
     ),
     (
-        ("--config", "source=c,target=/etc/c,mode=0400,uid=7"),
+        ("--config", "source=c,target=/etc/c,mode=0400,uid=7,version=3"),
         f"{CONTAINER}.Configs",
-        [{"ConfigName": "c", "File": {"Name": "/etc/c", "UID": "7", "GID": "0", "Mode": 0o400}}],
+        [
+            {
+                "ConfigName": "c",
+                "File": {"Name": "/etc/c", "UID": "7", "GID": "0", "Mode": 0o400},
+                "DataVersion": 3,
+                "Pinned": True,
+            }
+        ],
     ),
     (
         ("-p", "8080-8081:80-81/udp"),

@@ -290,9 +290,45 @@ def test_what_cannot_be_meant_is_told_before_anything_is_sent(
     assert master.heard == []
 
 
+def test_deploy_sends_the_data_of_secrets_and_tells_what_became_of_them(masters, tmp_path, capsys):
+    (tmp_path / "pass.txt").write_bytes(b"\x00s3cret")
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {web: {image: img, secrets: [pass]}}\n"
+        "secrets: {pass: {file: pass.txt}}\nconfigs: {conf: {content: text}}\n"
+    )
+    answer = {
+        **ANSWER,
+        "Networks": [],
+        "Services": [],
+        "Secrets": [{"Name": "s_pass", "Id": "p" * 25, "Action": "created"}],
+        "Configs": [
+            {"Name": "s_conf", "Id": "c" * 25, "Action": "updated"},
+            {"Name": "s_same", "Id": "d" * 25, "Action": "unchanged"},
+        ],
+    }
+    host, master = masters({DEPLOY: [answer]})
+    assert essaim(host, "deploy", "-d", "-c", str(file), "s") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Creating secret s_pass",
+        f"Updating config s_conf (id: {'c' * 25})",
+    ]
+    (body,) = master.bodies(DEPLOY)
+    labels = {"com.docker.stack.namespace": "s"}
+    data = base64.b64encode(b"\x00s3cret").decode()
+    assert body["Secrets"] == [{"Name": "s_pass", "Labels": labels, "Data": data}]
+    assert [one["Name"] for one in body["Configs"]] == ["s_conf"]
+    assert essaim(host, "config", "-c", str(file)) == 0
+    shown = capsys.readouterr().out
+    assert f"file: {tmp_path}/pass.txt" in shown
+    assert "s3cret" not in shown
+
+
 STACK = {
     "GET /services": [[service(WEB, "s_web"), service(DB, "s_db")]],
     "GET /networks": [[{"Id": "f" * 25, "Name": "s_front"}]],
+    "GET /secrets": [[{"ID": "p" * 25, "Spec": {"Name": "s_pass"}}]],
+    "GET /configs": [[{"ID": "c" * 25, "Spec": {"Name": "s_conf"}}]],
     "GET /nodes": [[{"ID": "down", "Status": {"State": "down"}}]],
     "GET /essaim/wait": [{"Revision": 1}],
 }
@@ -306,6 +342,8 @@ def test_rm_names_what_goes_and_waits_until_it_is_gone(masters, capsys, word):
     assert capsys.readouterr().out.splitlines() == [
         "Removing service s_db",
         "Removing service s_web",
+        "Removing secret s_pass",
+        "Removing config s_conf",
         "Removing network s_front",
     ]
     assert len(master.bodies("GET /tasks")) == 2
@@ -367,6 +405,7 @@ def test_rm_ends_at_its_time_limit_with_the_reason(masters, capsys):
 
 def test_rm_of_several_goes_on_after_an_error_and_minds_nothing_that_is_not_there(masters, capsys):
     lists = {"GET /services": [[], [service(WEB, "t_web")]], "GET /networks": [[]]}
+    lists |= {"GET /secrets": [[]], "GET /configs": [[]]}
     host, _ = masters({**lists, "DELETE /essaim/stacks/t": [{}], "GET /tasks": [[]]})
     assert essaim(host, "rm", "-d", "s", "t") == 0
     printed = capsys.readouterr()

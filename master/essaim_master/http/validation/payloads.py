@@ -85,6 +85,8 @@ def _check_file(kind: PayloadKind, reference: Reference) -> None:
     if is_directory or file.name.endswith("/") or ".." in file.name.split("/"):
         raise refusal(f"ContainerSpec: {kind} {name}: the target '{file.name}' is no file name")
     for what, owner in (("uid", file.uid), ("gid", file.gid)):
+        if not owner:
+            continue
         is_number = owner.isascii() and owner.isdigit() and len(owner) <= len(str(OWNER_ID_MAX))
         if not is_number or int(owner) > OWNER_ID_MAX:
             raise refusal(f"ContainerSpec: {kind} {name}: invalid {what} '{owner}': it is a number")

@@ -36,7 +36,7 @@ def service(compose):
         image = "" if text.startswith("image:") else "image: img\n"
         lines = "".join(f"    {line}\n" for line in (image + text).splitlines())
         whole = f"services:\n  web:\n{lines}{top}\n"
-        (spec,) = stack_of("s", compose(whole, **options)).services
+        (spec,) = stack_of("s", compose(whole, **options), no_file).services
         return spec
 
     return spec_of

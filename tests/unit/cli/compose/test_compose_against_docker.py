@@ -14,6 +14,7 @@ from support.docker_clients import docker_commands
 from support.scripted_master import Refusal, ScriptedMaster
 
 from essaim_cli.compose.conversion import stack_of
+from essaim_cli.compose.files import read_payload
 from essaim_shared.spec import ServiceSpec
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -23,7 +24,13 @@ OLD = "/usr/bin/docker"
 """Debian's, of 20.10, which knows files up to version 3.9."""
 OLD_API_VERSION = "1.41"
 
-STACKS = [("shop.yml",), ("everything.yml",), ("shop.yml", "override.yml"), ("newer.yml",)]
+STACKS = [
+    ("shop.yml",),
+    ("everything.yml",),
+    ("shop.yml", "override.yml"),
+    ("newer.yml",),
+    ("files.yml",),
+]
 CASES = [
     pytest.param(client, names, id=f"{client}: {' '.join(names)}")
     for client in docker_commands()
@@ -39,6 +46,11 @@ class DockerEndpoint(ScriptedMaster):
         return super().answer(re.sub(r" /v1\.\d+/", " /", route), body)
 
 
+def stored(name):
+    """A secret or config, as Docker's client looks for its id."""
+    return {"ID": "p" * 25, "Version": {"Index": 1}, "Spec": {"Name": name, "Labels": {}}}
+
+
 @pytest.fixture
 def endpoint(tmp_path):
     found = {"Name": "from-outside", "Id": "f" * 25, "Scope": "swarm"}
@@ -51,8 +63,10 @@ def endpoint(tmp_path):
             "GET /networks": [[]],
             "GET /networks/from-outside": [found],
             "GET /services": [[]],
-            "GET /secrets": [[]],
-            "GET /configs": [[]],
+            "GET /secrets": [[stored("s_password"), stored("outside")]],
+            "GET /configs": [[stored("other"), stored("s_app")]],
+            "POST /secrets/create": [{"ID": "p" * 25}],
+            "POST /configs/create": [{"ID": "p" * 25}],
             "POST /networks/create": [{"Id": "n" * 25}],
             "POST /services/create": [{"ID": "s" * 25}],
             "GET /distribution": [Refusal(404, "no registry")],
@@ -103,6 +117,15 @@ def as_built(body):
     return msgspec.to_builtins(as_spec(body))
 
 
+def without_ids(body):
+    """Docker's client looks the ids of secrets and configs up, ours leaves that to the masters."""
+    container = body["TaskTemplate"]["ContainerSpec"]
+    for kind in ("Secret", "Config"):
+        for reference in container.get(f"{kind}s") or ():
+            del reference[f"{kind}ID"]
+    return body
+
+
 def network_meaning(body):
     names = ("Name", "Driver", "Internal", "Attachable", "IPAM", "Labels", "Options")
     return meaning({name: body.get(name) for name in names})
@@ -112,8 +135,8 @@ def network_meaning(body):
 def test_docker_and_essaim_ask_for_the_same(client, names, endpoint, sample):
     more = {"TAG": "9", "DEBUG": "1"}
     deploy(client, endpoint.url, names, more)
-    stack = stack_of("s", sample(*names, **more))
-    theirs = {body["Name"]: body for body in endpoint.bodies("POST /services/create")}
+    stack = stack_of("s", sample(*names, **more), read_payload)
+    theirs = {body["Name"]: without_ids(body) for body in endpoint.bodies("POST /services/create")}
     ours = {body["Name"]: body for body in stack.services}
     assert {name: flat(meaning(as_built(ours[name]))) for name in ours} == {
         name: flat(meaning(as_built(theirs[name]))) for name in theirs
@@ -125,3 +148,9 @@ def test_docker_and_essaim_ask_for_the_same(client, names, endpoint, sample):
     theirs = [network_meaning(body) for body in endpoint.bodies("POST /networks/create")]
     ours = [network_meaning(body) for body in stack.networks]
     assert sorted(ours, key=lambda one: one["Name"]) == sorted(theirs, key=lambda one: one["Name"])
+    for kind in ("secrets", "configs"):
+        theirs = [meaning(body) for body in endpoint.bodies(f"POST /{kind}/create")]
+        ours = [meaning(body) for body in getattr(stack, kind)]
+        assert sorted(ours, key=lambda one: one["Name"]) == sorted(
+            theirs, key=lambda one: one["Name"]
+        )

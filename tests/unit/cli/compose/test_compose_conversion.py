@@ -1,4 +1,6 @@
-"""What a compose file makes of networks and services: Docker's JSON, name by name."""
+"""What a compose file makes of networks, secrets and services: Docker's JSON, name by name."""
+
+import base64
 
 import pytest
 
@@ -171,6 +173,7 @@ networks:
   unused: {}
 """
         ),
+        read_file,
     )
     assert stack.networks == [
         {"Name": "s_default", "Driver": "overlay", "Labels": LABEL, "Internal": True},
@@ -235,3 +238,75 @@ def test_parts_that_do_not_fit_together_are_told_with_their_place(service, text,
     with pytest.raises(ComposeError) as refused:
         service(text)
     assert str(refused.value).startswith(said)
+
+
+def read_file(path):
+    return f"what is in {path}".encode()
+
+
+def payloads(compose, *texts):
+    stack = stack_of("s", compose(*texts), read_file)
+    return stack, {
+        body["Name"]: base64.b64decode(body["Data"]) for body in (*stack.secrets, *stack.configs)
+    }
+
+
+def test_secrets_and_configs_are_made_of_files_and_texts(compose):
+    stack, data = payloads(
+        compose,
+        """
+services: {web: {image: img, secrets: [a], configs: [{source: b, target: /etc/b, mode: 0440}]}}
+secrets:
+  a: {file: ./a.txt, labels: [x=y]}
+  unused: {file: /abs/u, name: own}
+  out: {external: true}
+configs:
+  b: {content: "${FROM_CALLER} $$x"}
+""",
+    )
+    assert data == {
+        "s_a": b"what is in /stack/a.txt",
+        "own": b"what is in /abs/u",
+        "s_b": b"yes $x",
+    }
+    assert stack.secrets[0]["Labels"] == {"x": "y", **LABEL}
+    (web,) = stack.services
+    container = web["TaskTemplate"]["ContainerSpec"]
+    file = {"UID": "0", "GID": "0", "Mode": 0o444}
+    assert container["Secrets"] == [{"SecretName": "s_a", "File": {"Name": "a", **file}}]
+    assert container["Configs"] == [
+        {"ConfigName": "s_b", "File": {"Name": "/etc/b", **file, "Mode": 0o440}}
+    ]
+
+
+def test_later_files_replace_and_add_secrets(compose):
+    first = """
+services: {web: {image: img, secrets: [{source: a, target: x}, b]}}
+secrets: {a: {file: a}, b: {file: b}}
+"""
+    second = """
+services: {web: {secrets: [a, c]}}
+secrets: {b: {file: other}, c: {external: true, name: given}}
+"""
+    stack, data = payloads(compose, first, second)
+    assert data == {"s_a": b"what is in /stack/a", "s_b": b"what is in /stack/other"}
+    container = stack.services[0]["TaskTemplate"]["ContainerSpec"]
+    assert [(one["SecretName"], one["File"]["Name"]) for one in container["Secrets"]] == [
+        ("given", "c"),
+        ("s_a", "a"),
+        ("s_b", "b"),
+    ]
+
+
+def test_a_secret_that_cannot_be_is_named(compose):
+    with pytest.raises(ComposeError) as refused:
+        payloads(compose, "services: {web: {image: img, secrets: [nope]}}")
+    assert str(refused.value) == 'services.web.secrets[0]: undefined secret "nope"'
+    gone = compose("services: {web: {image: img}}\nsecrets: {a: {file: gone}}")
+
+    def no_file(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    with pytest.raises(ComposeError) as refused:
+        stack_of("s", gone, no_file)
+    assert str(refused.value) == "secrets.a: open /stack/gone: No such file or directory"

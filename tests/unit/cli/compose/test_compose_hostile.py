@@ -73,7 +73,7 @@ bounded = settings(
 def deployed(*texts):
     """As far as a deployment goes without the masters. Raises ComposeError only."""
     compose = load([read_document(text) for text in texts], "/d", ENVIRONMENT, lambda _: "A=1")
-    stack_of("s", compose)
+    stack_of("s", compose, lambda _: b"data")
     return write_document(as_document(compose))
 
 

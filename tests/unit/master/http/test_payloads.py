@@ -179,7 +179,7 @@ async def test_there_is_a_bound_on_how_many_and_how_much(world) -> None:
     answer = await world.post("/secrets/create", spec())
     assert (answer.status, answer.message) == (
         409,
-        f"there are {SECRETS_MAX} secrets, which is the limit: remove some",
+        f"with it there are more than {SECRETS_MAX} secrets: remove some",
     )
     part = bytes(512 * 1024)
     for number in range(PAYLOADS_BYTES_MAX // len(part)):
@@ -341,7 +341,7 @@ async def test_services_name_them_by_id_and_name_and_get_the_number(world, kind)
     payload_id = await made(world, kind)
     await newer(world, kind)
     title = kind.title()
-    body = service(kind, reference(kind, payload_id=payload_id), reference(kind, target="again"))
+    body = service(kind, reference(kind, payload_id=payload_id), reference(kind, target="second"))
     assert (await world.post("/services/create", body)).status == 201
     shown = (await world.get("/services/web")).json["Spec"]["TaskTemplate"]["ContainerSpec"]
     first = shown[f"{title}s"][0]
@@ -410,10 +410,10 @@ async def test_clients_that_write_back_without_our_fields(world, kind) -> None:
     """Docker's: a pin stays, a follower takes the newest, and data that a rollback left behind is
     taken up only when it is asked for."""
     await made(world, kind)
-    pinned = reference(kind, target="old", Pinned=True)
+    pinned = reference(kind, target="pinned", Pinned=True)
     await world.post("/services/create", service(kind, reference(kind), pinned))
     await newer(world, kind)
-    plain = (reference(kind), reference(kind, target="old"))
+    plain = (reference(kind), reference(kind, target="pinned"))
     assert (await changed(world, kind, *plain)).status == 200
     assert numbers(world) == [2, 1]
     present = (await world.get("/services/web")).json

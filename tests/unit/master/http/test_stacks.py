@@ -187,7 +187,7 @@ BAD = [
     ({"services": "all"}, 400, '"Services": it is a list of objects'),
     ({"networks": [1]}, 400, '"Networks": it is a list of objects'),
     ({"Prune": "yes"}, 400, '"Prune": it is true or false'),
-    ({"Secrets": []}, 400, 'unknown field "Secrets"'),
+    ({"Volumes": []}, 400, 'unknown field "Volumes"'),
     ({"RegistryAuths": {"shop_web": "%"}}, 400, "Auth"),
     ({"RegistryAuths": [1]}, 400, '"RegistryAuths"'),
 ]
@@ -235,8 +235,8 @@ async def test_stacks_are_listed_whoever_made_them(world) -> None:
     by_docker = {**service("x", []), "Name": "blog_x", "Labels": {STACK_LABEL: "blog"}}
     assert (await world.post("/services/create", by_docker)).status == 201
     assert (await world.get("/essaim/stacks")).json == [
-        {"Name": "blog", "Services": 1, "Networks": 0},
-        {"Name": "shop", "Services": 2, "Networks": 1},
+        {"Name": "blog", "Services": 1, "Networks": 0, "Secrets": 0, "Configs": 0},
+        {"Name": "shop", "Services": 2, "Networks": 1, "Secrets": 0, "Configs": 0},
     ]
 
 
