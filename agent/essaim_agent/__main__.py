@@ -10,6 +10,7 @@ from pathlib import Path
 from essaim_agent.config import load_agent_config
 from essaim_agent.main import run_agent
 from essaim_shared import __version__, log
+from essaim_shared.capabilities import AGENT, confine
 from essaim_shared.errors import EssaimError
 
 EXIT_CONFIG = 78
@@ -27,6 +28,8 @@ def main() -> None:
         log.set_up(arguments.log_level, os.environ, sys.stderr)
         config = load_agent_config(arguments.config)
         if not arguments.check_config:
+            if config.executor != "process":  # whose tasks may need what the agent does not
+                confine(AGENT)
             asyncio.run(run_agent(config))
     except EssaimError as error:
         print(f"essaim-agent: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.lab_cluster import Cluster, lab_command
@@ -12,6 +13,7 @@ from essaim_cli.lab.processes import read_pid_file
 from essaim_cli.lab.state import roots
 from essaim_cli.lab.topology import check_name
 from essaim_cli.lab.traces import has_traces, places_of
+from essaim_shared.capabilities import AGENT, MASTER
 from essaim_shared.clock import SystemClock, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -57,6 +59,22 @@ async def test_status_shows_every_process_and_what_was_done_to_it(cluster: Clust
     assert "cut" in rows["h3"]
     assert "stopped" in rows["h2"]
     assert "dead" in rows["h1"]
+
+
+def privileges(process: Path) -> tuple[str, set[int]]:
+    """no_new_privs, and what stands in its permitted, effective and bounding sets."""
+    lines = (process / "status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    return status["NoNewPrivs"], {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")}
+
+
+async def test_daemons_keep_only_the_privileges_that_they_need(cluster: Cluster) -> None:
+    for host in cluster.hosts:
+        for part, kept in (("master", MASTER), ("agent", AGENT)):
+            found = read_pid_file(host.pid_file(part))
+            assert found is not None
+            mask = sum(1 << capability for capability in kept)
+            assert privileges(Path(f"/proc/{found.pid}")) == ("1", {mask}), f"{host.name} {part}"
 
 
 async def test_a_shell_on_a_host_has_its_network_and_its_engine(cluster: Cluster) -> None:
@@ -107,6 +125,11 @@ async def test_the_main_job_runs_on_loopback_where_there_is_no_engine(
     demo = await cluster.run(*lab_command(spare, "demo"))
     assert demo.code == 0, demo.stderr
     assert demo.stdout.count("at 127.0.0.1:") == 3
+    agent = read_pid_file(roots().run / spare / "h1" / "agent.pid")
+    assert agent is not None
+    assert privileges(Path(f"/proc/{agent.pid}")) == privileges(Path("/proc/self")), (
+        "its tasks are its children"
+    )
     socket = roots().run / spare / "h1" / "master.sock"
     for words in (("scale", "web=5"), ("scale", "web=1"), ("rm", "web")):
         done = await cluster.run(

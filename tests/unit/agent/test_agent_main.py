@@ -10,6 +10,7 @@ import pytest
 from essaim_agent.config import AgentConfig
 from essaim_agent.executor import NodeResources
 from essaim_agent.main import describe
+from essaim_shared.capabilities import AGENT
 
 PATIENCE_S = 30.0
 
@@ -38,6 +39,37 @@ def first_line_with(process: "subprocess.Popen[str]", words: str) -> str:
         if words in line:
             return line
     raise AssertionError(f"it ended without {words!r}")
+
+
+def privileges(process: str) -> dict[str, int]:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    names = ("NoNewPrivs", "CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")
+    return {name: int(status[name], 16) for name in names}
+
+
+def privileges_of_agent(directory: Path, executor: str) -> dict[str, int]:
+    process = agent(config_file(directory, executor=executor))
+    first_line_with(process, "started")
+    seen = privileges(str(process.pid))
+    process.terminate()
+    process.communicate(timeout=PATIENCE_S)
+    return seen
+
+
+def test_it_keeps_only_the_privileges_that_it_needs(tmp_path: Path) -> None:
+    kept = sum(1 << capability for capability in AGENT)
+    own, seen = privileges("self"), privileges_of_agent(tmp_path, "fake")
+    assert seen["NoNewPrivs"] == 1
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        # An ordinary user cannot lower what bounds him.
+        if own["CapPrm"] or name != "CapBnd":
+            assert seen[name] == own[name] & kept, name
+    assert (seen["CapInh"], seen["CapAmb"]) == (0, 0)
+
+
+def test_it_keeps_all_where_its_tasks_are_its_children(tmp_path: Path) -> None:
+    assert privileges_of_agent(tmp_path, "process") == privileges("self")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
