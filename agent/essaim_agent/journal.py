@@ -1,7 +1,7 @@
 """What an agent must know again after a restart, on disk.
 
     DATA_DIR/lock         held while an agent runs here
-    DATA_DIR/node_id      drawn once, then for ever the node's name on the bus
+    DATA_DIR/node_id      of its certificate or drawn, then for ever its name on the bus
     DATA_DIR/term         highest term obeyed; forced to disk before the term is acted on
     DATA_DIR/assignments  tasks with their last status, networks, endpoints, services, nodes
     DATA_DIR/heard        its modification time: when a master was last heard
@@ -101,14 +101,20 @@ class DataDirectory:
                 f"data_dir {path} is in use by another agent: give each agent its own"
             ) from error
 
-    def node_id(self, rng: random.Random) -> NodeId:
-        """The node's id, drawn from `rng` the first time. Raises ConfigError if it is damaged."""
+    def node_id(self, rng: random.Random, certified: str = "") -> NodeId:
+        """The node's id: the one in its certificate, or else drawn from `rng` the first time.
+        Raises ConfigError if it is damaged, or the journal is another node's."""
         path = self.path / "node_id"
         if not path.exists():
-            replace_file(path, new_id(rng).encode() + b"\n")
+            replace_file(path, (certified or new_id(rng)).encode() + b"\n")
         text = path.read_bytes().decode("ascii", "replace").strip()
         if len(text) != ID_LENGTH or not text.isalnum():
             raise ConfigError(f"{path} holds {text!r}, not a node id; remove it to join anew")
+        if certified not in ("", text):
+            raise ConfigError(
+                f"{self.path} is the data of node {text}, and this node's certificate says "
+                f"{certified}: remove the data directory, or have the right identity_dir"
+            )
         return NodeId(text)
 
     def close(self) -> None:

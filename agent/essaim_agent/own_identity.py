@@ -34,9 +34,10 @@ def own_tls(config: AgentConfig) -> Tls | None:
 
 
 def own_node_id(config: AgentConfig, data: DataDirectory, rng: random.Random) -> NodeId:
-    """What the node's certificate calls it; without one, what its data directory says."""
+    """What the node's certificate calls it; without one, what its data directory says. Raises
+    ConfigError for another node's data."""
     if config.identity_dir:
-        return NodeId(read_identity(Path(config.identity_dir)).about.name)
+        return data.node_id(rng, read_identity(Path(config.identity_dir)).about.name)
     return data.node_id(rng)
 
 

@@ -3,14 +3,17 @@
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import click
 
+from essaim_cli.client_tls import MASTER_NAME, is_verdict, reason_of, tls_context_of
 from essaim_cli.errors import ApiError, BrokenOff, MasterUnreachable
-from essaim_cli.host import find_host, other_masters, parse_host
+from essaim_cli.host import find_host, find_identity, other_masters, parse_host
 
 REQUEST_TIMEOUT_S = 30.0
 """Longer than a master may take for a write across a change of leader."""
@@ -25,6 +28,15 @@ DOWNLOAD_PART_BYTES = 1024 * 1024
 
 MASTERS_HEADER = "Essaim-Masters"
 """Of a refusal by a master that stands by: where those are that answer, `HOST:PORT` by commas."""
+
+_ENDED = (
+    http.client.RemoteDisconnected,
+    BrokenPipeError,
+    ConnectionResetError,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+)
+"""The other side took its leave."""
 
 Filters = dict[str, list[str]]
 
@@ -41,11 +53,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class _TcpConnection(http.client.HTTPConnection):
-    def __init__(self, name: str, port: int) -> None:
+    """With TLS, if there is a context for it."""
+
+    def __init__(self, name: str, port: int, tls: ssl.SSLContext | None) -> None:
         super().__init__(name, port, timeout=CONNECT_TIMEOUT_S)
+        self._tls = tls
 
     def connect(self) -> None:
         super().connect()
+        if self._tls is not None:
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=MASTER_NAME)
         self.sock.settimeout(REQUEST_TIMEOUT_S)
 
 
@@ -56,10 +73,14 @@ class Client:
     did may have happened, which its sender has to find out (BrokenOff).
     """
 
-    def __init__(self, url: str, *others: str) -> None:
+    def __init__(self, url: str, *others: str, identity: Path | None = None) -> None:
+        """`identity`: the directory with the certificate to show to masters over TCP
+        (`client_tls`); without one TCP is spoken without TLS."""
         self._masters = [url, *(other for other in others if other != url)]
+        self._identity = identity
+        self._tls: ssl.SSLContext | None = None
         self.url = url
-        self._connection = _connection_to(url)
+        self._connection = self._connection_to(url)
 
     def add_masters(self, urls: Iterable[str]) -> None:
         """More masters to turn to when this one is lost."""
@@ -91,9 +112,8 @@ class Client:
             while part := answer.read(DOWNLOAD_PART_BYTES):
                 file.write(part)
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
             raise MasterUnreachable(
-                f"the master at {self.url} broke off: {reason}; try again"
+                f"the master at {self.url} broke off: {_reason(error)}{self._tls_hint()}; try again"
             ) from error
 
     def delete(self, path: str, **query: str) -> Any:
@@ -113,7 +133,9 @@ class Client:
             while line := answer.readline(LINE_BYTES_MAX):
                 yield json.loads(line)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MasterUnreachable(f"the connection to {self.url} is lost: {error}") from error
+            raise MasterUnreachable(
+                f"the connection to {self.url} is lost: {_reason(error)}"
+            ) from error
         finally:
             self._connection.close()
 
@@ -157,7 +179,17 @@ class Client:
         self._connection.close()
         place = self._masters.index(self.url)
         self.url = self._masters[(place + 1) % len(self._masters)]
-        self._connection = _connection_to(self.url)
+        self._connection = self._connection_to(self.url)
+
+    def _connection_to(self, url: str) -> http.client.HTTPConnection:
+        scheme, address = parse_host(url)
+        if scheme == "unix":
+            assert isinstance(address, str)
+            return _UnixConnection(address)
+        assert isinstance(address, tuple)
+        if self._tls is None and self._identity is not None:
+            self._tls = tls_context_of(self._identity)
+        return _TcpConnection(*address, self._tls)
 
     def _exchange(
         self, method: str, target: str, payload: bytes | None, headers: dict[str, str]
@@ -173,10 +205,10 @@ class Client:
         try:
             try:
                 return self._send(method, target, payload, headers)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                self._connection.close()
+            except _ENDED:
                 if not kept_alive or method != "GET":
                     raise
+                self._connection.close()
                 self._connect()
                 return self._send(method, target, payload, headers)
         except TimeoutError as error:
@@ -186,9 +218,13 @@ class Client:
                 f"{_doubt(method)}"
             ) from error
         except (OSError, http.client.HTTPException) as error:
+            verdict = self._verdict(error)
             self._connection.close()
+            if verdict is not None:
+                raise self._unreachable(verdict) from error
             raise BrokenOff(
-                f"the master at {self.url} broke off: {_reason(error)}{_doubt(method)}"
+                f"the master at {self.url} broke off: {_reason(error)}{self._tls_hint()}"
+                f"{_doubt(method)}"
             ) from error
 
     def _connect(self) -> None:
@@ -196,11 +232,38 @@ class Client:
             self._connection.connect()
         except OSError as error:
             self._connection.close()
+            if is_verdict(error):
+                raise self._unreachable(error) from error
             raise MasterUnreachable(
                 f"cannot reach a master at {self.url}: {_reason(error)}. "
                 "Is essaim-master running? Name another with --host or ESSAIM_HOST, "
                 "or raise a lab: essaim lab up"
             ) from error
+
+    def _verdict(self, error: Exception) -> Exception | None:
+        """In TLS 1.3 the master's verdict on our certificate comes after the handshake: instead
+        of the answer, or while the request is sent, which then fails before it is read."""
+        if is_verdict(error):
+            return error
+        connection = self._connection.sock
+        if isinstance(error, _ENDED) and isinstance(connection, ssl.SSLSocket):
+            try:
+                connection.recv(1)
+            except OSError as told:
+                return told if is_verdict(told) else None
+        return None
+
+    def _unreachable(self, error: Exception) -> MasterUnreachable:
+        return MasterUnreachable(
+            f"the master at {self.url} and the certificate in {self._identity} do not go "
+            f"together: {_reason(error)}; name another with --identity or ESSAIM_IDENTITY"
+        )
+
+    def _tls_hint(self) -> str:
+        """For a master over TCP that hangs up on whoever does not speak TLS."""
+        if self._tls is not None or self.url.startswith("unix:"):
+            return ""
+        return "; a master with TLS wants to know who asks: --identity DIRECTORY or ESSAIM_IDENTITY"
 
     def _send(
         self, method: str, target: str, payload: bytes | None, headers: dict[str, str]
@@ -210,16 +273,9 @@ class Client:
         return answer, answer.read()
 
 
-def _connection_to(url: str) -> http.client.HTTPConnection:
-    scheme, address = parse_host(url)
-    if scheme == "unix":
-        assert isinstance(address, str)
-        return _UnixConnection(address)
-    assert isinstance(address, tuple)
-    return _TcpConnection(*address)
-
-
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return reason_of(error)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -241,8 +297,10 @@ def client_of(context: click.Context) -> Client:
 
     Several masters may be named, with commas between them; those of a lab know each other.
     """
-    wanted = context.find_root().obj
+    root = context.find_root()
+    wanted = root.obj
     urls = [url.strip() for url in wanted.split(",")] if wanted else [find_host()]
-    client = Client(*urls, *other_masters(urls[0]))
+    identity = find_identity(root.params.get("identity"), urls[0])
+    client = Client(*urls, *other_masters(urls[0]), identity=identity)
     context.call_on_close(client.close)
     return client

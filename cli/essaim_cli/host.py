@@ -1,14 +1,19 @@
-"""Which master to talk to, when the user did not say.
+"""Which master to talk to, and as whom, when the user did not say.
 
-In this order: --host or ESSAIM_HOST, a lab on this machine, the local master's own socket.
+The master, in this order: --host or ESSAIM_HOST, a lab on this machine, the local master's own
+socket. The identity for masters over TCP: --identity or ESSAIM_IDENTITY, Docker's variables, that
+of the lab whose master it is.
 """
 
 import json
+import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from essaim_cli.errors import usage
 from essaim_cli.lab.state import roots
+from essaim_cli.lab.topology import ADMIN_IDENTITY
 
 LOCAL_SOCKET = Path("/run/essaim/master.sock")
 PROBE_TIMEOUT_S = 1.0
@@ -58,6 +63,27 @@ def other_masters(url: str, run: Path | None = None) -> list[str]:
         if address in masters:
             return [f"unix://{master}" for master in masters if master != address]
     return []
+
+
+def find_identity(
+    named: str | None,
+    url: str,
+    environment: Mapping[str, str] = os.environ,
+    run: Path | None = None,
+) -> Path | None:
+    """The directory of the certificate to show; None where nobody said, and TLS is not spoken.
+
+    A lab's masters may name others over TCP, to whom its user shows what the lab made for him.
+    """
+    if named:
+        return Path(named)
+    if environment.get("DOCKER_TLS_VERIFY"):
+        return Path(environment.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    scheme, address = parse_host(url)
+    if scheme == "unix" and Path(str(address)).is_relative_to(run or roots().run):
+        found = Path(str(address)).parent.parent / ADMIN_IDENTITY
+        return found if found.is_dir() else None
+    return None
 
 
 def _masters(description: Path) -> list[str]:

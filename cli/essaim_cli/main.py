@@ -70,7 +70,13 @@ class LazyGroup(click.Group):
     envvar="ESSAIM_HOST",
     help="Master to talk to: unix:///PATH or tcp://HOST:PORT; or several, with commas.",
 )
+@click.option(
+    "--identity",
+    metavar="DIRECTORY",
+    envvar="ESSAIM_IDENTITY",
+    help="Certificate and key to show to a master over TCP; or Docker's DOCKER_CERT_PATH.",
+)
 @click.pass_context
-def cli(context: click.Context, host: str | None) -> None:
+def cli(context: click.Context, host: str | None, identity: str | None) -> None:
     """Essaim: run containers on a few to a few thousand machines."""
     context.obj = host

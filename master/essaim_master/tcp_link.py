@@ -198,8 +198,9 @@ class Link(asyncio.Protocol):
         self._queue.clear()
         self._queue_bytes = 0
         self._heartbeats.clear()
+        was_open = self.state is not LinkState.GREETING
         self._change(LinkState.WAITING)
-        if isinstance(exc, ssl.SSLError):
+        if isinstance(exc, ssl.SSLError) and not was_open:
             # In TLS 1.3 the other side's verdict on our certificate comes after our handshake.
             self._refused(reason_in_words(exc))
         if self._answered is not None and not self._answered.done():

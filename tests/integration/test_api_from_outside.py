@@ -9,6 +9,7 @@ from docker.errors import APIError, NotFound
 from docker.types import EndpointSpec, ServiceMode
 from support.lab_cluster import WEB, Cluster
 
+from essaim_cli.lab.probes import api_of, open_target
 from essaim_shared.limits import HTTP_BODY_BYTES_MAX
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -72,10 +73,9 @@ async def _all_have(cluster: Cluster, variable: str, count: int) -> bool:
 
 
 async def request(cluster: Cluster, head: str, body: bytes) -> tuple[int, dict[str, str]]:
-    """(status, JSON answer) of one request over TCP; its sender goes on sending to the end."""
-    host = cluster.topology.host("h1")
+    """(status, JSON answer) of one request over TLS; its sender goes on sending to the end."""
     async with asyncio.timeout(ANSWER_WAIT_S):
-        reader, writer = await asyncio.open_connection(host.address, host.http_port)
+        reader, writer = await open_target(api_of(cluster.topology.host("h1")))
         try:
             writer.write(head.encode() + body)
             await writer.drain()

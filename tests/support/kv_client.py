@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from essaim_cli.lab.probes import api_of, open_target
 from essaim_cli.lab.topology import Host
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -96,9 +97,7 @@ class KvClient:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await asyncio.open_connection(
-                    self.host.address, self.host.http_port, limit=HEAD_BYTES_MAX
-                )
+                return await open_target(api_of(self.host), HEAD_BYTES_MAX)
         except (OSError, TimeoutError) as error:
             raise NotSent(repr(error)) from error
 

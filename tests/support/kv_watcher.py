@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from essaim_cli.lab.probes import json_of
+from essaim_cli.lab.probes import api_of, json_of, open_target
 from essaim_cli.lab.topology import Host
 from essaim_shared.clock import Clock
 
@@ -36,9 +36,7 @@ class Watcher:
 
     async def begin(self) -> None:
         """From the present revision on."""
-        status = await json_of(
-            (self._hosts[0].address, self._hosts[0].http_port), "/essaim/kv/range?prefix=nothing"
-        )
+        status = await json_of(api_of(self._hosts[0]), "/essaim/kv/range?prefix=nothing")
         assert status is not None
         self.position = status["Revision"]
 
@@ -52,9 +50,7 @@ class Watcher:
 
     async def _watch(self, host: Host) -> None:
         async with asyncio.timeout(SILENCE_S):
-            reader, writer = await asyncio.open_connection(
-                host.address, host.http_port, limit=LINE_BYTES_MAX
-            )
+            reader, writer = await open_target(api_of(host), LINE_BYTES_MAX)
         try:
             query = f"prefix={self._prefix}&revision={self.position + 1}"
             writer.write(f"GET /essaim/kv/watch?{query} HTTP/1.1\r\nHost: lab\r\n\r\n".encode())

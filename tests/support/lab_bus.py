@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from support.lab_cluster import Cluster
 
-from essaim_cli.lab.probes import http_request
+from essaim_cli.lab.probes import Target, api_of, http_request
 from essaim_cli.lab.topology import Host, Topology
 from essaim_shared.clock import SystemClock
 from essaim_shared.ids import NodeId
@@ -25,7 +25,7 @@ async def on_the_bus(topology: Topology) -> AsyncIterator[tuple[NatsTransport, S
     """A connection to the bus that no process of the cluster knows of, and that gets its answers
     as the node GHOST would."""
     subjects = Subjects(topology.name)
-    servers = [host.bus_url for host in topology.hosts]
+    servers = [host.bus_url for host in topology.bus_hosts]
     transport = NatsTransport(
         servers, "stranger", SystemClock(), random.Random(), subjects.inbox(GHOST)
     )
@@ -37,20 +37,20 @@ async def on_the_bus(topology: Topology) -> AsyncIterator[tuple[NatsTransport, S
         await transport.close()
 
 
-async def metrics_of(target: Host, port: int) -> dict[str, float]:
+async def metrics_of(target: Target) -> dict[str, float]:
     """The samples without labels of a process's metrics page."""
-    answer = await http_request((target.address, port), "/metrics")
-    assert answer is not None, f"nobody answers on {target.address}:{port}/metrics"
+    answer = await http_request(target, "/metrics")
+    assert answer is not None, f"nobody answers on {target}/metrics"
     assert answer[0] == 200, answer
     return {name: float(value) for name, value in _SAMPLE.findall(answer[1].decode())}
 
 
 async def agent_metrics(host: Host) -> dict[str, float]:
-    return await metrics_of(host, host.metrics_port)
+    return await metrics_of((host.address, host.metrics_port))
 
 
 async def master_metrics(host: Host) -> dict[str, float]:
-    return await metrics_of(host, host.http_port)
+    return await metrics_of(api_of(host))
 
 
 async def node_ids(cluster: Cluster) -> dict[str, str]:

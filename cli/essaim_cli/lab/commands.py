@@ -33,8 +33,8 @@ part_choice = click.Choice([*PARTS])
 def lab() -> None:
     """A cluster of many hosts on this one machine.
 
-    Each host is a network namespace with its own Docker Engine, nats-server, agent and, on the
-    first ones, master.
+    Each host is a network namespace with its own Docker Engine and agent and, on the first ones,
+    nats-server and master.
     """
 
 

@@ -19,7 +19,7 @@ def bus_config(topology: Topology, host: Host) -> str:
     """Configuration of a nats-server 2.9: a full mesh of routes, monitoring on its own port."""
     routes = "".join(
         f"    nats-route://{other.address}:{other.bus_route_port}\n"
-        for other in topology.hosts
+        for other in topology.bus_hosts
         if other != host
     )
     return (
@@ -69,8 +69,11 @@ def engine_command(host: Host) -> list[str]:
 
 
 def bus_servers(topology: Topology, host: Host) -> list[str]:
-    """All servers, the host's own first: clients try them in this order."""
-    return [host.bus_url, *(other.bus_url for other in topology.hosts if other != host)]
+    """All servers, as clients try them: the host's own first. Hosts without one begin with
+    different ones."""
+    servers = topology.bus_hosts
+    first = servers.index(host) if host in servers else (host.number - 1) % len(servers)
+    return [one.bus_url for one in (*servers[first:], *servers[:first])]
 
 
 def master_config(topology: Topology, host: Host) -> str:
@@ -90,6 +93,7 @@ def master_config(topology: Topology, host: Host) -> str:
         f'raft_listen = "{host.address}:{host.raft_port}"\n'
         f"bus_servers = {_toml_strings(bus_servers(topology, host))}\n"
         f'seal_key_file = "{host.seal_key_file}"\n'
+        f'identity_dir = "{host.master_identity_dir}"\n'
         f"standby = true\n"
         f"{members}"
         f"\n[overlay]\n"
@@ -113,6 +117,7 @@ def agent_config(topology: Topology, host: Host) -> str:
         f'executor = "{host.executor}"\n'
         f'engine_socket = "{host.engine_socket}"\n'
         f'metrics_listen = "{host.address}:{host.metrics_port}"\n'
+        f'identity_dir = "{host.agent_identity_dir}"\n'
         f"bus_servers = {_toml_strings(bus_servers(topology, host))}\n"
         f"\n[overlay]\n"
         f"udp_port = {host.overlay_udp_port}\n"

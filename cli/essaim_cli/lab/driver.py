@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -195,6 +196,7 @@ class Lab:
                 network.lay_cables(topology),
             )
             runtimes = list(installed)
+        _found(topology, self._clock)
         for host, runtime in zip(topology.hosts, runtimes, strict=True):
             parts.write_config(topology, host, runtime, major)
         (topology.run_dir / _RAISED).touch()
@@ -251,6 +253,13 @@ class Lab:
         if topology.executor == "process":
             return frozenset()
         return await network.cut_hosts(topology)
+
+
+def _found(topology: Topology, clock: Clock) -> None:
+    # The library of certificates is half of what a command imports, and only needed here.
+    from essaim_cli.lab.identities import found_cluster
+
+    found_cluster(topology, clock, random.SystemRandom())
 
 
 async def _check_engine_possible() -> None:

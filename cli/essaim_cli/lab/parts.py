@@ -10,7 +10,7 @@ from pathlib import Path
 from essaim_cli.lab import config_files
 from essaim_cli.lab.errors import EngineImpossible, LabError, PartNotReady
 from essaim_cli.lab.external import run_command
-from essaim_cli.lab.probes import answers, http_request
+from essaim_cli.lab.probes import answers, http_request, introduces_itself
 from essaim_cli.lab.processes import (
     ProcessIdentity,
     is_alive,
@@ -73,10 +73,9 @@ def write_config(topology: Topology, host: Host, runtime: Path | None, major: in
     host.run_dir.mkdir(parents=True, exist_ok=True)
     for directory in (host.data_dir / "agent", host.agent_run_dir):
         directory.mkdir(parents=True, exist_ok=True)
-    texts: dict[PartName, str] = {
-        "bus": config_files.bus_config(topology, host),
-        "agent": config_files.agent_config(topology, host),
-    }
+    texts: dict[PartName, str] = {"agent": config_files.agent_config(topology, host)}
+    if "bus" in host.parts:
+        texts["bus"] = config_files.bus_config(topology, host)
     if major is not None:
         texts["engine"] = config_files.engine_config(host, runtime, major)
     if "master" in host.parts:
@@ -146,7 +145,7 @@ def _forget_dead(pid_file: Path) -> None:
 async def probe(host: Host, part: PartName) -> bool:
     """Whether a part answers now."""
     if part == "bus":
-        return await answers((host.address, host.bus_monitor_port), "/healthz")
+        return await introduces_itself(host.address, host.bus_port)
     if part == "engine":
         return await answers(host.engine_socket, "/_ping")
     if part == "master":

@@ -1,16 +1,83 @@
-"""Asking whether a part answers: small HTTP requests over a unix socket or TCP."""
+"""Asking whether a part answers: small HTTP requests over a unix socket, TCP or TLS."""
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from essaim_cli.client_tls import MASTER_NAME, tls_context_of
+from essaim_cli.lab.topology import Host
 
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 PROBE_TIMEOUT_S = 2.0
 
-Target = Path | tuple[str, int]
-"""A unix socket, or an address and a port."""
+BUS_GREETING = b"INFO {"
+"""How every bus server begins, before anything is encrypted (NATS client protocol)."""
+BUS_GREETING_BYTES_MAX = 64 * 1024
+CONTEXTS_MAX = 16
+
+
+class ApiTarget(NamedTuple):
+    """The API of a master over TLS."""
+
+    address: str
+    port: int
+    identity: Path
+    """The directory of who asks."""
+
+
+Target = Path | tuple[str, int] | ApiTarget
+"""A unix socket, an address and a port, or the API of a master from outside."""
+
+
+def api_of(host: Host) -> ApiTarget:
+    """As the lab's user asks it."""
+    return ApiTarget(host.address, host.http_port, host.admin_identity_dir)
+
+
+async def open_target(
+    target: Target, limit_bytes: int = ANSWER_BYTES_MAX
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Raises OSError (ssl.SSLError is one)."""
+    if isinstance(target, Path):
+        return await asyncio.open_unix_connection(str(target), limit=limit_bytes)
+    if isinstance(target, ApiTarget):
+        return await asyncio.open_connection(
+            target.address,
+            target.port,
+            limit=limit_bytes,
+            ssl=context_of(target.identity),
+            server_hostname=MASTER_NAME,
+        )
+    return await asyncio.open_connection(*target, limit=limit_bytes)
+
+
+def context_of(identity: Path) -> ssl.SSLContext:
+    """Made once for each certificate."""
+    return _context(identity, (identity / "own.pem").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=CONTEXTS_MAX)
+def _context(identity: Path, written_ns: int) -> ssl.SSLContext:
+    return tls_context_of(identity)
+
+
+async def introduces_itself(address: str, port: int) -> bool:
+    """Whether a bus server is there, and not frozen."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(
+                address, port, limit=BUS_GREETING_BYTES_MAX
+            )
+            try:
+                return (await reader.readuntil(b"\r\n")).startswith(BUS_GREETING)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return False
 
 
 async def http_request(
@@ -25,10 +92,7 @@ async def http_request(
     """(status, body); None when nobody answers in time. HTTP/1.0: answers are never chunked."""
     try:
         async with asyncio.timeout(timeout_s):
-            if isinstance(target, Path):
-                reader, writer = await asyncio.open_unix_connection(str(target))
-            else:
-                reader, writer = await asyncio.open_connection(*target)
+            reader, writer = await open_target(target)
             try:
                 writer.write(
                     f"{method} {path} HTTP/1.0\r\nHost: lab\r\nContent-Type: {content_type}\r\n"
@@ -42,7 +106,7 @@ async def http_request(
                     if len(answer) > ANSWER_BYTES_MAX:
                         return None
             finally:
-                writer.close()
+                writer.transport.abort()
     except (OSError, TimeoutError):
         return None
     head, _, rest = answer.partition(b"\r\n\r\n")

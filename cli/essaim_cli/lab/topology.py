@@ -6,7 +6,8 @@ can find all of it without any record of what `up` did:
     namespace   essaim-NAME-h1 … essaim-NAME-hN, and essaim-NAME-switch with the bridge in it
     cgroup      /essaim-NAME-h1 …
     run         RUN_ROOT/NAME/h1/…       sockets, pid files, configuration, logs
-    data        DATA_ROOT/NAME/h1/…      engine, Raft log, agent's journal
+                RUN_ROOT/NAME/identity   the user's certificate and key
+    data        DATA_ROOT/NAME/h1/…      engine, Raft log, agent's journal, identities
 
 The bridge has a namespace of its own: on a machine with an engine the first namespace sends
 bridged frames through the firewall of that engine, which would drop them.
@@ -21,7 +22,7 @@ from typing import Literal
 from essaim_cli.lab.errors import LabError
 
 HOSTS_MAX = 20
-"""Each host has four processes of its own; a lab is a tool for one machine."""
+"""Each host has up to four processes of its own; a lab is a tool for one machine."""
 
 MASTERS_ALLOWED = (1, 3, 5)
 
@@ -49,6 +50,9 @@ MACHINE_ADDRESS_LAST_OCTET = 254
 
 LOOPBACK_LABS_MAX = 28
 """As many as fit under 32768, where ports of outgoing connections begin."""
+
+ADMIN_IDENTITY = Path("identity", "admin")
+"""Below a lab's run directory."""
 
 ExecutorName = Literal["docker", "process"]
 PartName = Literal["bus", "engine", "master", "agent"]
@@ -135,6 +139,19 @@ class Host:
         return self.data_dir / "seal.key"
 
     @property
+    def master_identity_dir(self) -> Path:
+        return self.data_dir / "identity" / "master"
+
+    @property
+    def agent_identity_dir(self) -> Path:
+        return self.data_dir / "identity" / "agent"
+
+    @property
+    def admin_identity_dir(self) -> Path:
+        """Of the lab's user, for whom every master of the lab answers."""
+        return self.run_dir.parent / ADMIN_IDENTITY
+
+    @property
     def agent_run_dir(self) -> Path:
         return self.run_dir / "agent"
 
@@ -144,11 +161,13 @@ class Host:
 
     @property
     def parts(self) -> tuple[PartName, ...]:
-        """The processes that this host has."""
+        """The processes that this host has. Whoever is root where a bus server runs can say
+        anything on the bus: so there is none where there is no master."""
+        has_master = self.is_master or self.is_standby
         wanted: dict[PartName, bool] = {
-            "bus": True,
+            "bus": has_master,
             "engine": self.executor == "docker",
-            "master": self.is_master or self.is_standby,
+            "master": has_master,
             "agent": True,
         }
         return tuple(part for part in PARTS if wanted[part])
@@ -183,6 +202,14 @@ class Topology:
     @property
     def standbys(self) -> tuple[Host, ...]:
         return tuple(host for host in self.hosts if host.is_standby)
+
+    @property
+    def bus_hosts(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if "bus" in host.parts)
+
+    @property
+    def admin_identity_dir(self) -> Path:
+        return self.run_dir / ADMIN_IDENTITY
 
     @property
     def switch_namespace(self) -> str:

@@ -21,7 +21,7 @@ from essaim_agent.journal import (
 from essaim_shared.clock import ManualClock, SystemClock, wait_until
 from essaim_shared.container_spec import ContainerSpec
 from essaim_shared.errors import ConfigError
-from essaim_shared.ids import NetworkId, ServiceId, TaskId
+from essaim_shared.ids import NetworkId, ServiceId, TaskId, new_id
 from essaim_shared.messages import Endpoint, NodeNetwork, ServiceEntry
 from essaim_shared.objects import Task, TaskStatus
 from essaim_shared.spec import TaskSpec
@@ -181,6 +181,17 @@ def test_the_node_id_is_drawn_once(tmp_path: Path) -> None:
     data = DataDirectory(tmp_path)
     drawn = data.node_id(random.Random(SEED))
     assert data.node_id(random.Random(SEED + 1)) == drawn
+    data.close()
+
+
+def test_the_node_id_is_that_of_the_certificate(tmp_path: Path) -> None:
+    certified = new_id(random.Random(SEED))
+    data = DataDirectory(tmp_path)
+    assert data.node_id(random.Random(SEED + 1), certified) == certified
+    assert data.node_id(random.Random(SEED + 1)) == certified
+    other = new_id(random.Random(SEED + 2))
+    with pytest.raises(ConfigError, match=f"the data of node {certified}"):
+        data.node_id(random.Random(SEED), other)
     data.close()
 
 

@@ -17,7 +17,7 @@ from essaim_cli.lab.external import run_command
 from essaim_cli.lab.images import web_image_tar
 from essaim_cli.lab.lock import labs_locked
 from essaim_cli.lab.parts import unready, write_config
-from essaim_cli.lab.probes import http_request, json_of
+from essaim_cli.lab.probes import http_request, introduces_itself, json_of
 from essaim_cli.lab.processes import (
     ProcessIdentity,
     process_state,
@@ -249,6 +249,21 @@ async def test_a_probe_takes_any_answer_and_believes_only_good_ones(
 async def test_a_probe_of_nobody_is_no_answer(tmp_path: Path) -> None:
     assert await http_request(tmp_path / "nobody", "/") is None
     assert await json_of(tmp_path / "nobody", "/") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [(b'INFO {"server_id":"x"} \r\n', True), (b"HTTP/1.1 400 No\r\n", False), (b"", False)],
+)
+async def test_a_bus_server_is_known_by_how_it_begins(said: bytes, is_one: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await introduces_itself("127.0.0.1", port) is is_one
+    assert not await introduces_itself("127.0.0.1", port)
 
 
 async def test_an_agent_that_waits_for_a_master_is_not_called_silent(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_hosts_have_addresses_in_the_labs_own_subnet() -> None:
 def test_the_first_hosts_are_masters_and_the_others_only_agents() -> None:
     lab = a_lab(hosts=5, masters=3)
     assert [host.name for host in lab.masters] == ["h1", "h2", "h3"]
-    assert lab.host("h5").parts == ("bus", "engine", "agent")
+    assert lab.host("h5").parts == ("engine", "agent"), "a bus server is where a master is"
     assert lab.host("h1").parts == ("bus", "engine", "master", "agent")
 
 
@@ -153,6 +153,15 @@ def test_configurations_are_toml_whatever_the_executor() -> None:
         for host in lab.hosts:
             assert tomllib.loads(config_files.agent_config(lab, host))["cluster_id"] == "lab"
             assert len(tomllib.loads(config_files.master_config(lab, host))["members"]) == 3
+
+
+def test_hosts_without_a_bus_server_begin_with_different_ones_of_the_masters() -> None:
+    lab = a_lab(hosts=6, masters=3, standbys=1)
+    assert [host.name for host in lab.bus_hosts] == ["h1", "h2", "h3", "h4"]
+    servers = {host.name: config_files.bus_servers(lab, host) for host in lab.hosts}
+    assert servers["h2"][0] == lab.host("h2").bus_url
+    assert servers["h5"][0] != servers["h6"][0]
+    assert {len(set(known)) for known in servers.values()} == {4}
 
 
 def test_bus_servers_have_routes_to_all_others_and_none_to_themselves() -> None:
