@@ -15,30 +15,6 @@ RUNTIME_NAME = "essaim"
 """The OCI runtime registered in each engine; the agent asks for it by this name."""
 
 
-def bus_config(topology: Topology, host: Host) -> str:
-    """Configuration of a nats-server 2.9: a full mesh of routes, monitoring on its own port."""
-    routes = "".join(
-        f"    nats-route://{other.address}:{other.bus_route_port}\n"
-        for other in topology.bus_hosts
-        if other != host
-    )
-    return (
-        f'server_name: "{host.name}"\n'
-        f'listen: "{host.address}:{host.bus_port}"\n'
-        f'http: "{host.address}:{host.bus_monitor_port}"\n'
-        f"max_payload: 1MB\n"
-        # A peer that is cut off is noticed within seconds instead of four minutes.
-        f'ping_interval: "2s"\n'
-        f"ping_max: 2\n"
-        f'write_deadline: "2s"\n'
-        f"cluster {{\n"
-        f'  name: "{topology.name}"\n'
-        f'  listen: "{host.address}:{host.bus_route_port}"\n'
-        f"  routes = [\n{routes}  ]\n"
-        f"}}\n"
-    )
-
-
 ENGINE_MAJOR_WITH_KEY_MAX = 20
 """Engines up to 20.10 write a key of their own to /etc/docker; later ones have none, and refuse
 the setting that moves it."""

@@ -11,6 +11,7 @@ import random
 from pathlib import Path
 from typing import Final
 
+from essaim_cli.lab.bus_files import write_bus_users
 from essaim_cli.lab.config_files import bus_servers
 from essaim_cli.lab.topology import Host, Topology
 from essaim_shared.clock import Clock
@@ -54,5 +55,6 @@ def found_cluster(topology: Topology, clock: Clock, rng: random.Random) -> None:
         link = topology.admin_identity_dir / name
         link.unlink(missing_ok=True)
         link.symlink_to(own)
+    write_bus_users(topology, founder.founding.identities)
     for host in topology.masters:
         write_founding(host.master_identity_dir, founder.founding)

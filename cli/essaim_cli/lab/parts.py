@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from essaim_cli.lab import config_files
+from essaim_cli.lab.bus_files import write_bus_config
 from essaim_cli.lab.errors import EngineImpossible, LabError, PartNotReady
 from essaim_cli.lab.external import run_command
 from essaim_cli.lab.probes import answers, http_request, introduces_itself
@@ -74,14 +75,14 @@ def write_config(topology: Topology, host: Host, runtime: Path | None, major: in
     for directory in (host.data_dir / "agent", host.agent_run_dir):
         directory.mkdir(parents=True, exist_ok=True)
     texts: dict[PartName, str] = {"agent": config_files.agent_config(topology, host)}
-    if "bus" in host.parts:
-        texts["bus"] = config_files.bus_config(topology, host)
     if major is not None:
         texts["engine"] = config_files.engine_config(host, runtime, major)
     if "master" in host.parts:
         (host.data_dir / "master").mkdir(parents=True, exist_ok=True)
         texts["master"] = config_files.master_config(topology, host)
         _write_seal_key(topology, host)
+    if "bus" in host.parts:
+        write_bus_config(topology, host)
     for part, text in texts.items():
         host.config_file(part).write_text(text)
 

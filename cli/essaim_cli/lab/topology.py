@@ -160,6 +160,15 @@ class Host:
         return f"nats://{self.address}:{self.bus_port}"
 
     @property
+    def bus_users_file(self) -> Path:
+        return self.run_dir / "bus-users.conf"
+
+    @property
+    def bus_server_pid_file(self) -> Path:
+        """The server's own; ours stands beside those of the other parts."""
+        return self.run_dir / "nats.pid"
+
+    @property
     def parts(self) -> tuple[PartName, ...]:
         """The processes that this host has. Whoever is root where a bus server runs can say
         anything on the bus: so there is none where there is no master."""

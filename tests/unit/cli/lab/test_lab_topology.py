@@ -9,11 +9,13 @@ import pytest
 
 from essaim_agent.config import AgentConfig
 from essaim_cli.lab import config_files
+from essaim_cli.lab.bus_files import bus_server
 from essaim_cli.lab.errors import LabError
 from essaim_cli.lab.state import Roots, read_state, recorded_labs, write_state
 from essaim_cli.lab.topology import LOOPBACK_LABS_MAX, ExecutorName, Topology, check_name, plan_lab
 from essaim_master.config import MasterConfig
 from essaim_shared.config import load
+from essaim_shared.sealing import new_data_key_text, write_private
 
 
 def a_lab(
@@ -164,11 +166,14 @@ def test_hosts_without_a_bus_server_begin_with_different_ones_of_the_masters() -
     assert {len(set(known)) for known in servers.values()} == {4}
 
 
-def test_bus_servers_have_routes_to_all_others_and_none_to_themselves() -> None:
-    lab = a_lab()
-    text = config_files.bus_config(lab, lab.host("h2"))
-    routes = [line.strip() for line in text.splitlines() if "nats-route" in line]
-    assert routes == ["nats-route://10.98.0.1:6222", "nats-route://10.98.0.3:6222"]
+def test_bus_servers_have_routes_to_all_others_and_none_to_themselves(tmp_path: Path) -> None:
+    lab = a_lab(hosts=4, root=tmp_path)
+    host = lab.host("h2")
+    host.data_dir.mkdir(parents=True)
+    write_private(host.seal_key_file, new_data_key_text().encode())
+    server = bus_server(lab, host)
+    assert server.routes == ("10.98.0.1:6222", "10.98.0.3:6222")
+    assert server.monitor_listen.startswith("127.0.0.1:"), "nobody else looks into it"
 
 
 def test_engines_keep_containers_and_their_key_to_themselves() -> None:
