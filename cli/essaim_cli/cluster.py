@@ -12,6 +12,7 @@ import click
 from essaim_cli.client import Client, client_of
 from essaim_cli.errors import ApiError, CommandFailed
 from essaim_cli.formatting import table
+from essaim_cli.main import LazyGroup
 from essaim_cli.master_tools import ask_tool, run_tool
 
 MEMBER_HEADINGS = ("ID", "ROLE", "LEADER", "RAFT ADDRESS", "HTTP ADDRESS", "VERSION", "ADDED")
@@ -19,9 +20,20 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 """For commands whose options are the tool's."""
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "ca": ("essaim_cli.cluster_authority:ca", "Show or replace the certificate authority"),
+        "init": ("essaim_cli.cluster_forming:init", "Found a cluster on this machine"),
+        "join": ("essaim_cli.cluster_forming:join", "Let this machine join a cluster"),
+        "join-token": (
+            "essaim_cli.cluster_authority:join_token",
+            "Show the token with which a machine joins",
+        ),
+    },
+)
 def cluster() -> None:
-    """Manage the masters and what they keep."""
+    """Manage the masters, who may join them, and what they keep."""
 
 
 @cluster.group()

@@ -6,11 +6,14 @@ from types import MappingProxyType
 
 import click
 
+HELP_CHARS_MAX = 80
+
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand's module only when that subcommand is used or asked for
     by name; the one-line helps stand here, so that `--help` imports nothing. `aliases` are other
-    names of subcommands, which work without being listed."""
+    names of subcommands, which work without being listed. Commands may be added as to any group.
+    """
 
     def __init__(
         self,
@@ -24,12 +27,12 @@ class LazyGroup(click.Group):
         self._aliases = aliases
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted(self._lazy)
+        return sorted({*self._lazy, *self.commands})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         name = self._aliases.get(name, name)
         if name not in self._lazy:
-            return None
+            return super().get_command(context, name)
         module, _, attribute = self._lazy[name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
@@ -37,10 +40,15 @@ class LazyGroup(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows: Sequence[tuple[str, str]] = [
-            (name, self._lazy[name][1]) for name in sorted(self._lazy)
+            (name, self._help_of(name)) for name in self.list_commands(context)
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def _help_of(self, name: str) -> str:
+        if name in self._lazy:
+            return self._lazy[name][1]
+        return self.commands[name].get_short_help_str(HELP_CHARS_MAX)
 
 
 @click.command(

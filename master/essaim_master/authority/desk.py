@@ -179,7 +179,7 @@ class AuthorityDesk:
             issued=certificates,
             authorities_pem=bundle(anchors).decode(),
             masters=self._masters(),
-            bus_servers=self._settings.bus_servers,
+            bus_servers=bus_servers(self._settings.bus_servers, self._masters()),
             networks=self._settings.networks,
             generation=anchors.generation,
             seal_key=seal_key,
@@ -350,6 +350,15 @@ class AuthorityDesk:
         (transaction,) = writes.transactions()
         result = await self._cluster.commit(transaction, COMMIT_TIMEOUT_S)
         return result.revision if result.succeeded else None
+
+
+def bus_servers(configured: tuple[str, ...], masters: tuple[MasterAddress, ...]) -> tuple[str, ...]:
+    """This master's own list, and the hosts of masters that came later: each has a bus server, at
+    the same port."""
+    known = {url.partition("://")[2].rpartition(":")[0] for url in configured}
+    port = configured[0].rpartition(":")[2]
+    hosts = dict.fromkeys(one.http.rpartition(":")[0] for one in masters)
+    return (*configured, *(f"nats://{host}:{port}" for host in hosts if host not in known))
 
 
 def bundle(anchors: TrustAnchors) -> bytes:

@@ -1,0 +1,117 @@
+"""`essaim cluster join-token` and `ca`: what lets machines in, and who signs their certificates."""
+
+import json
+from typing import Any, Final
+
+import click
+
+from essaim_cli.client import Client, client_of
+from essaim_cli.errors import CommandFailed
+from essaim_cli.formatting import table
+from essaim_cli.pace import pause
+
+PROGRESS_PERIOD_S: Final = 0.5
+WAITING_HEADINGS: Final = ("KIND", "NAME", "HOSTNAME", "STATE", "CERTIFICATE UNTIL")
+STEPS: Final = {
+    "introducing": "every process gets to know the new authority",
+    "renewing": "every process gets a certificate by the new authority",
+    "settled": "no rotation is under way",
+}
+
+
+@click.command("join-token")
+@click.argument("role", type=click.Choice(["worker", "master"]))
+@click.option("--rotate", is_flag=True, help="Replace it: the one before lets nobody in any more.")
+@click.option("-q", "--quiet", is_flag=True, help="The token alone.")
+@click.pass_context
+def join_token(context: click.Context, role: str, rotate: bool, quiet: bool) -> None:
+    """Show the token with which a machine joins."""
+    client = client_of(context)
+    if rotate:
+        tokens = client.post("/essaim/cluster/join-tokens/rotate", {"Roles": [role]})
+    else:
+        tokens = client.get("/essaim/cluster/join-tokens")
+    token = tokens[role.capitalize()]
+    if quiet:
+        click.echo(token)
+        return
+    if rotate:
+        click.echo(f"The {role}'s token is replaced.\n")
+    flag = "--master " if role == "master" else ""
+    click.echo(f"To add a {role}, run on it:\n")
+    click.echo(f"    essaim cluster join {flag}--token {token} {_address(client)}")
+
+
+@click.command()
+@click.option("--rotate", is_flag=True, help="Replace the authority, while everything works on.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until the rotation has ended.")
+@click.option("--certificates", is_flag=True, help="What is believed, PEM.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+@click.pass_context
+def ca(context: click.Context, rotate: bool, detach: bool, certificates: bool, output: str) -> None:
+    """Show the cluster's certificate authority, and whom a rotation of it waits for.
+
+    A rotation waits for every node and master, also for those that are down: they are named, and
+    `essaim node rm` lets it go on without one.
+    """
+    client = client_of(context)
+    if rotate:
+        found = client.post("/essaim/cluster/ca/rotate", {})
+        if not detach:
+            found = _followed(client, found)
+    else:
+        found = client.get("/essaim/cluster/ca")
+    if output == "json":
+        click.echo(json.dumps(found))
+    elif certificates:
+        click.echo(found["Certificates"], nl=False)
+    else:
+        click.echo(_text(found))
+
+
+def _followed(client: Client, found: Any) -> Any:
+    """Until the rotation has ended; progress goes to stderr. Ctrl-C ends the watching alone."""
+    said = ""
+    while found["Step"] != "settled":
+        names = ", ".join(row["Hostname"] or row["Name"] for row in found["Waiting"][:5])
+        line = f"{found['Step']}: {found['WaitingCount']} of {found['Identities']} to go"
+        if names:
+            line += f" ({names}{', …' if found['WaitingCount'] > 5 else ''})"
+        if line != said:
+            click.echo(line, err=True)
+            said = line
+        pause(PROGRESS_PERIOD_S)
+        found = client.get("/essaim/cluster/ca")
+    return found
+
+
+def _text(found: Any) -> str:
+    lines = [
+        f"Digest:      {found['Digest']}",
+        f"Rotation:    {found['Step']}: {STEPS[found['Step']]}",
+        f"Identities:  {found['Identities']}",
+    ]
+    others = [digest for digest in found["Believed"] if digest != found["Digest"]]
+    lines += [f"Believed too: {digest}" for digest in others]
+    if found["WaitingCount"]:
+        rows = [
+            (
+                row["Role"],
+                row["Name"],
+                row["Hostname"],
+                row["State"],
+                row["ExpiresAt"][:19],
+            )
+            for row in found["Waiting"]
+        ]
+        lines += ["", f"{found['WaitingCount']} have not confirmed this step yet:"]
+        lines.append(table(WAITING_HEADINGS, rows))
+    return "\n".join(lines)
+
+
+def _address(client: Client) -> str:
+    """Of a master that leads, or any. Raises CommandFailed."""
+    members = [row for row in client.get("/essaim/cluster/members") if not row["Removed"]]
+    for row in sorted(members, key=lambda row: not row["Leader"]):
+        return str(row["HTTPAddr"])
+    raise CommandFailed("no master is known: see essaim cluster members ls")
