@@ -109,6 +109,13 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity_dir: str = ""
     """Where this master's certificate and keys stand (`essaim cluster init` or `join` writes it).
     Empty: no TLS, no users; then it listens on loopback and private addresses only."""
+    bus_users_file: str = ""
+    """Beside the configuration of this host's bus server, which includes it: who may log in to
+    that one. This master writes it. Empty: there is no bus server beside this master."""
+    bus_pid_file: str = ""
+    """That server's `pid_file`, so that it can be told to read its configuration again."""
+    bus_monitor: str = ""
+    """That server's monitoring, on loopback: `http://127.0.0.1:8222`."""
     kv_listen: str | None = None
     """Address of the native key-value protocol; without one it is not served."""
 
@@ -171,6 +178,7 @@ def _check(config: MasterConfig) -> None:
             f"authority.certificate_lifetime_s: {config.authority.certificate_lifetime_s} is less "
             f"than {LIFETIME_MIN_S}"
         )
+    _check_bus_server(config)
     _check_snapshots(config.snapshots)
     _check_overlay(config.overlay)
 
@@ -181,6 +189,24 @@ def _check_standby(config: MasterConfig) -> None:
             "standby: a master either joins under its own name (join) or stands by: choose one"
         )
     check_base_name(config.member_id)
+
+
+def _check_bus_server(config: MasterConfig) -> None:
+    if not config.bus_users_file:
+        return
+    for key in ("bus_pid_file", "bus_monitor"):
+        if not getattr(config, key):
+            raise ConfigError(f"bus_users_file is set and {key} is not: name both, or none")
+    host, _ = split_address(config.bus_monitor.removeprefix("http://"))
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigError(
+            f"bus_monitor: {host!r} is no loopback address; what a bus server tells of its clients "
+            "is for its host alone"
+        )
 
 
 def _check_snapshots(snapshots: SnapshotSettings) -> None:

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from essaim_master.authority.parts import AuthorityParts, authority_parts
+from essaim_master.bus_users.parts import BusParts, bus_parts
 from essaim_master.config import MasterConfig, split_address
 from essaim_master.consensus import Consensus
 from essaim_master.control.figures_cache import FiguresCache
@@ -76,12 +77,12 @@ async def run_master(config: MasterConfig) -> None:
     transport = own_bus(config, f"master-{config.member_id}", clock, rng, tls)
     figures, reports = _caches(config, transport, clock, cluster)
     images = _images(config, clock)
-    authority = authority_parts(config, cluster, clock, rng, tls)
+    bus_users = bus_parts(config, cluster, clock, tls)
+    authority = _authority(config, cluster, clock, rng, tls, bus_users)
     leader = _leader(config, cluster, transport, clock, rng, images, authority)
-    api = _api(config, consensus, clock, rng, figures, images, reports, tls, authority)
+    api = _api(config, consensus, clock, rng, figures, images, reports, tls, authority, bus_users)
     http = _http_server(config, consensus, api, tls)
     kv_servers = _kv_servers(config, consensus, clock, rng, tls)
-
     loops = [
         loop.create_task(leader.run(), name="leader"),
         loop.create_task(api.leases.run(), name="leases"),
@@ -93,7 +94,7 @@ async def run_master(config: MasterConfig) -> None:
         try:
             started.push_async_callback(consensus.stop)
             await consensus.start()
-            loops += consensus.start_loops()
+            loops += [*consensus.start_loops(), *_bus_loops(bus_users)]
             for running in loops:
                 running.add_done_callback(_on_loops_ended)
             gc.freeze()
@@ -199,6 +200,20 @@ def _leader(
     return Leader(cluster, transport, clock, rng, settings, images.vault, first_trust)
 
 
+def _authority(
+    config: MasterConfig,
+    cluster: Cluster,
+    clock: Clock,
+    rng: random.Random,
+    tls: Tls | None,
+    bus_users: BusParts | None,
+) -> AuthorityParts | None:
+    if bus_users is None:
+        return authority_parts(config, cluster, clock, rng, tls)
+    keeper, everywhere = bus_users.keeper, bus_users.everywhere
+    return authority_parts(config, cluster, clock, rng, tls, everywhere, keeper.look_again)
+
+
 def _authority_loops(authority: AuthorityParts | None) -> list[asyncio.Task[None]]:
     if authority is None:
         return []
@@ -207,6 +222,13 @@ def _authority_loops(authority: AuthorityParts | None) -> list[asyncio.Task[None
         loop.create_task(authority.upkeep.run(), name="authority"),
         loop.create_task(authority.renewal.run(), name="identity"),
     ]
+
+
+def _bus_loops(bus_users: BusParts | None) -> list[asyncio.Task[None]]:
+    if bus_users is None:
+        return []
+    loop = asyncio.get_running_loop()
+    return [loop.create_task(run, name=name) for name, run in bus_users.loops.items()]
 
 
 def _api(
@@ -219,6 +241,7 @@ def _api(
     reports: NetworkReports,
     tls: Tls | None,
     authority: AuthorityParts | None,
+    bus_users: BusParts | None,
 ) -> Api:
     return Api(
         consensus.cluster,
@@ -232,6 +255,7 @@ def _api(
         reports,
         PeerRequests(tls).ask,
         None if authority is None else authority.desk,
+        bus_users,
     )
 
 

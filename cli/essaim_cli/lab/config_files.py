@@ -70,6 +70,9 @@ def master_config(topology: Topology, host: Host) -> str:
         f"bus_servers = {_toml_strings(bus_servers(topology, host))}\n"
         f'seal_key_file = "{host.seal_key_file}"\n'
         f'identity_dir = "{host.master_identity_dir}"\n'
+        f'bus_users_file = "{host.bus_users_file}"\n'
+        f'bus_pid_file = "{host.bus_server_pid_file}"\n'
+        f'bus_monitor = "http://127.0.0.1:{host.bus_monitor_port}"\n'
         f"standby = true\n"
         f"{members}"
         f"\n[overlay]\n"

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from essaim_master.authority.desk import AuthorityDesk
+from essaim_master.bus_users.parts import BusParts
 from essaim_master.control.network_reports import ReceivedReport
 from essaim_master.http.acting import acting
 from essaim_master.http.caller import Caller
@@ -80,6 +81,7 @@ class Api:
         network_reports: NetworkReportsHeard | None = None,
         ask_master: AskMaster | None = None,
         authority: AuthorityDesk | None = None,
+        bus_users: BusParts | None = None,
     ) -> None:
         self.cluster = cluster
         self.state = cluster.state
@@ -93,6 +95,7 @@ class Api:
         self.network_reports = network_reports
         self.ask_master = ask_master or PeerRequests(None).ask
         self.authority = authority
+        self.bus_users = bus_users
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""

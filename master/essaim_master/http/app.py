@@ -17,6 +17,7 @@ from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
 from essaim_master.http.authority_routes import AuthorityRoutes
 from essaim_master.http.backup_route import BackupRoute
+from essaim_master.http.bus_routes import BusRoutes
 from essaim_master.http.caller import NOBODY
 from essaim_master.http.cluster_routes import ClusterRoutes
 from essaim_master.http.errors import BodyTooLarge, NotAuthenticated, TooManyRequests
@@ -155,6 +156,7 @@ def _routes(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> list[Route]:
         *ClusterRoutes(api).routes(),
         *RoleRoutes(api).routes(),
         *AuthorityRoutes(api).routes(),
+        *BusRoutes(api).routes(),
         *BackupRoute(api).routes(),
         *kv.routes(),
         *SwarmRoutes(api).routes(),

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from essaim_master.bus_users.parts import bus_follower
 from essaim_master.config import MasterConfig
 from essaim_master.http.peer_requests import AskMaster, PeerRequests
 from essaim_master.http.server import HttpServer
@@ -83,7 +84,7 @@ class StandbyMaster:
 
     async def turn(self) -> None:
         """Announce once, to the first master that has an answer."""
-        for address in self._addresses():
+        for address in self.addresses():
             told = await self._announce(address)
             if told is not None:
                 self._last_good = address
@@ -153,7 +154,8 @@ class StandbyMaster:
         told = tuple(member for member in self._record.members if member.http != own)
         return told or tuple(m for m in self._config.first_members if m.http != own)
 
-    def _addresses(self) -> list[str]:
+    def addresses(self) -> list[str]:
+        """Of those that may have an answer, the last one that had first."""
         configured = [member.http for member in self._config.first_members]
         addresses = dict.fromkeys(
             (self._last_good, *(member.http for member in self._known()), *configured)
@@ -189,6 +191,9 @@ async def stand_by(config: MasterConfig, files: StandbyFiles, record: StandbyRec
         beside: set[asyncio.Task[Any]] = {loop.create_task(stop.wait(), name="stop")}
         if renewal is not None:
             beside.add(loop.create_task(renewal.run(), name="identity"))
+        follower = bus_follower(config, master.addresses, SystemClock(), tls)
+        if follower is not None:
+            beside.add(loop.create_task(follower.run(), name="bus users"))
         try:
             await asyncio.wait({running, *beside}, return_when=asyncio.FIRST_COMPLETED)
         finally:

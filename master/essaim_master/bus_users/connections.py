@@ -1,0 +1,14 @@
+"""What a bus server shows of its clients (`/connz`). Pure."""
+
+import msgspec
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """What a client has sent since it connected, or until it left."""
+
+    cid: int
+    """Counted from the server's start."""
+    in_msgs: int = 0
+    in_bytes: int = 0
+    authorized_user: str = ""
+    """The public key with which it logged in."""

@@ -1,0 +1,97 @@
+"""Whose connections carry more than an agent has to say. Pure.
+
+What an agent of a thousand busy tasks says in a second: a heartbeat or two, at most one report on
+networks, one message of figures (three each five seconds, 600 KB together), one `applied` for each
+of at most fifty orders, and statuses: one report at a time, whose answer comes after a commit, so
+at most some hundreds, of 400 bytes for each task that changes. Together that is below 500 messages
+and 2 MB, so the bounds are four and eight times of it. A node below them costs the leader an eighth
+of a core; the bus carries some hundred thousand messages a second.
+
+One look over the bound may be the end of an outage, when everything is said at once; two are none.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from essaim_master.bus_users.connections import Connection
+
+MESSAGES_PER_S_MAX: Final = 2_000
+BYTES_PER_S_MAX: Final = 16 * 1024 * 1024
+LOOKS_IN_A_ROW: Final = 2
+LOGIN_MESSAGES: Final = 20
+"""What a login counts as: it costs a server as much as so many messages, or more."""
+
+
+class Flood(msgspec.Struct, frozen=True):
+    bus_key: str
+    messages_per_s: float
+    bytes_per_s: float
+
+    @property
+    def reason(self) -> str:
+        return (
+            f"it floods the bus: {self.messages_per_s:.0f} messages and "
+            f"{self.bytes_per_s / 1_000_000:.1f} MB in a second, where {MESSAGES_PER_S_MAX} and "
+            f"{BYTES_PER_S_MAX / 1_000_000:.0f} MB are allowed"
+        )
+
+
+class _Sent(msgspec.Struct):
+    messages: int = 0
+    bytes: int = 0
+
+
+class FloodLooks:
+    """Compares one look at a server's connections with the one before."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Connection] | None = None
+        self._looked_s = 0.0
+        self._in_a_row: dict[str, int] = {}
+
+    def look(self, connections: Iterable[Connection], now_s: float) -> list[Flood]:
+        """Those who were over a bound in this look and the one before. A connection that was not
+        there before has sent all it has since then; one that is closed counts with what it sent
+        up to its end."""
+        present = {one.cid: one for one in connections}
+        before, elapsed_s = self._before, now_s - self._looked_s
+        self._before, self._looked_s = present, now_s
+        if before is None or elapsed_s <= 0:
+            return []
+        floods = [
+            flood
+            for bus_key, sent in self._sent(before, present).items()
+            if _is_over(flood := Flood(bus_key, sent.messages / elapsed_s, sent.bytes / elapsed_s))
+        ]
+        self._in_a_row = {
+            flood.bus_key: self._in_a_row.get(flood.bus_key, 0) + 1 for flood in floods
+        }
+        return [flood for flood in floods if self._in_a_row[flood.bus_key] >= LOOKS_IN_A_ROW]
+
+    def forget(self, bus_key: str) -> None:
+        """It is dealt with."""
+        self._in_a_row.pop(bus_key, None)
+
+    def _sent(
+        self, before: dict[int, Connection], present: dict[int, Connection]
+    ) -> dict[str, _Sent]:
+        by_key: dict[str, _Sent] = defaultdict(_Sent)
+        for cid, one in present.items():
+            if not one.authorized_user:
+                continue
+            sent = by_key[one.authorized_user]
+            known = before.get(cid)
+            if known is None or known.in_msgs > one.in_msgs:  # else: of a server before its restart
+                sent.messages += one.in_msgs + LOGIN_MESSAGES
+                sent.bytes += one.in_bytes
+            else:
+                sent.messages += one.in_msgs - known.in_msgs
+                sent.bytes += one.in_bytes - known.in_bytes
+        return by_key
+
+
+def _is_over(flood: Flood) -> bool:
+    return flood.messages_per_s > MESSAGES_PER_S_MAX or flood.bytes_per_s > BYTES_PER_S_MAX

@@ -1,0 +1,61 @@
+"""What masters ask each other about the users of their bus servers.
+
+GET /essaim/bus/users?revision=R&timeout=S   200 once the server of the asked one has loaded all
+                                             users of that revision of the state; 504 after S
+GET /essaim/bus/users/file?loaded=NS         the file of users, for a master that stands by; 204
+                                             when its server has loaded this one
+"""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from essaim_master.bus_users.everywhere import USERS_TARGET
+from essaim_master.bus_users.follower import FILE_TARGET
+from essaim_master.http.api import Api, json_response
+from essaim_shared.errors import InvalidRequest, NotSupported
+
+WAIT_S_MAX: Final = 10.0
+NUMBER_CHARS_MAX: Final = 20
+
+
+class BusRoutes:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(USERS_TARGET, self.users, methods=["GET"]),
+            Route(FILE_TARGET, self.file, methods=["GET"]),
+        ]
+
+    async def users(self, request: Request) -> Response:
+        bus = self._api.bus_users
+        revision = _number(request, "revision")
+        timeout_s = min(_number(request, "timeout"), WAIT_S_MAX)
+        is_loaded = bus is None or await bus.everywhere.here(int(revision), timeout_s)
+        return json_response({"Loaded": is_loaded}, 200 if is_loaded else 504)
+
+    async def file(self, request: Request) -> Response:
+        bus = self._api.bus_users
+        if bus is None or not bus.keeper.is_founded:
+            raise NotSupported("this master knows no users of the bus: it has no identity")
+        current = bus.keeper.current()
+        if current.write_deadline_ns == _number(request, "loaded"):
+            return Response(status_code=204)
+        return Response(current.text, media_type="text/plain")
+
+
+def _number(request: Request, name: str) -> float:
+    text = request.query_params.get(name, "0")
+    try:
+        if len(text) > NUMBER_CHARS_MAX:
+            raise ValueError
+        found = float(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: {text[:40]!r} is no number") from error
+    if not 0 <= found < float("inf"):
+        raise InvalidRequest(f"{name}: {text[:40]!r} is no number that can be")
+    return found
