@@ -95,9 +95,12 @@ class ClusterMembers:
         first_members: tuple[Member, ...],
         clock: Clock,
         on_removed: Callable[[ConfigError], None],
+        note: Callable[[Writes], None] = lambda writes: None,
     ) -> None:
         """`first_members` are those of the configuration file: known before anything is applied.
-        `on_removed` is called when this master is no longer a member."""
+        `on_removed` is called when this master is no longer a member; `note` adds to a change who
+        asked for it."""
+        self._note = note
         self._cluster = cluster
         self._node = node
         self._links = links
@@ -176,7 +179,7 @@ class ClusterMembers:
 
     async def promote(self, member_id: MemberId) -> None:
         """Let a learner vote. Raises NotLeader, NotFound, and what a change raises."""
-        self._require_leadership()
+        self.require_leadership()
         self._require_known(member_id)
         await self._change(PromoteLearner(member_id))
         _log.info("master %s votes", member_id)
@@ -187,7 +190,7 @@ class ClusterMembers:
         """`takes_lost_identity`: a master that does not answer loses its identity too;
         `is_revoked`: it does in any case, and cannot even stand by. Raises NotLeader (also when
         this leader is to go itself: it has handed over), NotFound, and what a change raises."""
-        self._require_leadership()
+        self.require_leadership()
         present = self._require_known(member_id)
         status = self._node.status()
         progress = status.progress.get(member_id)
@@ -214,7 +217,7 @@ class ClusterMembers:
     async def transfer(self, member_id: MemberId | None) -> MemberId:
         """Hand leadership to a voter, or to the one that follows best; whom. Raises NotLeader,
         TransferRefused, Unavailable, InvalidRequest."""
-        self._require_leadership()
+        self.require_leadership()
         heir = _heir(self._node.status()) if member_id is None else member_id
         if heir is None:
             raise InvalidRequest("no other master votes here: add one and promote it first")
@@ -238,7 +241,7 @@ class ClusterMembers:
 
     def _checked(self, member: Member) -> ClusterMember:
         """The object of a member that may come. Raises NotLeader, InvalidRequest, Conflict."""
-        self._require_leadership()
+        self.require_leadership()
         check_member(member)
         if member.id in members_of(self._node.status().configuration):
             raise Conflict(f"{member.id} is a master of this cluster already")
@@ -281,12 +284,14 @@ class ClusterMembers:
         writes.put(member)
         key = member_key(member.id)
         writes.expect(key, self._cluster.state.modified(key))
+        self._note(writes)
         (transaction,) = writes.transactions()
         result = await self._cluster.commit(transaction, CHANGE_TIMEOUT_S)
         if not result.succeeded:
             raise Conflict(f"somebody else changed {member.id} at the same time: look and repeat")
 
-    def _require_leadership(self) -> None:
+    def require_leadership(self) -> None:
+        """Raises NotLeader."""
         if not self._node.is_leader:
             raise NotLeader(self._node.leader)
 

@@ -4,7 +4,7 @@
                    the cluster, or is no member any more
     the leader     writes the objects of the first members, brings those that were promoted from
                    stand-by to vote, raises the cluster's version, and has the masters compare
-                   their states
+                   their states, and deletes the oldest audit records
 
 An alarm stands until its cause is gone; it is shown by `essaim raft status` and on /metrics.
 """
@@ -18,6 +18,7 @@ import msgspec
 from essaim_master.cluster_members import ClusterMembers, MembershipNode, members_of
 from essaim_master.hash_comparison import HashComparison, ReportedHash
 from essaim_master.http.peer_requests import PeerRequests
+from essaim_master.state.audit_records import surplus_records
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.keys import HASH_CHECK_KEY, VERSION_KEY, member_build_key
 from essaim_master.state.writes import Addressed, Writes
@@ -136,6 +137,7 @@ class ClusterUpkeep:
                 await self._members.found()
                 await self._members.advance()
                 await self._check_hashes()
+                await self._trim_audit_log()
         except (Unavailable, Conflict, InvalidRequest) as error:
             # Nothing here is urgent, and the next turn begins with what is the case then.
             _log.debug("left for later: %s", error)
@@ -199,6 +201,15 @@ class ClusterUpkeep:
             self._next_hash_s = now_s + self._hash_period_s
             self._hashed_revision = state.modified(HASH_CHECK_KEY)
             self._attempts_left = HASH_ATTEMPTS
+
+    async def _trim_audit_log(self) -> None:
+        """More than come in a period are deleted in one, so it never grows for long."""
+        records = self._cluster.state.audit_records
+        writes = Writes()
+        for number in surplus_records(records, len(records)):
+            writes.delete_audit_record(number)
+        for transaction in writes.transactions():
+            await self._cluster.commit(transaction, COMMIT_TIMEOUT_S)
 
     async def _compare(self) -> None:
         """Gather what is known by now; masters that are away are left out in the end."""

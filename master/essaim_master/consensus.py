@@ -12,6 +12,7 @@ from essaim_master.authority.standing import refusal
 from essaim_master.cluster_members import ClusterMembers
 from essaim_master.cluster_upkeep import ClusterUpkeep, asking_over_http
 from essaim_master.config import MasterConfig, split_address
+from essaim_master.http.audit_trail import AuditTrail
 from essaim_master.http.peer_requests import PeerRequests
 from essaim_master.http.raft_view import Inside
 from essaim_master.kv.store import KeyValueStore
@@ -85,13 +86,12 @@ class Consensus:
             end_process,
             snapshots=config.snapshots,
         )
-        first_members = config.first_members
         self.state = ClusterState(store)
-        self.cluster = ReplicatedCluster(
-            self.node, self.state, member_id, first_members, clock, rng
-        )
+        first = config.first_members
+        self.cluster = ReplicatedCluster(self.node, self.state, member_id, first, clock, rng)
+        trail = AuditTrail(self.state, member_id, clock, "members")
         self._members = ClusterMembers(
-            self.cluster, self.node, self._peers, first_members, clock, on_unfit
+            self.cluster, self.node, self._peers, first, clock, on_unfit, trail.add
         )
         self._hashes = StateHashes(store, self.state)
         ask = asking_over_http(PeerRequests(tls))

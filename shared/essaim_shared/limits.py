@@ -88,3 +88,11 @@ REPORTED_SENTENCE_CHARS_MAX = 400
 NETWORK_REPORT_PERIOD_S = 5.0
 NETWORK_PROBE_MISSES_MAX = 2
 """So many questions in a row without an answer are a problem; one may be chance."""
+
+SERVICES_MAX = 10_000
+NODES_MAX = 5_000
+USERS_MAX = 1_000
+USER_TOKENS_MAX = 16
+"""Of one user."""
+AUDIT_RECORDS_MAX = 10_000
+"""The newest are kept."""

@@ -105,9 +105,11 @@ class AuditRecord(Stored, frozen=True, kw_only=True):
     the change is that of the key. The oldest are deleted by the leader."""
 
     number: str
-    """Wall time in nanoseconds as 20 digits, and a drawn end: sorts by time."""
+    """Wall time in nanoseconds as 20 digits, then what tells records of one moment apart: sorts by
+    time."""
     who: str
-    """`user NAME`, `agent NODE`, `master NAME`, or `uid N` on a master's own socket."""
+    """`user NAME`, `agent NODE`, `master NAME`, `uid N` on a master's own socket, `nobody` for who
+    joins with a token, `anybody` on a master without an identity."""
     source: str
     """Address from which the request came; empty on a master's own socket."""
     action: str

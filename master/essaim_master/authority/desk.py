@@ -8,6 +8,7 @@ are committed, then every bus server has to know the new keys, and only then is 
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -100,7 +101,10 @@ class AuthorityDesk:
         clock: Clock,
         rng: random.Random,
         bus_users: BusUsers | None = None,
+        note: Callable[[Writes], None] = lambda writes: None,
     ) -> None:
+        """`note` adds to a change who asked for it."""
+        self._note = note
         self._cluster = cluster
         self._state = cluster.state
         self._vault = vault
@@ -245,6 +249,19 @@ class AuthorityDesk:
                 )
         raise Conflict(f"the identity of {certificate.name} changes at this moment: try again")
 
+    async def issue_to_user(self, name: str, request_pem: str, since_ns: int) -> RenewAnswer:
+        """A certificate for a user, made at `since_ns` at the earliest. Raises InvalidRequest,
+        Unavailable."""
+        await self._cluster.read_barrier(BARRIER_TIMEOUT_S)
+        anchors = self.anchors
+        pem, _ = self._issue(anchors, Role.USER, name, request_pem, (), since_ns)
+        return RenewAnswer(
+            certificate_pem=pem,
+            authorities_pem=bundle(anchors).decode(),
+            generation=anchors.generation,
+            masters=tuple(one.http for one in self._masters()),
+        )
+
     async def confirm(self, certificate: PeerCertificate, generation: int) -> None:
         """The certificate is in use, and so are the anchors of that generation."""
         await self._cluster.read_barrier(BARRIER_TIMEOUT_S)
@@ -320,10 +337,11 @@ class AuthorityDesk:
         name: str,
         request_pem: str,
         addresses: tuple[str, ...],
+        since_ns: int = 0,
     ) -> tuple[str, IssuedFacts]:
         from essaim_shared.trust.certificates import facts_of
 
-        now_ns = self._clock.wall_ns()
+        now_ns = max(self._clock.wall_ns(), since_ns)
         pem = self._vault.authority(anchors).issue(
             request_pem.encode(),
             Subject(name, role, self._settings.cluster_id),
@@ -347,6 +365,7 @@ class AuthorityDesk:
 
     async def _commit(self, writes: Writes) -> int | None:
         """The revision; None when one of the compares did not hold."""
+        self._note(writes)
         (transaction,) = writes.transactions()
         result = await self._cluster.commit(transaction, COMMIT_TIMEOUT_S)
         return result.revision if result.succeeded else None

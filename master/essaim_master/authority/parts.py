@@ -10,6 +10,7 @@ from essaim_master.authority.founding import FoundingFile
 from essaim_master.authority.upkeep import AuthorityUpkeep
 from essaim_master.authority.vault import AuthorityVault
 from essaim_master.config import MasterConfig
+from essaim_master.http.audit_trail import AuditTrail
 from essaim_master.state.cluster import Cluster
 from essaim_shared.clock import Clock
 from essaim_shared.sealing import load_data_key
@@ -40,7 +41,8 @@ def authority_parts(
         return None
     vault = AuthorityVault(load_data_key(Path(config.seal_key_file)))
     founding = FoundingFile(Path(config.identity_dir), vault)
-    desk = AuthorityDesk(cluster, vault, _settings(config), clock, rng, bus_users)
+    trail = AuditTrail(cluster.state, cluster.member_id, clock, "authority")
+    desk = AuthorityDesk(cluster, vault, _settings(config), clock, rng, bus_users, trail.add)
     renewal = IdentityRenewal(Path(config.identity_dir), tls, clock, rng, on_renewed)
     upkeep = AuthorityUpkeep(cluster, founding, clock, renewal.note)
     return AuthorityParts(founding, desk, upkeep, renewal)

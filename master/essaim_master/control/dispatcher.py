@@ -22,6 +22,7 @@ from essaim_master.control.monitor import NodeMonitor
 from essaim_master.control.node_logins import NodeLogins
 from essaim_master.control.registration import (
     check_registration,
+    crowd_refusal,
     may_register,
     write_registration,
 )
@@ -260,7 +261,7 @@ class Dispatcher:
                 f"node {node_id} was removed from the cluster, or has never joined it: join again "
                 "(essaim cluster join)"
             )
-        return clone_refusal(
+        return crowd_refusal(self._state, node_id) or clone_refusal(
             node_id,
             request.description,
             self._sessions.of(node_id),

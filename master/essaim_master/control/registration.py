@@ -9,6 +9,7 @@ from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import NodeId
+from essaim_shared.limits import NODES_MAX
 from essaim_shared.messages import Register
 from essaim_shared.objects import NodeDescription, NodeObject, NodeStatus
 from essaim_shared.spec import NodeSpec
@@ -40,6 +41,16 @@ def check_registration(request: Register) -> None:
 def may_register(state: ClusterState, node_id: NodeId) -> bool:
     """Whether the node has an identity, in a cluster that has an authority."""
     return state.trust_anchors is None or state.identity(Role.AGENT, node_id) is not None
+
+
+def crowd_refusal(state: ClusterState, node_id: NodeId) -> str | None:
+    """Why a node that is new is one too many; None: it is not."""
+    if node_id in state.nodes or len(state.nodes) < NODES_MAX:
+        return None
+    return (
+        f"the cluster has {NODES_MAX} nodes, which is the limit: remove those that are gone "
+        "(essaim node rm)"
+    )
 
 
 def write_registration(

@@ -12,6 +12,7 @@ from essaim_master.authority.desk import AuthorityDesk
 from essaim_master.bus_users.parts import BusParts
 from essaim_master.control.network_reports import ReceivedReport
 from essaim_master.http.acting import acting
+from essaim_master.http.audit_trail import AuditTrail
 from essaim_master.http.caller import Caller
 from essaim_master.http.docker_objects import ManagerStatus, manager_statuses
 from essaim_master.http.encoded_objects import EncodedObjects, encode_json
@@ -24,6 +25,7 @@ from essaim_master.http.raft_view import Inside
 from essaim_master.http.scope import SeenState, StackState
 from essaim_master.images.images import Images
 from essaim_master.lease_keeper import LeaseKeeper
+from essaim_master.state.audit_records import target_of
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.writes import TRANSACTION_PAYLOAD_BYTES_MAX, Writes
 from essaim_master.vault import Vault
@@ -96,6 +98,7 @@ class Api:
         self.ask_master = ask_master or PeerRequests(None).ask
         self.authority = authority
         self.bus_users = bus_users
+        self._trail = AuditTrail(cluster.state, cluster.member_id, clock, "api")
         self.encoded = EncodedObjects(cluster.state)
         self.leases = LeaseKeeper(cluster, clock)
         """Whoever starts the master runs it."""
@@ -146,13 +149,31 @@ class Api:
         except NoLeader as error:
             raise _no_quorum() from error
 
-    async def commit(self, writes: Writes, bytes_max: int = TRANSACTION_PAYLOAD_BYTES_MAX) -> bool:
-        """Write all or nothing; False when one of the compares did not hold.
+    async def record(self, target: str, detail: str = "") -> None:
+        """An audit record by itself, before something is done that is no write to the state.
+        Raises NoLeader, OutcomeUnknown: then it must not be done."""
+        writes = Writes()
+        self._trail.add_of(writes, target, detail)
+        for transaction in writes.transactions():
+            await self.cluster.commit(transaction, WRITE_TIMEOUT_S)
+
+    async def commit(
+        self,
+        writes: Writes,
+        bytes_max: int = TRANSACTION_PAYLOAD_BYTES_MAX,
+        detail: str = "",
+    ) -> bool:
+        """Write all or nothing, with its audit record; False when one of the compares did not
+        hold. `detail`: what the record says beside who did what to which object; never any data.
 
         Raises NotAllowed when the caller may not write one of them, NoLeader, OutcomeUnknown, and
         InvalidRequest when they do not fit one transaction.
         """
         check_writes(_caller(), writes, self.state)
+        if detail:
+            self._trail.add_of(writes, target_of(writes, self.state), detail)
+        else:
+            self._trail.add(writes)
         transactions = writes.transactions(bytes_max)
         if len(transactions) != 1:
             raise InvalidRequest(

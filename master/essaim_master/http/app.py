@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from essaim_master.http.acting import Acting, act_as, acting
 from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
+from essaim_master.http.audit_routes import AuditRoutes
 from essaim_master.http.authority_routes import AuthorityRoutes
 from essaim_master.http.backup_route import BackupRoute
 from essaim_master.http.bus_routes import BusRoutes
@@ -36,6 +37,7 @@ from essaim_master.http.stacks import StackRoutes
 from essaim_master.http.swarm import SwarmRoutes
 from essaim_master.http.system import SystemRoutes
 from essaim_master.http.tasks import TaskRoutes
+from essaim_master.http.user_routes import UserRoutes
 from essaim_master.kv.errors import Compacted
 from essaim_shared.errors import EssaimError
 
@@ -70,6 +72,7 @@ class App:
         self._api = api
         self._gate = Gate(api, cluster_id)
         self._kv = KvRoutes(api)
+        self._audit = AuditRoutes(api)
         self._essaim = EssaimRoutes(api, lambda: self._kv.watches, lambda: self._gate.refused)
         self._starlette = self._made()
         self._date = (0, b"")
@@ -81,6 +84,7 @@ class App:
             self._is_closed = True
             self._essaim.close()
             self._kv.close()
+            self._audit.close()
             self._api.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +126,7 @@ class App:
 
     def _made(self) -> Starlette:
         starlette = Starlette(
-            routes=_routes(self._api, self._essaim, self._kv),
+            routes=[*_routes(self._api, self._essaim, self._kv), *self._audit.routes()],
             exception_handlers={
                 Compacted: compacted_response,
                 EssaimError: self._on_essaim_error,
@@ -157,6 +161,7 @@ def _routes(api: Api, essaim: EssaimRoutes, kv: KvRoutes) -> list[Route]:
         *RoleRoutes(api).routes(),
         *AuthorityRoutes(api).routes(),
         *BusRoutes(api).routes(),
+        *UserRoutes(api).routes(),
         *BackupRoute(api).routes(),
         *kv.routes(),
         *SwarmRoutes(api).routes(),

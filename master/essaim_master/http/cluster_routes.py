@@ -186,7 +186,14 @@ class ClusterRoutes:
 
     async def promote(self, request: Request) -> Response:
         member_id = MemberId(request.path_params["member_id"])
-        return await self._at_leader(request, b"", lambda: self._inside.members.promote(member_id))
+
+        async def promote() -> None:
+            # The vote is Raft's own entry, which holds no record.
+            self._inside.members.require_leadership()
+            await self._api.record(member_id)
+            await self._inside.members.promote(member_id)
+
+        return await self._at_leader(request, b"", promote)
 
     async def remove(self, request: Request) -> Response:
         member_id, is_revoked = (
@@ -211,13 +218,17 @@ class ClusterRoutes:
         to = None if wanted.to is None else MemberId(wanted.to)
 
         async def hand_over() -> dict[str, str]:
+            self._inside.members.require_leadership()
+            await self._api.record(to or "")
             return {"Leader": await self._inside.members.transfer(to)}
 
         return await self._at_leader(request, body, hand_over)
 
     async def rotate_data_key(self, request: Request) -> Response:
         """Of the master that is asked, whoever leads."""
-        return json_response({"Key": await self._inside.key_rotation.rotate()})
+        rotation = self._inside.key_rotation
+        await self._api.record(self._api.cluster.member_id)
+        return json_response({"Key": await rotation.rotate()})
 
     @property
     def _inside(self) -> Inside:

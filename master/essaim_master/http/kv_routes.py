@@ -54,7 +54,7 @@ from essaim_master.http.kv_json import (
     transaction_of,
     transaction_result,
 )
-from essaim_master.http.kv_watch_stream import LINES_TYPE, WatchStream
+from essaim_master.http.kv_watch_stream import LINES_TYPE, WatchStream, key_lines
 from essaim_master.http.peer_requests import FORWARDED_HEADER
 from essaim_master.kv.commands import (
     Compact,
@@ -192,8 +192,8 @@ class KvRoutes:
         span = Span(*_query_range(request))
         await self._api.read_barrier(request)
         revision = _integer_of(request, "revision", 0, REVISION_MAX)
-        prev_kv = flag_of(request, "prev_kv")
-        return WatchStream(self._hub, span, revision, prev_kv, self._api.clock, self._ended)
+        lines = key_lines(flag_of(request, "prev_kv"))
+        return WatchStream(self._hub, span, revision, lines, self._api.clock, self._ended)
 
     async def compact(self, request: Request) -> Response:
         asked = _decode(await read_body(request), CompactJson, "revision")

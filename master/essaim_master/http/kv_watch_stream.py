@@ -7,6 +7,7 @@ held back by TCP, then ended with a last line `{"Error": …, "Resume": N}`.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from essaim_master.http.encoded_objects import encode_json
 from essaim_master.http.kv_json import RevisionJson, revision_json
 from essaim_master.kv.errors import Lagged
+from essaim_master.kv.history import RevisionEvents
 from essaim_master.kv.watch import Span, WatchHub
 from essaim_shared.clock import Clock
 
@@ -36,16 +38,19 @@ class WatchStream(Response):
         hub: WatchHub,
         span: Span,
         start_revision: int,
-        prev_kv: bool,
+        encode: Callable[[RevisionEvents], bytes],
         clock: Clock,
         ended: asyncio.Event,
+        first_lines: bytes = b"",
     ) -> None:
-        """Raises Compacted, Unavailable."""
+        """`encode` makes the lines of one revision; `first_lines` come before all of them. Raises
+        Compacted, Unavailable."""
         super().__init__(media_type=LINES_TYPE)
         del self.headers["content-length"]
         self._news = asyncio.Event()
         self._watch = hub.open(span, start_revision, self._news.set)
-        self._prev_kv = prev_kv
+        self._encode = encode
+        self._first_lines = first_lines
         self._clock = clock
         self._ended = ended
         self._last_line = b""
@@ -56,7 +61,8 @@ class WatchStream(Response):
         ends = (gone, ended)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _send_body(send, _progress(self._watch.delivered))
+            await _send_body(send, self._first_lines + _progress(self._watch.delivered))
+            self._first_lines = b""
             while not any(end.done() for end in ends):
                 body = self._next_lines()
                 if body is None:
@@ -80,9 +86,7 @@ class WatchStream(Response):
         except Lagged as error:
             self._last_line = encode_json(LaggedJson(str(error), error.resume)) + b"\n"
             return None
-        return b"".join(
-            encode_json(revision_json(revision, self._prev_kv)) + b"\n" for revision in revisions
-        )
+        return b"".join(self._encode(revision) for revision in revisions)
 
     async def _wait(self, ends: tuple[asyncio.Future[bool], ...]) -> bytes:
         """Until something comes or ends; a line of progress if nothing does for long."""
@@ -97,6 +101,11 @@ class WatchStream(Response):
         finally:
             news.cancel()
             pause.cancel()
+
+
+def key_lines(prev_kv: bool) -> Callable[[RevisionEvents], bytes]:
+    """One line for each revision of users' keys."""
+    return lambda revision: encode_json(revision_json(revision, prev_kv)) + b"\n"
 
 
 def _progress(revision: int) -> bytes:

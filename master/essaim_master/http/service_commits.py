@@ -7,6 +7,7 @@ from typing import TypeVar
 from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
 from essaim_master.http.lookup import find_service
 from essaim_master.http.service_networks import check_published_ports
+from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.errors import PortTaken, SubnetTaken, UnknownPayload
 from essaim_master.state.keys import service_key
 from essaim_master.state.network_uses import mark_networks
@@ -15,6 +16,7 @@ from essaim_master.state.port_claims import claim_ports
 from essaim_master.state.service_changes import service_writes
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import AmbiguousName, Conflict, NotFound, VersionConflict
+from essaim_shared.limits import SERVICES_MAX
 from essaim_shared.objects import Service
 
 NAME_ATTEMPTS_MAX = 10
@@ -69,11 +71,13 @@ class ServiceCommits:
     ) -> Service:
         """Write a new service. `make` is given the number of the attempt, for a random name.
 
-        Raises Conflict when the name is taken, PortTaken, NotFound, and what `make` raises.
+        Raises Conflict when the name is taken or there are too many, PortTaken, NotFound, and what
+        `make` raises.
         """
         api = self._api
 
         def planned(attempt: int) -> tuple[Service, Writes]:
+            check_room(api.state, 1)
             service = make(attempt)
             check_published_ports(api.state, api.networks, None, service.spec)
             writes = self._writes(None, service)
@@ -150,6 +154,15 @@ class ServiceCommits:
         mark_payloads(writes, state, before, after)
         claim_ports(writes, state, before, after)
         return writes
+
+
+def check_room(state: ClusterState, more: int) -> None:
+    """Raises Conflict. Those who come at the same moment may pass the limit by their number."""
+    if len(state.services) + more > SERVICES_MAX:
+        raise Conflict(
+            f"the cluster keeps at most {SERVICES_MAX} services, and has {len(state.services)}: "
+            "remove some"
+        )
 
 
 def _busy(service: Service) -> Conflict:

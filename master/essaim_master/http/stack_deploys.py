@@ -12,7 +12,7 @@ from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api
 from essaim_master.http.lookup import find_network
 from essaim_master.http.network_commits import NetworkCommits
 from essaim_master.http.scope import STACK_LABEL, SeenState
-from essaim_master.http.service_commits import ServiceCommits
+from essaim_master.http.service_commits import ServiceCommits, check_room
 from essaim_master.http.service_images import ImageRequest, ServiceImages
 from essaim_master.http.service_networks import NetworkLookup, check_published_ports
 from essaim_master.http.service_payloads import StatePayloads
@@ -182,6 +182,8 @@ class StackDeploys:
                 for service in services_of(self._api.state, stack)
                 if service.spec.name not in named
             ]
+        missing = sum(one.present is None for one in plan.services)
+        check_room(self._api.state, missing - len(plan.removed))
         self._check_ports(plan)
         return plan
 

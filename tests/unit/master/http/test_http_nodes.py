@@ -165,7 +165,7 @@ async def test_a_removed_node_is_shut_out_in_the_same_moment(world) -> None:
     revisions = []
     world.state.subscribe(lambda applied: revisions.append({c.kind for c in applied.changes}))
     assert (await world.call("DELETE", "/nodes/h7")).status == 200
-    assert revisions == [{Kind.NODE, Kind.NODE_STATUS, Kind.IDENTITY}]
+    assert revisions == [{Kind.NODE, Kind.NODE_STATUS, Kind.IDENTITY, Kind.AUDIT}]
     # A machine that joined and never came as a node is removed by its id.
     assert list(world.state.identities) == [f"essaim-agent/{unused}"]
     assert (await world.call("DELETE", f"/nodes/{unused}")).status == 200
