@@ -46,9 +46,10 @@ def list_nodes(context: click.Context, /, **options: Any) -> None:
     client = client_of(context)
     found = client.get("/nodes", filters=parse_filters(options["filters"]))
     figures = client.get("/essaim/figures")["Nodes"]
-    own_id = client.get("/info")["Swarm"]["NodeID"]
+    swarm = client.get("/info")["Swarm"]
+    own_id, trusted = swarm["NodeID"], swarm["Cluster"].get("TLSInfo")
     is_data = options["quiet"] or "json" in (options["template"], options["output"])
-    rows = [_node_row(item, figures.get(item["ID"]), own_id, is_data) for item in found]
+    rows = [_node_row(item, figures.get(item["ID"]), own_id, trusted, is_data) for item in found]
     rows.sort(key=lambda row: natural_key(row["Hostname"]))
     show_list(rows, NODE_COLUMNS, options)
 
@@ -178,7 +179,16 @@ def _write(client: Client, item: Any) -> None:
     client.post(f"/nodes/{item['ID']}/update", item["Spec"], version=version)
 
 
-def _node_row(item: Any, figures: Any | None, own_id: str, is_data: bool) -> dict[str, str]:
+def _tls_status(shown: Any, trusted: Any) -> str:
+    """As `docker node ls` (docker/cli, node/formatter.go)."""
+    if not shown or not trusted:
+        return "Unknown"
+    return "Ready" if shown == trusted else "Needs Rotation"
+
+
+def _node_row(
+    item: Any, figures: Any | None, own_id: str, trusted: Any, is_data: bool
+) -> dict[str, str]:
     manager = item.get("ManagerStatus") or {}
     role = "Leader" if manager.get("Leader") else manager.get("Reachability", "").capitalize()
     mark = " *" if item["ID"] == own_id and not is_data else ""
@@ -191,7 +201,7 @@ def _node_row(item: Any, figures: Any | None, own_id: str, is_data: bool) -> dic
     return {
         "ID": item["ID"] + mark,
         "Self": str(item["ID"] == own_id).lower(),
-        "TLSStatus": "Unknown",  # nodes are admitted by the bus: masters issue no certificates
+        "TLSStatus": _tls_status(item["Description"].get("TLSInfo"), trusted),
         "Hostname": item["Description"]["Hostname"],
         "Status": item["Status"]["State"].capitalize(),
         "Availability": item["Spec"]["Availability"].capitalize(),

@@ -125,6 +125,10 @@ class AuthorityDesk:
             )
         return anchors
 
+    @property
+    def certificate_lifetime_s(self) -> int:
+        return self._settings.certificate_lifetime_s
+
     # Joining
 
     async def join(self, request: JoinRequest, joined_from: str) -> JoinAnswer:

@@ -22,6 +22,8 @@ from essaim_shared.errors import Conflict
 from essaim_shared.trust_objects import NodeIdentity, TrustAnchors
 
 LAGGARDS_SHOWN_MAX: Final = 100
+STEPS_PER_ROTATION: Final = 3
+"""Generations from one settled authority to the next."""
 
 
 class Step(Enum):

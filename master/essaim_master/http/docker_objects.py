@@ -67,6 +67,14 @@ class DataPath(msgspec.Struct, frozen=True):
     udp_port: int = 0
 
 
+class SwarmAuthority(msgspec.Struct, frozen=True):
+    """What the swarm shows of who signs its certificates; of one without an authority, nothing."""
+
+    config: DockerObject = {}
+    tls: DockerObject = {}
+    is_rotating: bool = False
+
+
 def service_spec_object(spec: ServiceSpec) -> DockerObject:
     """The spec with what Docker always shows, empty or not: clients index it unasked."""
     docker: DockerObject = {"Name": spec.name, "Labels": spec.labels, **msgspec.to_builtins(spec)}
@@ -313,7 +321,11 @@ def node_role(manager: ManagerStatus | None) -> NodeRole:
 
 
 def node_object(
-    node: NodeObject, status: NodeStatus | None, version: int, manager: ManagerStatus | None
+    node: NodeObject,
+    status: NodeStatus | None,
+    version: int,
+    manager: ManagerStatus | None,
+    tls: DockerObject | None = None,
 ) -> DockerObject:
     docker: DockerObject = {
         "ID": node.id,
@@ -325,7 +337,7 @@ def node_object(
             "Role": node_role(manager),
             "Availability": node.spec.availability,
         },
-        "Description": {} if status is None else _description_object(status.description),
+        "Description": {} if status is None else _description_object(status.description, tls or {}),
         "Status": {"State": "unknown"} if status is None else _node_status_object(status),
     }
     if node.spec.name:
@@ -342,7 +354,7 @@ def _node_status_object(status: NodeStatus) -> DockerObject:
     return docker
 
 
-def _description_object(description: NodeDescription) -> DockerObject:
+def _description_object(description: NodeDescription, tls: DockerObject) -> DockerObject:
     engine: DockerObject = {
         "EngineVersion": description.engine_version,
         "Plugins": [{"Type": plugin.type, "Name": plugin.name} for plugin in description.plugins],
@@ -360,7 +372,7 @@ def _description_object(description: NodeDescription) -> DockerObject:
         "Platform": {"Architecture": description.architecture, "OS": description.os},
         "Resources": resources,
         "Engine": engine,
-        "TLSInfo": {},
+        "TLSInfo": tls,
     }
 
 
@@ -377,9 +389,13 @@ def manager_statuses(
 
 
 def cluster_object(
-    cluster: ClusterInfo, settings: ClusterSettings, version: int, data_path: DataPath
+    cluster: ClusterInfo,
+    settings: ClusterSettings,
+    version: int,
+    data_path: DataPath,
+    authority: SwarmAuthority,
 ) -> DockerObject:
-    """The swarm, without its join tokens: nodes are admitted by the bus, not by a token."""
+    """The swarm, without its join tokens."""
     return {
         "ID": cluster.id,
         "Version": {"Index": version},
@@ -391,12 +407,12 @@ def cluster_object(
             "Orchestration": {"TaskHistoryRetentionLimit": settings.task_history_limit},
             "Raft": {},
             "Dispatcher": {"HeartbeatPeriod": int(HEARTBEAT_PERIOD_S * NANOSECONDS_PER_SECOND)},
-            "CAConfig": {},
+            "CAConfig": authority.config,
             "TaskDefaults": {},
             "EncryptionConfig": {"AutoLockManagers": False},
         },
-        "TLSInfo": {},
-        "RootRotationInProgress": False,
+        "TLSInfo": authority.tls,
+        "RootRotationInProgress": authority.is_rotating,
         "DefaultAddrPool": data_path.pools,
         "SubnetSize": data_path.prefix_length,
         "DataPathPort": data_path.udp_port,

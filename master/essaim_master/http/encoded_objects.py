@@ -13,10 +13,12 @@ from essaim_master.http.docker_objects import (
     task_object,
 )
 from essaim_master.http.network_objects import DockerObject, endpoint_object
+from essaim_master.http.swarm_trust import node_tls
 from essaim_master.state.cluster_state import AppliedChanges, ClusterState
 from essaim_master.state.keys import Kind, node_key, service_key, task_key, task_status_key
 from essaim_shared.objects import NodeObject, Service, Task
 from essaim_shared.spec import ServiceSpec
+from essaim_shared.trust.roles import Role
 
 T = TypeVar("T")
 
@@ -77,7 +79,8 @@ class EncodedObjects:
             return known[1]
         version = self._state.modified(node_key(node.id))
         status = self._state.node_status.get(node.id)
-        encoded = encode_json(node_object(node, status, version, manager))
+        tls = node_tls(self._state.trust_anchors, self._state.identity(Role.AGENT, node.id))
+        encoded = encode_json(node_object(node, status, version, manager, tls))
         _remember(self._nodes, node.id, (manager, encoded))
         return encoded
 
@@ -90,6 +93,10 @@ class EncodedObjects:
                     self._services.pop(change.id, None)
                 case Kind.NODE | Kind.NODE_STATUS:
                     self._nodes.pop(change.id, None)
+                case Kind.IDENTITY:
+                    self._nodes.pop(change.id.rpartition("/")[2], None)
+                case Kind.TRUST_ANCHORS:
+                    self._nodes.clear()
                 case Kind.NETWORK:
                     self._tasks.clear()
                     self._services.clear()

@@ -219,6 +219,16 @@ def issuer_digest(certificate_pem: bytes) -> str:
     return _digest_text(identifier.digest)
 
 
+def issuer_of(certificate_pem: bytes) -> tuple[bytes, bytes]:
+    """What certificates that this authority signed say of it: its name, and its public key (DER
+    of the subject and of the SubjectPublicKeyInfo)."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    public_key = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return certificate.subject.public_bytes(), public_key
+
+
 def split_bundle(bundle_pem: bytes) -> tuple[bytes, ...]:
     """The certificates of a PEM text, each by itself. Raises InvalidRequest."""
     try:

@@ -1,7 +1,6 @@
 """Processes that keep their identity good, at a real port, on the real clock."""
 
 import asyncio
-import random
 import ssl
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -10,24 +9,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.founded_cluster import FoundedCluster, join_request
+from support.founded_cluster import join_request
+from support.trusted_site import CLOCK, WAIT_S
+from support.trusted_site import TrustedSite as Site
 
 from essaim_master.authority.rotation import Step, step_of
-from essaim_master.authority.standing import refusal
-from essaim_master.http.api import Api
-from essaim_master.http.app import App
-from essaim_master.http.host_facts import read_host_facts
-from essaim_master.http.server import HttpServer
-from essaim_master.process_end import end_process
-from essaim_master.state.cluster import Member
 from essaim_master.state.writes import Writes
-from essaim_shared.clock import SystemClock, wait_until
+from essaim_shared.clock import wait_until
 from essaim_shared.errors import Unavailable
-from essaim_shared.http_call import Answer, call
-from essaim_shared.ids import MemberId
+from essaim_shared.http_call import Answer
 from essaim_shared.trust.apart import look_at
-from essaim_shared.trust.certificates import Authority, facts_of, new_request, split_bundle
-from essaim_shared.trust.identity import Identity, read_identity, write_identity, write_own
+from essaim_shared.trust.certificates import Authority, new_request, split_bundle
+from essaim_shared.trust.identity import read_identity, write_own
 from essaim_shared.trust.joining import (
     AUTHORITY_TARGET,
     CONFIRM_TARGET,
@@ -37,81 +30,14 @@ from essaim_shared.trust.joining import (
     JoinAnswer,
     RenewRequest,
 )
-from essaim_shared.trust.renewal import IdentityRenewal, Refused
+from essaim_shared.trust.renewal import Refused
 from essaim_shared.trust.roles import Role, Subject
-from essaim_shared.trust.tls import PeerCertificate, Tls
-
-CLOCK = SystemClock()
-WAIT_S = 20.0
-SEED = 20261128
-
-
-class NoFigures:
-    def nodes(self) -> dict[Any, Any]:
-        return {}
-
-    def containers(self) -> dict[Any, Any]:
-        return {}
-
-
-class Site:
-    """A founded cluster behind a port, and directories of its processes."""
-
-    def __init__(self, root: Path, lifetime_s: int) -> None:
-        self.root = root
-        self.founded = FoundedCluster(root, CLOCK, lifetime_s)
-        self.directories = {
-            "master": self._written("master", self.founded.master),
-            "agent": self._written("agent", self.founded.agent),
-            "admin": self._written("admin", self.founded.admin),
-        }
-        self.tls = {name: Tls(path) for name, path in self.directories.items()}
-        cluster = self.founded.cluster
-        rng = random.Random(SEED)
-        api = Api(cluster, CLOCK, rng, NoFigures(), read_host_facts(), authority=self.founded.desk)
-        self.server = HttpServer(
-            App(api, "test"), end_process, root / "s", "127.0.0.1:0", tls=self.tls["master"]
-        )
-
-    def _written(self, name: str, identity: Identity) -> Path:
-        write_identity(self.root / name, identity)
-        return self.root / name
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server.tcp_port}"
-
-    async def ask(
-        self, target: str, body: object = None, tls: ssl.SSLContext | None = None
-    ) -> Answer:
-        method = "GET" if body is None else "POST"
-        content = b"" if body is None else msgspec.json.encode(body)
-        return await call(self.address, method, target, timeout_s=WAIT_S, body=content, tls=tls)
-
-    def stranger(self) -> ssl.SSLContext:
-        """Somebody who knows the authority and has no certificate."""
-        return ssl.create_default_context(cadata=self.founded.founding.authority_pem.decode())
-
-    def renewal(self, name: str) -> IdentityRenewal:
-        keeper = IdentityRenewal(self.directories[name], self.tls[name], CLOCK, random.Random(SEED))
-        keeper.note(0, (self.address,))
-        return keeper
-
-    def shown(self, name: str) -> PeerCertificate:
-        """By the certificate that is on disk now."""
-        facts = facts_of(read_identity(self.directories[name]).own_pem)
-        subject = facts.subject
-        return PeerCertificate(subject.name, subject.role.value, subject.cluster_id, facts.serial)
-
-    def why_not(self, certificate: PeerCertificate) -> str:
-        return refusal(self.founded.state, "test", certificate) or ""
+from essaim_shared.trust.tls import Tls
 
 
 async def site_of(root: Path, lifetime_s: int) -> AsyncIterator[Site]:
     made = Site(root, lifetime_s)
-    await made.founded.found()
-    await made.server.start()
-    made.founded.cluster.members = (Member(MemberId("h1"), "127.0.0.1:7401", made.address),)
+    await made.start()
     yield made
     await made.server.stop()
 

@@ -81,7 +81,20 @@ async def test_what_cannot_be_set_is_refused_by_name(world, change, status, sent
     assert world.state.revision == revision
 
 
-async def test_there_is_nothing_to_rotate(world) -> None:
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"rotateWorkerToken": "true"}, "this cluster has no authority"),
+        ({"rotateManagerUnlockKey": "true"}, "Essaim's masters have no lock"),
+        ({"ForceRotate": 1}, "this cluster has no authority"),
+        ({"ForceRotate": "x"}, "it is a number"),
+    ],
+)
+async def test_without_an_authority_there_is_nothing_to_rotate(world, asked, sentence) -> None:
     version, spec = await read(world)
-    answer = await world.post(f"/swarm/update?version={version}&rotateWorkerToken=true", spec)
-    assert (answer.status, "no join tokens" in answer.message) == (501, True)
+    force = asked.pop("ForceRotate", 0)
+    query = "".join(f"&{name}={value}" for name, value in asked.items())
+    spec = {**spec, "CAConfig": {"ForceRotate": force}}
+    answer = await world.post(f"/swarm/update?version={version}{query}", spec)
+    assert answer.status in (400, 501)
+    assert sentence in answer.message
