@@ -31,10 +31,12 @@ from kv_clusters import (
     EssaimMasters,
     Etcd,
     KvCluster,
+    OpenMasters,
     cpu_s,
     resident_bytes,
 )
 
+KINDS: tuple[type[KvCluster], ...] = (EssaimMasters, OpenMasters, Etcd)
 IN_FLIGHT = (1, 16, 256, 1000)
 READS_IN_FLIGHT = (1, 256)
 KEY_PREFIX = b"/compare-etcd-bench/"
@@ -56,7 +58,7 @@ Results = dict[tuple[str, str], list[float]]
 
 def note(results: Results, peer: str, what: str, value: float) -> None:
     results[peer, what].append(value)
-    print(f"  {peer:<7} {what:<52} {value:12.3f}", file=sys.stderr, flush=True)
+    print(f"  {peer:<11} {what:<52} {value:12.3f}", file=sys.stderr, flush=True)
 
 
 class Keys:
@@ -200,7 +202,7 @@ def measure_check_perf(cluster: Etcd, results: Results) -> None:
 
 
 async def one_round(directory: Path, results: Results, options: argparse.Namespace) -> None:
-    for kind in (EssaimMasters, Etcd):
+    for kind in KINDS:
         if kind.name not in options.peers:
             continue
         if "calls" in options.parts:
@@ -234,7 +236,7 @@ async def raised(kind: type[KvCluster], directory: Path) -> KvCluster:
 
 
 async def failovers(directory: Path, results: Results, options: argparse.Namespace) -> None:
-    for kind in (EssaimMasters, Etcd):
+    for kind in KINDS:
         if kind.name in options.peers:
             cluster = await raised(kind, directory / "failover")
             try:
@@ -248,8 +250,8 @@ def table(results: Results, command: str, rounds: int) -> str:
         f"Median of {rounds} rounds (least … most); {platform.machine()}, {os.cpu_count()} cores; "
         f"`{command}`",
         "",
-        "| what | Essaim | etcd | ratio |",
-        "|---|---:|---:|---:|",
+        "| what | Essaim | without TLS and sealing | etcd | ratio to etcd |",
+        "|---|---:|---:|---:|---:|",
     ]
     own_figure = results.get(("etcd", CHECK_PERF), [])
     for what in dict.fromkeys(what for _, what in results):
@@ -257,13 +259,14 @@ def table(results: Results, command: str, rounds: int) -> str:
         ratio = ""
         if ours and theirs and statistics.median(theirs):
             ratio = f"{statistics.median(ours) / statistics.median(theirs):.2f}"
-        lines.append(f"| {what} | {_cell(ours)} | {_cell(theirs)} | {ratio} |")
+        bare = _cell(results.get((OpenMasters.name, what)))
+        lines.append(f"| {what} | {_cell(ours)} | {bare} | {_cell(theirs)} | {ratio} |")
     for in_flight in IN_FLIGHT:
         ours = results.get(("essaim", f"puts/s, {in_flight} in flight"))
         if ours and own_figure:
             ratio = statistics.median(ours) / statistics.median(own_figure)
             what = f"puts/s, {in_flight} in flight, beside etcd's `check perf`"
-            lines.append(f"| {what} | {_cell(ours)} | {_cell(own_figure)} | {ratio:.2f} |")
+            lines.append(f"| {what} | {_cell(ours)} | – | {_cell(own_figure)} | {ratio:.2f} |")
     return "\n".join(lines)
 
 
@@ -292,7 +295,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS_PER_RATE, help="for each rate")
     parser.add_argument("--failovers", type=int, default=20)
     parser.add_argument(
-        "--peers", nargs="+", choices=("essaim", "etcd"), default=("essaim", "etcd")
+        "--peers",
+        nargs="+",
+        choices=[kind.name for kind in KINDS],
+        default=("essaim", "etcd"),
+        help="essaim-open: without TLS and sealing",
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--directory", type=Path, help="for the members' data (default: temporary)")

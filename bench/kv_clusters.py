@@ -1,4 +1,8 @@
-"""Three members on loopback, each a process of its own: Essaim's masters, and etcd."""
+"""Three members on loopback, each a process of its own: Essaim's masters, and etcd.
+
+Essaim's masters have identities, as any cluster has: TLS on every link, and what they write is
+sealed. The same without that is there to see what it costs. etcd runs as it does by default.
+"""
 
 import abc
 import asyncio
@@ -12,12 +16,20 @@ import sys
 import time
 from pathlib import Path
 
+from essaim_shared.bus_server_config import BusServer, server_config
+from essaim_shared.bus_users import users_file
 from essaim_shared.clock import SystemClock
 from essaim_shared.errors import EssaimError
 from essaim_shared.kv_client import KvClient
 from essaim_shared.kv_protocol import Put
+from essaim_shared.sealing import new_data_key_text, write_private
+from essaim_shared.trust.founding import FIRST_USER, Founder, write_founding
+from essaim_shared.trust.identity import write_identity
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust.tls import Tls
 from etcd_client import EtcdClient, EtcdRefused
 
+CLUSTER = "bench"
 MEMBERS = ("m1", "m2", "m3")
 READY_TIMEOUT_S = 20.0
 POLL_S = 0.02
@@ -165,9 +177,11 @@ class EssaimClient(Client):
 
 class EssaimMasters(KvCluster):
     name = "essaim"
+    has_identities = True
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
+        self._tls = self._found() if self.has_identities else None
         self._bus_port, *ports = free_ports(10)
         self._ports = {m: ports[3 * i : 3 * i + 3] for i, m in enumerate(MEMBERS)}
         self._bus: subprocess.Popen[bytes] | None = None
@@ -176,8 +190,9 @@ class EssaimMasters(KvCluster):
 
     def start(self, *members: str) -> None:
         if self._bus is None:
+            where = ["-a", "127.0.0.1", "-p", str(self._bus_port)]
             self._bus = subprocess.Popen(
-                ["nats-server", "-a", "127.0.0.1", "-p", str(self._bus_port)],
+                ["nats-server", *(where if self._tls is None else ["-c", self._bus_config()])],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -196,7 +211,7 @@ class EssaimMasters(KvCluster):
 
     async def client(self, members: tuple[str, ...] = MEMBERS) -> EssaimClient:
         addresses = [("127.0.0.1", self._ports[member][2]) for member in members]
-        native = KvClient(addresses, SystemClock(), random.Random())
+        native = KvClient(addresses, SystemClock(), random.Random(), tls=self._tls)
         await native.open()
         deadline_s = time.monotonic() + 1.0
         while native.connected_to is None:
@@ -230,10 +245,42 @@ class EssaimMasters(KvCluster):
         await asyncio.gather(*(work() for _ in range(FILL_IN_FLIGHT)))
         await client.close()
 
+    def _found(self) -> Tls:
+        """Identities for all members; returns that of their user."""
+        founder = Founder(CLUSTER, SystemClock().wall_ns())
+        for member in MEMBERS:
+            identity = founder.admit(Role.MASTER, member, addresses=("127.0.0.1",))
+            write_identity(self.directory / f"{member}.identity", identity)
+        write_identity(self.directory / "user", founder.admit(Role.USER, FIRST_USER))
+        for member in MEMBERS:
+            write_founding(self.directory / f"{member}.identity", founder.founding)
+        write_private(self.directory / "seal.key", new_data_key_text().encode())
+        users = users_file(CLUSTER, founder.founding.identities)
+        (self.directory / "bus-users.conf").write_text(users.text)
+        return Tls(self.directory / "user")
+
+    def _bus_config(self) -> str:
+        route_port, monitor_port = free_ports(2)
+        server = BusServer(
+            name="bus",
+            cluster_name=CLUSTER,
+            listen=f"127.0.0.1:{self._bus_port}",
+            route_listen=f"127.0.0.1:{route_port}",
+            routes=(),
+            monitor_listen=f"127.0.0.1:{monitor_port}",
+            pid_file=self.directory / "bus.pid",
+            users_file="bus-users.conf",
+            identity_dir=self.directory / f"{MEMBERS[0]}.identity",
+            route_password="none",
+        )
+        path = self.directory / "bus.conf"
+        path.write_text(server_config(server))
+        return str(path)
+
     def _config(self, member: str) -> str:
         raft, http, kv = self._ports[member]
         lines = [
-            'cluster_id = "bench"',
+            f'cluster_id = "{CLUSTER}"',
             f'member_id = "{member}"',
             f'data_dir = "{self.directory / member}"',
             f'socket = "{self.directory / member}.sock"',
@@ -242,6 +289,11 @@ class EssaimMasters(KvCluster):
             f'kv_listen = "127.0.0.1:{kv}"',
             f'bus_servers = ["nats://127.0.0.1:{self._bus_port}"]',
         ]
+        if self.has_identities:
+            lines += [
+                f'identity_dir = "{self.directory / member}.identity"',
+                f'seal_key_file = "{self.directory / "seal.key"}"',
+            ]
         for other in MEMBERS:
             ports = self._ports[other]
             lines += [
@@ -251,6 +303,13 @@ class EssaimMasters(KvCluster):
                 f'http = "127.0.0.1:{ports[1]}"',
             ]
         return "\n".join(lines) + "\n"
+
+
+class OpenMasters(EssaimMasters):
+    """Without TLS, and nothing sealed."""
+
+    name = "essaim-open"
+    has_identities = False
 
 
 class EtcdLoad(Client):

@@ -34,11 +34,8 @@ from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
 from essaim_shared.clock import Clock
 from essaim_shared.errors import BrokenInvariant, MalformedMessage
 from essaim_shared.ids import MemberId
-from essaim_shared.trust.tls import (
-    MASTER_NAME,
-    peer_certificate,
-    reason_in_words,
-)
+from essaim_shared.trust.tls import peer_certificate, reason_in_words
+from essaim_shared.trust.tls_protocol import connect_to_master
 
 CONNECT_TIMEOUT_S = 1.0
 """For the connection and the greeting together."""
@@ -252,13 +249,8 @@ class Link(asyncio.Protocol):
         self._lost = loop.create_future()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await loop.create_connection(
-                    lambda: self,
-                    self.address.host,
-                    self.address.port,
-                    ssl=None if trust is None else trust.client,
-                    server_hostname=None if trust is None else MASTER_NAME,
-                )
+                context = None if trust is None else trust.client
+                await connect_to_master(self, self.address.host, self.address.port, context)
                 return await self._answered
         except ssl.SSLError as error:
             self._refused(reason_in_words(error))

@@ -50,7 +50,8 @@ from essaim_shared.kv_protocol import (
     encode_frame,
 )
 from essaim_shared.limits import KV_IN_FLIGHT_MAX
-from essaim_shared.trust.tls import MASTER_NAME, Tls, reason_in_words
+from essaim_shared.trust.tls import Tls, reason_in_words
+from essaim_shared.trust.tls_protocol import connect_to_master
 
 TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 1.0
@@ -422,13 +423,8 @@ class KvClient:
         greeting = Greeting(KV_PROTOCOL_VERSION, self._cluster_id, self._session)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                loop = asyncio.get_running_loop()
-                await loop.create_connection(
-                    lambda: link,
-                    *address,
-                    ssl=None if self._tls is None else self._tls.client,
-                    server_hostname=None if self._tls is None else MASTER_NAME,
-                )
+                context = None if self._tls is None else self._tls.client
+                await connect_to_master(link, *address, context)
                 link.send(encode_frame(greeting))
                 welcome = await link.welcome
         except ssl.SSLError as error:

@@ -68,7 +68,8 @@ def start_process(
     pid_file: Path,
     environment: Mapping[str, str],
 ) -> ProcessIdentity:
-    """Start a daemon: own session, working directory /, output appended to its log.
+    """Start a daemon: own session, working directory /, output appended to its log, nothing open
+    of what whoever raises the lab has open (a lock would be held as long as the lab stands).
 
     `nsenter --net` and not `ip netns exec`: the latter mounts /sys anew and hides the cgroups.
     """
@@ -91,6 +92,7 @@ def start_process(
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log_file), append, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_CLOSE, number) for number in _handed_down()),
         ],
         setsid=True,
         setsigmask=[],
@@ -101,6 +103,19 @@ def start_process(
     identity = ProcessIdentity(pid, seen[1])
     pid_file.write_text(f"{identity.pid} {identity.start_ticks}\n")
     return identity
+
+
+def _handed_down() -> list[int]:
+    """Descriptors that a child would get, beside the three."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        number = int(entry.name)
+        try:
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
+        except OSError:
+            continue  # it was open for this list only
+    return found
 
 
 def send_signal(identity: ProcessIdentity, number: signal.Signals) -> bool:

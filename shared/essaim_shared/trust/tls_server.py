@@ -9,12 +9,11 @@ the same kind).
 import asyncio
 import socket
 import ssl
-from asyncio.sslproto import SSLProtocol, SSLProtocolState
 from collections.abc import Callable
 
-from essaim_shared.trust.tls import HANDSHAKE_TIMEOUT_S, reason_in_words
+from essaim_shared.trust.tls import reason_in_words
+from essaim_shared.trust.tls_protocol import TlsProtocol
 
-SHUTDOWN_TIMEOUT_S = 5.0
 HANDSHAKES_MAX = 128
 """Under way at one socket: whoever connects and says nothing takes no more of the process's file
 descriptors than these, each for HANDSHAKE_TIMEOUT_S."""
@@ -31,21 +30,20 @@ async def listen(
     on_refused: OnRefused = lambda host, reason: None,
 ) -> asyncio.Server:
     """As `loop.create_server(protocol, sock=…, backlog=…, ssl=context)`."""
-    loop = asyncio.get_running_loop()
     greeting: set[_AlertingProtocol] = set()
 
     def made() -> asyncio.BaseProtocol:
         if context is None:
             return protocol()
-        return _AlertingProtocol(loop, protocol(), context, greeting, on_refused)
+        return _AlertingProtocol(protocol(), context, greeting, on_refused)
 
+    loop = asyncio.get_running_loop()
     return await loop.create_server(made, sock=listening, backlog=backlog)
 
 
-class _AlertingProtocol(SSLProtocol):
+class _AlertingProtocol(TlsProtocol):
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         protocol: asyncio.Protocol,
         context: ssl.SSLContext,
         greeting: "set[_AlertingProtocol]",
@@ -55,15 +53,7 @@ class _AlertingProtocol(SSLProtocol):
         self._greeting = greeting
         self._on_refused = on_refused
         self._host = ""
-        super().__init__(
-            loop,
-            protocol,
-            context,
-            None,  # type: ignore[arg-type]  # nobody waits for the handshake
-            server_side=True,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,  # type: ignore[arg-type]
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
+        super().__init__(protocol, context)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -80,16 +70,9 @@ class _AlertingProtocol(SSLProtocol):
         self._greeting.discard(self)
         super().connection_lost(exc)
 
-    def _do_flush(self) -> None:
-        # asyncio's own raises RuntimeError when the protocol aborts while it is given the rest.
-        self._do_read()  # type: ignore[attr-defined]
-        if self._state is SSLProtocolState.FLUSHING:  # type: ignore[attr-defined]
-            self._set_state(SSLProtocolState.SHUTDOWN)  # type: ignore[attr-defined]
-            self._do_shutdown()  # type: ignore[attr-defined]
-
     def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
         self._greeting.discard(self)
         if isinstance(handshake_exc, ssl.SSLError):
-            self._process_outgoing()  # type: ignore[attr-defined]
+            self._process_outgoing()
             self._on_refused(self._host, reason_in_words(handshake_exc))
         super()._on_handshake_complete(handshake_exc)

@@ -68,6 +68,21 @@ def start(tmp_path: Path, started: list[int], *command: str, lab: str = "utest")
     return identity
 
 
+async def test_a_process_holds_nothing_of_what_its_parent_has_open(
+    tmp_path: Path, started: list[int]
+) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        identity = start(tmp_path, started, "sleep", "60")
+    held = Path(f"/proc/{identity.pid}/fd")
+    assert await wait_until(lambda: "sleep" in command_of(identity.pid), CLOCK, WAIT_S)
+    assert sorted(int(entry.name) for entry in held.iterdir()) == [0, 1, 2]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
+
+
 async def test_a_process_has_its_own_session_and_writes_to_its_log(
     tmp_path: Path, started: list[int]
 ) -> None:
