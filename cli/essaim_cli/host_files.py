@@ -81,6 +81,15 @@ class Machine(msgspec.Struct, frozen=True):
         return self.bus_directory / "bus.conf"
 
     @property
+    def bus_pid_file(self) -> Path:
+        return self.bus_directory / "bus.pid"
+
+    @property
+    def bus_monitor(self) -> str:
+        """On loopback: what a bus server tells of its clients is for its host alone."""
+        return f"127.0.0.1:{self.ports.bus_monitor}"
+
+    @property
     def agent_data(self) -> Path:
         return self.data.with_name(f"{self.data.name}-agent")
 
@@ -134,6 +143,9 @@ def master_toml(
         f"bus_servers = {_strings(bus_servers)}",
         f'seal_key_file = "{machine.seal_key_file}"',
         f'identity_dir = "{machine.master_identity}"',
+        f'bus_users_file = "{machine.bus_directory / USERS_FILE}"',
+        f'bus_pid_file = "{machine.bus_pid_file}"',
+        f'bus_monitor = "http://{machine.bus_monitor}"',
         "standby = true",
     ]
     for member in members:

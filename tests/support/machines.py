@@ -39,6 +39,10 @@ class Machine:
         return self.root / "etc"
 
     @property
+    def socket(self) -> Path:
+        return self.root / "run" / "master.sock"
+
+    @property
     def master_identity(self) -> Path:
         return self.root / "lib" / "master" / "identity"
 
@@ -67,14 +71,17 @@ class Machine:
             config = self.etc / f"{part}.toml"
             if config.exists():
                 if part == "master":
-                    self._shorten_lives(config)
+                    self._settle(config)
                 self._start(part, sys.executable, "-m", f"essaim_{part}", "--config", str(config))
 
-    def _shorten_lives(self, config: Path) -> None:
+    def _settle(self, config: Path) -> None:
+        """What a test has otherwise than people: short lives, and no registry."""
         text = config.read_text()
-        if self._lifetime_s and "[authority]" not in text:
-            life = f"\n[authority]\ncertificate_lifetime_s = {self._lifetime_s}\n"
-            config.write_text(text + life)
+        if "[images]" not in text:
+            text += '\n[images]\nresolve = "never"\n'
+            if self._lifetime_s:
+                text += f"\n[authority]\ncertificate_lifetime_s = {self._lifetime_s}\n"
+            config.write_text(text)
 
     def _start(self, part: str, *command: str) -> None:
         with (self.root / f"{part}.log").open("ab") as log:
@@ -122,7 +129,7 @@ class Machines:
             *arguments,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "ESSAIM_HOST": f"unix://{self.first.root}/run/master.sock"},
+            env={**os.environ, "ESSAIM_HOST": f"unix://{self.first.socket}"},
         )
         out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
         assert process.returncode is not None

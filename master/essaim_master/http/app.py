@@ -52,7 +52,7 @@ ENGINE_ENDPOINTS = frozenset(
 _LATER: dict[str, str] = {
     "events": "Essaim has no stream of events yet: poll, or use GET /essaim/wait",
     "networks": "tasks are on the networks that their service names: change the service",
-    "swarm": "an Essaim cluster is formed by the configuration of its masters and agents, "
+    "swarm": "an Essaim cluster is formed by `essaim cluster init` and `essaim cluster join`, "
     "not by `docker swarm`",
 }
 
