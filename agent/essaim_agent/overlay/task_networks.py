@@ -30,6 +30,7 @@ from essaim_agent.overlay.kernel_rows import entry_of
 from essaim_agent.overlay.namespaces import NAMESPACE_DIRECTORY
 from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import contradicts, link_contradicts
+from essaim_agent.overlay.shared_looks import SharedLooks
 from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables
 from essaim_shared.clock import Clock
 from essaim_shared.ids import TaskId
@@ -48,7 +49,6 @@ SENTENCES_LOGGED_MAX = 5
 """Of one comparison: a bridge that goes takes thousands of entries along."""
 COUNTERS_AGE_MAX_S = 0.25
 """One reading of /proc/net/dev serves all tasks of a round of measurements."""
-CONNECTIONS_AGE_MAX_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -87,11 +87,7 @@ class OverlayNetworks:
         self._counters: dict[str, InterfaceCounters] = {}
         self._counters_read_s = float("-inf")
         self._counters_path = "/proc/net/dev"
-        self._connections: dict[TaskId, int] = {}
-        self._connections_read_s = float("-inf")
-        self._asked: set[TaskId] = set()
-        """Since the last look."""
-        self._counting = asyncio.Lock()
+        self._looks = SharedLooks(self._open_connections, clock)
         self._problems: tuple[str, ...] = ()
         self._on_checked: list[Callable[[Checked], None]] = []
 
@@ -197,19 +193,11 @@ class OverlayNetworks:
             raise
 
     async def connections(self, task_id: TaskId) -> int:
-        """TCP connections that a task serves now. One look at the kernel's flows serves all who
-        ask within a tenth of a second. Raises NetworkError."""
-        async with self._counting:
-            now_s = self._clock.monotonic_s()
-            is_stale = now_s - self._connections_read_s > CONNECTIONS_AGE_MAX_S
-            if is_stale or task_id not in self._connections:
-                # Those who asked lately ask again: a task that ends is looked at until it has.
-                asked = {task_id, *self._asked}
-                self._connections = await self._run(lambda node: node.open_connections(asked))
-                self._connections_read_s = now_s
-                self._asked.clear()
-            self._asked.add(task_id)
-            return self._connections[task_id]
+        """TCP connections that a task serves now, or did a moment ago. Raises NetworkError."""
+        return await self._looks.connections(task_id)
+
+    async def _open_connections(self, task_ids: frozenset[TaskId]) -> dict[TaskId, int]:
+        return await self._run(lambda node: node.open_connections(task_ids))
 
     async def attached(self) -> frozenset[TaskId]:
         return await self._run(OverlayNode.attached)
