@@ -86,6 +86,17 @@ class Client:
         """More masters to turn to when this one is lost."""
         self._masters += [url for url in urls if url not in self._masters]
 
+    @property
+    def identity(self) -> Path | None:
+        """The directory whose certificate is shown; None where none is: on a socket, say."""
+        return None if self.url.startswith("unix:") else self._identity
+
+    def show_new_certificate(self) -> None:
+        """Take what the identity's directory holds now, for connections from here on."""
+        self._connection.close()
+        self._tls = None
+        self._connection = self._connection_to(self.url)
+
     def close(self) -> None:
         self._connection.close()
 

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
@@ -70,9 +71,16 @@ def ca(context: click.Context, rotate: bool, detach: bool, certificates: bool, o
 
 
 def _followed(client: Client, found: Any) -> Any:
-    """Until the rotation has ended; progress goes to stderr. Ctrl-C ends the watching alone."""
-    said = ""
+    """Until the rotation has ended; progress goes to stderr. Ctrl-C ends the watching alone.
+
+    The certificate with which this command asks is one of the authority that goes: it is renewed
+    as soon as the new one signs.
+    """
+    said, is_renewed = "", client.identity is None
     while found["Step"] != "settled":
+        if found["Step"] == "renewing" and not is_renewed:
+            _renew_own(client)
+            is_renewed = True
         names = ", ".join(row["Hostname"] or row["Name"] for row in found["Waiting"][:5])
         line = f"{found['Step']}: {found['WaitingCount']} of {found['Identities']} to go"
         if names:
@@ -83,6 +91,28 @@ def _followed(client: Client, found: Any) -> Any:
         pause(PROGRESS_PERIOD_S)
         found = client.get("/essaim/cluster/ca")
     return found
+
+
+def _renew_own(client: Client) -> None:
+    """The user's certificate, in its directory. Raises ApiError, CommandFailed."""
+    from essaim_shared.errors import EssaimError
+    from essaim_shared.trust.certificates import new_request
+    from essaim_shared.trust.identity import ABOUT_FILE, read_identity, write_authorities, write_own
+
+    directory = client.identity
+    if directory is None or not (directory / ABOUT_FILE).exists():
+        return  # of another kind: its owner renews it
+    try:
+        name = read_identity(directory).about.name
+        asked = new_request(name)
+        body = {"Request": asked.request_pem.decode()}
+        issued = client.post(f"/essaim/users/{quote(name, safe='')}/certificate", body)
+        write_authorities(directory, issued["Authorities"].encode())
+        write_own(directory, asked.key_pem + issued["Certificate"].encode())
+    except (EssaimError, OSError) as error:
+        raise CommandFailed(f"the certificate in {directory} is not renewed: {error}") from error
+    client.show_new_certificate()
+    click.echo(f"the certificate in {directory} is renewed", err=True)
 
 
 def _text(found: Any) -> str:

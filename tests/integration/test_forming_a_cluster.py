@@ -149,14 +149,15 @@ async def test_authority_tokens_and_keys_are_replaced_under_load(machines: Machi
     tasks = set(await running_tasks(machines))
     before = {one.name: serial_of(one.agent_identity) for one in machines.all}
     digest = (await machines.json("cluster", "ca", "-o", "json"))["Digest"]
-    admin = Tls(first.etc / "admin")
+    admin = ("--identity", str(first.etc / "admin"), "-H", f"tcp://{first.http}")
+    old = Tls(first.etc / "admin")
 
     writer = Writer(first)
     writing = asyncio.ensure_future(writer.run())
     await machines.ok("cluster", "rotate-data-key")
     for role in ("worker", "master"):
         await machines.ok("cluster", "join-token", role, "--rotate", "-q")
-    settled = await machines.json("cluster", "ca", "--rotate", "-o", "json")
+    settled = await machines.json(*admin, "cluster", "ca", "--rotate", "-o", "json")
     assert settled["Step"] == "settled"
     assert settled["Digest"] != digest
     # The last step is confirmed by everybody, and short lives are renewed by themselves.
@@ -179,7 +180,9 @@ async def test_authority_tokens_and_keys_are_replaced_under_load(machines: Machi
     # A machine joins by the new token; who has only the old authority's certificate is out.
     await joined(machines, "worker")
     with pytest.raises(Unavailable, match="our certificate is of another cluster"):
-        await call(first.http, "GET", "/_ping", timeout_s=5.0, tls=admin.client)
+        await call(first.http, "GET", "/_ping", timeout_s=5.0, tls=old.client)
+    # The user who asked for it has another certificate.
+    assert (await machines.json(*admin, "cluster", "ca", "-o", "json"))["Step"] == "settled"
 
 
 async def test_a_removed_node_is_shut_out_at_once(machines: Machines) -> None:
