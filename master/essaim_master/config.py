@@ -189,6 +189,13 @@ def _check_standby(config: MasterConfig) -> None:
             "standby: a master either joins under its own name (join) or stands by: choose one"
         )
     check_base_name(config.member_id)
+    for key, address in (("http_listen", config.http_listen), ("raft_listen", config.raft_listen)):
+        host, _ = split_address(address)
+        if host in ("0.0.0.0", "::"):
+            raise ConfigError(
+                f"{key}: {address} tells nobody where this master is: one that stands by tells "
+                "the leader, so give the address at which others reach it"
+            )
 
 
 def _check_bus_server(config: MasterConfig) -> None:

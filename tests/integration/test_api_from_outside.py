@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import sys
 
 import docker
 import pytest
 from docker.errors import APIError, NotFound
 from docker.types import EndpointSpec, ServiceMode
-from support.lab_cluster import WEB, Cluster
+from support.lab_cluster import WEB, Cluster, Done, docker_clients
 
 from essaim_cli.lab.probes import api_of, open_target
 from essaim_shared.limits import HTTP_BODY_BYTES_MAX
@@ -62,6 +63,51 @@ async def test_docker_py_creates_lists_scales_updates_and_removes(cluster: Clust
             await asyncio.to_thread(client.containers.list)
     finally:
         await asyncio.to_thread(client.close)
+
+
+@pytest.mark.parametrize("client", docker_clients())
+async def test_dockers_own_client_comes_from_another_machine_with_a_certificate(
+    cluster: Cluster, client: str
+) -> None:
+    host = cluster.topology.host("h2")
+    outside = {
+        "DOCKER_HOST": f"tcp://{host.address}:{host.http_port}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(cluster.topology.admin_identity_dir),
+    }
+    created = await cluster.run(
+        client, "service", "create", "-d", "--name", "far", "--no-resolve-image", WEB, **outside
+    )
+    assert created.code == 0, created.stderr
+    await cluster.until_running("far", 1)
+    listed = await cluster.run(client, "service", "ls", "--format", "{{.Name}}", **outside)
+    assert listed.lines == ["far"], listed.stderr
+    # Whoever shows nothing is told nothing, not even that there is a cluster.
+    open_host = {"DOCKER_HOST": outside["DOCKER_HOST"]}
+    refused = await cluster.run(client, "service", "ls", **open_host)
+    assert refused.code == 1
+    assert not refused.stdout
+
+
+async def test_the_command_line_comes_from_another_machine_with_an_identity(
+    cluster: Cluster,
+) -> None:
+    masters = ",".join(f"tcp://{host.address}:{host.http_port}" for host in cluster.hosts)
+    identity = ("--identity", str(cluster.topology.admin_identity_dir))
+
+    async def from_outside(*words: str) -> Done:
+        return await cluster.run(sys.executable, "-m", "essaim_cli", "-H", masters, *words)
+
+    written = await from_outside(*identity, "kv", "put", "far", "away")
+    assert written.code == 0, written.stderr
+    assert (await cluster.ok("kv", "get", "far")).stdout.strip() == "away"
+    await cluster.ok("kv", "del", "far")
+    agent = ("--identity", str(cluster.hosts[0].agent_identity_dir))
+    for words, why in (((), "--identity DIRECTORY"), (agent, "may not do this")):
+        refused = await from_outside(*words, "node", "ls")
+        assert refused.code == 1
+        assert why in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
 
 
 async def _all_have(cluster: Cluster, variable: str, count: int) -> bool:

@@ -10,13 +10,18 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Final
 
+from essaim_shared.clock import SystemClock
+from essaim_shared.trust.handshake_pace import PER_S, HandshakePace
 from essaim_shared.trust.tls import reason_in_words
 from essaim_shared.trust.tls_protocol import TlsProtocol
 
-HANDSHAKES_MAX = 128
+HANDSHAKES_MAX: Final = 128
 """Under way at one socket: whoever connects and says nothing takes no more of the process's file
 descriptors than these, each for HANDSHAKE_TIMEOUT_S."""
+
+CLOCK: Final = SystemClock()
 
 OnRefused = Callable[[str, str], None]
 """Told the address, without the port, and the reason, of whoever failed at the handshake."""
@@ -31,11 +36,12 @@ async def listen(
 ) -> asyncio.Server:
     """As `loop.create_server(protocol, sock=…, backlog=…, ssl=context)`."""
     greeting: set[_AlertingProtocol] = set()
+    pace = HandshakePace()
 
     def made() -> asyncio.BaseProtocol:
         if context is None:
             return protocol()
-        return _AlertingProtocol(protocol(), context, greeting, on_refused)
+        return _AlertingProtocol(protocol(), context, greeting, pace, on_refused)
 
     loop = asyncio.get_running_loop()
     return await loop.create_server(made, sock=listening, backlog=backlog)
@@ -47,10 +53,12 @@ class _AlertingProtocol(TlsProtocol):
         protocol: asyncio.Protocol,
         context: ssl.SSLContext,
         greeting: "set[_AlertingProtocol]",
+        pace: HandshakePace,
         on_refused: OnRefused,
     ) -> None:
         """`greeting`: those of the same socket whose handshake goes on."""
         self._greeting = greeting
+        self._pace = pace
         self._on_refused = on_refused
         self._host = ""
         super().__init__(protocol, context)
@@ -58,8 +66,13 @@ class _AlertingProtocol(TlsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self._host = str(peer[0]) if peer else ""
+        refusal = ""
         if len(self._greeting) >= HANDSHAKES_MAX:
-            self._on_refused("others", f"{HANDSHAKES_MAX} handshakes are under way")
+            refusal = f"{HANDSHAKES_MAX} handshakes are under way"
+        elif not self._pace.admits(self._host, CLOCK.monotonic_s()):
+            refusal = f"it begins more than {PER_S:g} handshakes a second"
+        if refusal:
+            self._on_refused(self._host, refusal)
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
             return

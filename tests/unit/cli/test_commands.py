@@ -311,7 +311,8 @@ async def test_starting_up_imports_nothing_heavy(arguments):
         "import sys\n"
         "from essaim_cli.__main__ import run\n"
         f"run({['--host', 'unix:///nowhere', *arguments]!r})\n"
-        "heavy = {'rich', 'docker', 'nats', 'starlette', 'asyncio', 'msgspec', 'psutil'}\n"
+        "heavy = {'rich', 'docker', 'nats', 'starlette', 'asyncio', 'msgspec', 'psutil',\n"
+        "         'cryptography', 'nkeys'}\n"
         "sys.exit(sorted(heavy & set(sys.modules)).__repr__() if heavy & set(sys.modules) else 0)\n"
     )
     process = await asyncio.create_subprocess_exec(

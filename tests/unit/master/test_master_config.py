@@ -46,6 +46,16 @@ def test_what_networks_are_chosen_from_can_be_configured(tmp_path) -> None:
     assert (pools.prefix_length, pools.first_vni) == (24, 9)
 
 
+@pytest.mark.parametrize("key", ["http_listen", "raft_listen"])
+@pytest.mark.parametrize("everywhere", ["0.0.0.0:7500", "[::]:7500"])
+def test_one_that_stands_by_listens_where_it_says_it_is(tmp_path, key, everywhere) -> None:
+    path = written(tmp_path, "m4", "standby = true")
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(key)]
+    path.write_text(f'{key} = "{everywhere}"\n' + "\n".join(lines))
+    with pytest.raises(ConfigError, match=f"{key}: .* tells nobody where this master is"):
+        load_master_config(path)
+
+
 @pytest.mark.parametrize("member_id", ["m1", "m4"])
 def test_one_that_stands_by_may_be_one_of_the_first_or_not(tmp_path, member_id) -> None:
     assert load_master_config(written(tmp_path, member_id, "standby = true")).standby

@@ -15,6 +15,7 @@ from essaim_master.refusals import Refusals
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.errors import Unavailable
 from essaim_shared.http_call import call
+from essaim_shared.trust.handshake_pace import BURST
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import Tls
 from essaim_shared.trust.tls_server import HANDSHAKES_MAX
@@ -152,6 +153,14 @@ async def test_those_who_connect_and_say_nothing_leave_room_for_those_who_speak(
             break
     else:
         raise AssertionError("nobody is let in any more")
+
+
+async def test_one_address_cannot_keep_the_master_busy_with_handshakes(port, caplog) -> None:
+    for _ in range(2 * int(BURST)):
+        _, writer = await asyncio.open_connection("127.0.0.1", port.server.tcp_port)
+        writer.transport.abort()
+    told = "refused the HTTPS connection of 127.0.0.1: it begins more than 50 handshakes a second"
+    assert await wait_until(lambda: told in caplog.messages, CLOCK, WAIT_S)
 
 
 async def test_a_handshake_that_breaks_off_anywhere_hurts_nobody(port) -> None:
