@@ -25,6 +25,7 @@ from essaim_master.control.network_reports import NetworkReports
 from essaim_master.http.api import Api
 from essaim_master.http.app import App
 from essaim_master.http.host_facts import read_host_facts
+from essaim_master.http.kv_callers import kv_refusal
 from essaim_master.http.network_settings import network_settings
 from essaim_master.http.peer_requests import PeerRequests
 from essaim_master.http.server import HttpServer
@@ -38,6 +39,7 @@ from essaim_master.own_bus import own_bus
 from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
 from essaim_master.state.cluster import Cluster
+from essaim_master.state.cluster_state import ClusterState
 from essaim_master.vault import Vault
 from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
@@ -48,7 +50,7 @@ from essaim_shared.log import fields
 from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
 from essaim_shared.transport import Transport
-from essaim_shared.trust.tls import Tls
+from essaim_shared.trust.tls import PeerCertificate, Tls
 
 GC_THRESHOLD = 50_000
 """Allocations between collections: most of what a master allocates is freed by reference counts,
@@ -180,10 +182,17 @@ def _kv_servers(
             MemberId(config.member_id),
             split_address(config.kv_listen),
             lambda: is_enabled(state.cluster_version, Feature.SESSIONS),
-            None if tls is None else ClientTrust(tls, config.cluster_id),
+            None if tls is None else _kv_trust(config, tls, state, clock),
             consensus.refusals["kv"],
         )
     ]
+
+
+def _kv_trust(config: MasterConfig, tls: Tls, state: ClusterState, clock: Clock) -> ClientTrust:
+    def why_not(certificate: PeerCertificate) -> str | None:
+        return kv_refusal(state, config.cluster_id, certificate, clock.wall_ns())
+
+    return ClientTrust(tls, config.cluster_id, why_not)
 
 
 def _leader(
