@@ -77,6 +77,14 @@ class _Wire(TcpTransport):
         self._io_reader = reader
         self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 
+    async def read(self, buffer_size: int) -> bytes:
+        data: bytes = await super().read(buffer_size)
+        if len(data) == buffer_size:
+            # There is more, which is read without a wait: a thousand small messages are enough
+            # for one turn of the event loop, whoever floods us.
+            await asyncio.sleep(0)
+        return data
+
     @property
     def is_secret(self) -> bool:
         writer = self._io_writer

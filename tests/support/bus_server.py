@@ -19,7 +19,7 @@ from essaim_shared.http_call import call
 from essaim_shared.ids import NodeId
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
-from essaim_shared.trust.bus_keys import public_key_of
+from essaim_shared.trust.bus_keys import new_seed, public_key_of
 from essaim_shared.trust.certificates import Authority
 from essaim_shared.trust.identity import read_identity, write_authorities, write_own
 from essaim_shared.trust.roles import Role
@@ -84,6 +84,11 @@ class SecuredBus:
             joined_ns=now_ns,
         )
         return self.known[role, name]
+
+    def like(self, identity: NodeIdentity, name: str) -> NodeIdentity:
+        """Of another node, whose files nobody needs."""
+        key = public_key_of(new_seed())
+        return msgspec.structs.replace(identity, name=name, bus_key=key)
 
     def remove(self, role: Role, name: str) -> None:
         self._removed[role, name] = self.known.pop((role, name))

@@ -1,16 +1,18 @@
 """The bus server beside this master: its file of users, the signal that has it read that, and what
 it shows of itself on loopback."""
 
+import asyncio
+import http.client
 import os
 import signal
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from essaim_master.bus_users.connections import Connection
-from essaim_shared.errors import EssaimError, OutcomeUnknown, Unavailable
-from essaim_shared.http_call import call
+from essaim_shared.errors import EssaimError
+from essaim_shared.http_call import split_address
 from essaim_shared.sealing import write_private
 from essaim_shared.trust.identity import AUTHORITIES_FILE, OWN_FILE
 from essaim_shared.undecodable import UNDECODABLE
@@ -18,6 +20,10 @@ from essaim_shared.undecodable import UNDECODABLE
 MONITOR_TIMEOUT_S: Final = 1.0
 PROGRAM: Final = "nats-server"
 PID_CHARS_MAX: Final = 16
+ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""A connection takes some 700 bytes."""
+
+T = TypeVar("T")
 
 
 class BusServerError(EssaimError):
@@ -82,7 +88,7 @@ class LocalBusServer:
             with self._pid_file.open() as file:
                 pid = int(file.read(PID_CHARS_MAX))
             process = os.pidfd_open(pid)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise BusServerError(f"{self._pid_file} names no process: {error}") from error
         try:
             # By now the number may be somebody else's, whom SIGHUP would end.
@@ -110,30 +116,36 @@ class LocalBusServer:
     async def loaded_ns(self) -> int | None:
         """`UsersFile.write_deadline_ns` of the file that is in force; None: no server runs here,
         so the next one reads what is on disk. Raises BusServerError when it does not answer."""
-        try:
-            body = await self._ask("/varz")
-        except OutcomeUnknown as error:
-            raise BusServerError(f"the bus server does not answer: {error}") from error
-        except Unavailable:
-            return None
-        try:
-            return _varz.decode(body).write_deadline
-        except UNDECODABLE as error:
-            raise BusServerError(f"{self._monitor} is no {PROGRAM}: {error}") from error
+        shown = await asyncio.to_thread(self._ask, "/varz", _varz)
+        return None if shown is None else shown.write_deadline
 
     async def connections(self) -> tuple[Connection, ...]:
         """Those that are open, and the last that were. Raises BusServerError; nothing when no
         server runs."""
+        return await asyncio.to_thread(self._connections)
+
+    def _connections(self) -> tuple[Connection, ...]:
+        closed = self._ask(f"/connz?auth=1&state=closed&sort=stop&limit={CLOSED_MAX}", _connz)
+        opened = self._ask(f"/connz?auth=1&limit={CONNECTIONS_MAX}", _connz)
+        return tuple(one for part in (closed, opened) if part for one in part.connections)
+
+    def _ask(self, target: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """None when nobody listens. Raises BusServerError.
+
+        In a thread of its own: a master that is flooded itself is slow to see each of the events
+        that an answer is made of.
+        """
+        host, port = split_address(self._monitor)
+        connection = http.client.HTTPConnection(host, port, timeout=MONITOR_TIMEOUT_S)
         try:
-            opened = await self._ask(f"/connz?auth=1&limit={CONNECTIONS_MAX}")
-            closed = await self._ask(f"/connz?auth=1&state=closed&sort=stop&limit={CLOSED_MAX}")
-            return (*_connz.decode(closed).connections, *_connz.decode(opened).connections)
-        except OutcomeUnknown as error:
-            raise BusServerError(f"the bus server does not answer: {error}") from error
-        except Unavailable:
-            return ()
+            connection.request("GET", target)
+            return decoder.decode(connection.getresponse().read(ANSWER_BYTES_MAX))
+        except ConnectionRefusedError:
+            return None
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise BusServerError(f"the bus server does not answer: {reason}") from error
         except UNDECODABLE as error:
             raise BusServerError(f"{self._monitor} is no {PROGRAM}: {error}") from error
-
-    async def _ask(self, target: str) -> bytes:
-        return (await call(self._monitor, "GET", target, timeout_s=MONITOR_TIMEOUT_S)).body
+        finally:
+            connection.close()
