@@ -206,12 +206,17 @@ class Connection(Client):
             self.lose(in_words(nats.errors.Error(text)))
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether the server knows who we are, and lets us in no more or not yet."""
+    return _REFUSED in str(error).lower()
+
+
 def in_words(error: Exception) -> str:
     """Why a server was not reached, or was lost, for people."""
     if isinstance(error, ssl.SSLError):
         return reason_in_words(error)
     text = str(error) or type(error).__name__
-    if _REFUSED in text.lower():
+    if is_refusal(error):
         return (
             "it does not accept our key: this process was removed from the cluster, or suspended "
             "(essaim node ls), or has just joined"

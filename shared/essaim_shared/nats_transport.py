@@ -39,6 +39,7 @@ from essaim_shared.nats_connection import (
     CONNECTION_ERRORS,
     Connection,
     in_words,
+    is_refusal,
 )
 from essaim_shared.server_pool import ServerPool
 from essaim_shared.transport import (
@@ -58,6 +59,10 @@ PING_TIMEOUT_S: Final = 2.0
 RECONNECT_WAIT_MIN_S: Final = 0.1
 RECONNECT_WAIT_MAX_S: Final = 0.25
 """Drawn between two attempts; the first one after a loss is made at once."""
+REFUSALS_AT_ONCE_MAX: Final = 5
+REFUSED_WAIT_MIN_S: Final = 1.0
+REFUSED_WAIT_MAX_S: Final = 2.0
+"""Instead, for a process that servers know and do not let in, so many times in a row."""
 
 SHORT_CONNECTION_S: Final = 1.0
 """After a connection that was lost sooner than this, even the first attempt waits."""
@@ -336,15 +341,18 @@ class NatsTransport:
 
     async def _connect(self, wait_first: bool) -> Connection:
         """Try one server after the other until one takes us and all subscriptions."""
+        refusals = 0
         for attempt in itertools.count():
             if attempt > 0 or wait_first:
-                await self._clock.sleep(
-                    self._rng.uniform(RECONNECT_WAIT_MIN_S, RECONNECT_WAIT_MAX_S)
-                )
+                least_s, most_s = RECONNECT_WAIT_MIN_S, RECONNECT_WAIT_MAX_S
+                if refusals >= REFUSALS_AT_ONCE_MAX:
+                    least_s, most_s = REFUSED_WAIT_MIN_S, REFUSED_WAIT_MAX_S
+                await self._clock.sleep(self._rng.uniform(least_s, most_s))
             server = self._pool.next
             try:
                 return await self._connect_to(server)
             except (*CONNECTION_ERRORS, ValueError) as error:  # ValueError: not a NATS server
+                refusals = refusals + 1 if is_refusal(error) else 0
                 self._pool.leave(server)
                 self._tell(server, in_words(error))
         raise AssertionError("unreachable: the attempts are unlimited")

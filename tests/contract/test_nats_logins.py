@@ -98,6 +98,21 @@ async def test_who_is_refused_is_told_why_in_one_line_and_is_not_faster_than_oth
     assert all(words in line for line in loud), loud
 
 
+async def test_who_stays_refused_asks_less_often(
+    bus: SecuredBus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A removed node would otherwise fill the bus servers' logs for ever."""
+    caplog.set_level(logging.DEBUG, "essaim_shared.nats_transport")
+    client = await refused(bus, "unknown key", tmp_path)
+    await client.open(wait_s=0)
+    at_once = nats_transport.REFUSALS_AT_ONCE_MAX
+    await eventually(lambda: len(told(caplog)) >= at_once)
+    started_s = CLOCK.monotonic_s()
+    await eventually(lambda: len(told(caplog)) >= at_once + 2)
+    assert CLOCK.monotonic_s() - started_s >= nats_transport.REFUSED_WAIT_MIN_S
+    await client.close()
+
+
 async def test_a_stolen_key_needs_no_certificate_of_its_name_but_one_of_the_cluster(
     bus: SecuredBus, tmp_path: Path
 ) -> None:
