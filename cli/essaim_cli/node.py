@@ -140,6 +140,21 @@ def demote(context: click.Context, nodes: tuple[str, ...]) -> None:
             click.echo(f"Manager {name} demoted in the swarm.")
 
 
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.pass_context
+def readmit(context: click.Context, nodes: tuple[str, ...]) -> None:
+    """Let nodes onto the bus again that were cut off because they flooded it."""
+    client = client_of(context)
+
+    def readmit_one(name: str) -> None:
+        client.post(f"/essaim/nodes/{name}/readmit", {})
+        click.echo(name)
+
+    _, failures = each(nodes, readmit_one)
+    raise_failures(failures)
+
+
 @node.command("rm")
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
 @click.option("-f", "--force", is_flag=True, help="Even if the node is not down.")
@@ -186,6 +201,13 @@ def _tls_status(shown: Any, trusted: Any) -> str:
     return "Ready" if shown == trusted else "Needs Rotation"
 
 
+def _status(status: Any) -> str:
+    """`node inspect` says why a node is suspended."""
+    is_suspended = status.get("Message", "").startswith("suspended: ")
+    state: str = status["State"].capitalize()
+    return f"{state} (suspended)" if is_suspended else state
+
+
 def _node_row(
     item: Any, figures: Any | None, own_id: str, trusted: Any, is_data: bool
 ) -> dict[str, str]:
@@ -203,7 +225,7 @@ def _node_row(
         "Self": str(item["ID"] == own_id).lower(),
         "TLSStatus": _tls_status(item["Description"].get("TLSInfo"), trusted),
         "Hostname": item["Description"]["Hostname"],
-        "Status": item["Status"]["State"].capitalize(),
+        "Status": _status(item["Status"]),
         "Availability": item["Spec"]["Availability"].capitalize(),
         "ManagerStatus": role,
         "EngineVersion": item["Description"]["Engine"]["EngineVersion"],

@@ -1,19 +1,29 @@
-"""What must not be obeyed on a real bus: noise, cut-off messages, and a leader of yesterday."""
+"""What must not be obeyed on a real bus: noise, cut-off messages, and a leader of yesterday.
+
+Whoever has no credential does not get there; so it is done with those of the cluster's own: a
+node's, and of a master that has lost its mind.
+"""
 
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
-from support.lab_bus import GHOST, agent_metrics, master_metrics, node_ids, on_the_bus
+from support.identities import Identities
+from support.lab_bus import agent_metrics, master_metrics, node_ids, on_the_bus
 from support.lab_cluster import WEB, Cluster, addresses
 
+from essaim_shared.clock import SystemClock
 from essaim_shared.ids import NodeId
 from essaim_shared.messages import Assignments, Heartbeat, Register, StatusReport, encode
+from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.objects import NodeDescription
+from essaim_shared.trust.roles import Role
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 REJECTED = "malformed message ignored"
+STOP_ALL = Assignments(term=1, sequence=1, full=True)
 
 
 def noise(rng: random.Random, sample: bytes) -> list[bytes]:
@@ -43,16 +53,19 @@ async def test_noise_on_every_subject_changes_nothing_and_is_counted(cluster: Cl
     victims = await node_ids(cluster)
     heard_before = {host.name: await agent_metrics(host) for host in cluster.hosts}
     beat = encode(Heartbeat(node_id=NodeId("nobody"), session="", term=0, sequence=0))
-    order = encode(Assignments(term=1, sequence=1, full=True))
-    async with on_the_bus(cluster.topology) as (bus, subjects):
+    order = encode(STOP_ALL)
+    thief, insane = cluster.hosts[0].agent_identity_dir, cluster.hosts[0].master_identity_dir
+    async with on_the_bus(cluster.topology, thief) as (bus, subjects):
+        own = NodeId(victims["h1"])
         kinds = (subjects.register, subjects.heartbeat, subjects.status, subjects.sync)
-        asked = [kind(GHOST) for kind in kinds]
+        asked = [kind(own) for kind in kinds]
         for payload in noise(rng, beat):
-            for subject in (*asked, subjects.figures(NodeId(victims["h1"]))):
+            for subject in (*asked, subjects.figures(own), subjects.network_report(own)):
                 await bus.publish(subject, payload)
         # Every one is well-formed, and stands where another kind is expected.
         for subject in asked:
             await bus.publish(subject, order)
+    async with on_the_bus(cluster.topology, insane) as (bus, subjects):
         wrong = [*noise(rng, order), beat]
         for node_id in victims.values():
             for payload in wrong:
@@ -81,33 +94,42 @@ async def test_noise_on_every_subject_changes_nothing_and_is_counted(cluster: Cl
     assert set(await node_ids(cluster)) == {"h1", "h2", "h3"}
 
 
-async def test_requests_of_a_stranger_are_refused_without_a_trace_in_the_state(
-    cluster: Cluster,
+async def test_who_has_no_credential_does_not_get_there_and_who_has_one_is_himself(
+    cluster: Cluster, tmp_path: Path
 ) -> None:
-    async with on_the_bus(cluster.topology) as (bus, subjects):
-        beat = encode(Heartbeat(node_id=GHOST, session="x", term=0, sequence=0))
-        report = encode(StatusReport(node_id=GHOST, session="x", statuses=()))
-        for subject, payload in (
-            (subjects.heartbeat(GHOST), beat),
-            (subjects.status(GHOST), report),
-        ):
-            answer = await bus.request(subject, payload, 5.0)
-            assert b"refused" in answer
-        described = NodeDescription(
-            hostname="ghost",
-            address="",
-            architecture="x86_64",
-            nano_cpus=1,
-            memory_bytes=1,
-            engine_version="",
-        )
-        await bus.publish(
-            subjects.register(GHOST), encode(Register(node_id=GHOST, description=described))
-        )
-        await bus.publish(
-            subjects.register(GHOST),
-            encode(Register(node_id=NodeId("a.b c/../*"), description=described)),
-        )
+    servers = [host.bus_url for host in cluster.topology.bus_hosts]
+    stranger = NatsTransport(servers, "stranger", SystemClock(), random.Random())
+    await stranger.open()
+    assert stranger.server is None
+    await stranger.close()
+    clock = SystemClock()
+    forged = Identities(tmp_path, clock.wall_ns())
+    forged.tls("h1", Role.MASTER, cluster_id=cluster.topology.name)
+    with pytest.raises(AssertionError, match="no bus server"):
+        async with on_the_bus(cluster.topology, tmp_path / "essaim-master-h1"):
+            pass
+    ids = await node_ids(cluster)
+    ghost = NodeId("ghost")
+    described = NodeDescription(
+        hostname="ghost",
+        address="10.9.8.7",
+        architecture="x86_64",
+        nano_cpus=1,
+        memory_bytes=1,
+        engine_version="",
+    )
+    thief = cluster.hosts[0].agent_identity_dir
+    async with on_the_bus(cluster.topology, thief) as (bus, subjects):
+        own = NodeId(ids["h1"])
+        request = encode(Register(node_id=ghost, description=described))
+        await bus.publish(subjects.register(ghost), request)
+        await bus.publish(subjects.register(own), request)
+        await bus.publish(subjects.assignments(NodeId(ids["h2"])), encode(STOP_ALL))
+        report = StatusReport(node_id=own, session="x", statuses=())
+        assert b"refused" in await bus.request(subjects.status(own), encode(report), 5.0)
+    assert bus.forbidden_count == 2
+    logs = "".join(host.log_file("bus").read_text() for host in cluster.topology.bus_hosts)
+    assert "Publish Violation" in logs
     await cluster.ok("service", "create", "--name", "web", WEB)
     assert set(await node_ids(cluster)) == {"h1", "h2", "h3"}
 
@@ -133,7 +155,8 @@ async def test_the_late_orders_of_a_deposed_leader_are_refused(cluster: Cluster)
     containers = await cluster.containers()
     assert set(containers.values()) == set(ids)
     before = {host.name: await agent_metrics(host) for host in cluster.hosts}
-    async with on_the_bus(cluster.topology) as (bus, subjects):
+    deposed_dir = cluster.topology.host(deposed).master_identity_dir
+    async with on_the_bus(cluster.topology, deposed_dir) as (bus, subjects):
         for sequence, node_id in enumerate(ids.values(), start=1_000_000):
             late = Assignments(term=yesterday, sequence=sequence, full=True)
             await bus.publish(subjects.assignments(NodeId(node_id)), encode(late))

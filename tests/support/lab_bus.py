@@ -1,34 +1,41 @@
-"""A stranger on the bus of a lab, and what processes say of themselves."""
+"""Whoever stole a credential, on the bus of a lab, and what processes say of themselves."""
 
 import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from support.lab_cluster import Cluster
 
 from essaim_cli.lab.probes import Target, api_of, http_request
 from essaim_cli.lab.topology import Host, Topology
+from essaim_shared.bus_login import bus_login
 from essaim_shared.clock import SystemClock
 from essaim_shared.ids import NodeId
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
+from essaim_shared.trust.identity import read_identity
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust.tls import Tls
 
 CONNECT_WAIT_S = 5.0
-GHOST = NodeId("ghost")
 
 _SAMPLE = re.compile(r"^([a-z_]+) (\S+)$", re.MULTILINE)
 
 
 @asynccontextmanager
-async def on_the_bus(topology: Topology) -> AsyncIterator[tuple[NatsTransport, Subjects]]:
-    """A connection to the bus that no process of the cluster knows of, and that gets its answers
-    as the node GHOST would."""
+async def on_the_bus(
+    topology: Topology, identity_dir: Path
+) -> AsyncIterator[tuple[NatsTransport, Subjects]]:
+    """A second connection to the bus with the credential of one of the cluster's processes."""
     subjects = Subjects(topology.name)
+    about = read_identity(identity_dir).about
+    is_agent = about.role is Role.AGENT
+    inbox = subjects.inbox(NodeId(about.name)) if is_agent else subjects.master_inbox(about.name)
     servers = [host.bus_url for host in topology.bus_hosts]
-    transport = NatsTransport(
-        servers, "stranger", SystemClock(), random.Random(), subjects.inbox(GHOST)
-    )
+    login = bus_login(str(identity_dir), Tls(identity_dir))
+    transport = NatsTransport(servers, "thief", SystemClock(), random.Random(), inbox, login)
     try:
         await transport.open(wait_s=CONNECT_WAIT_S)
         assert transport.server is not None, f"no bus server of {servers} answers"

@@ -29,7 +29,7 @@ from essaim_master.control.registration import (
 from essaim_master.control.reports import StatusBatch
 from essaim_master.control.sessions import Session, SessionTable, clone_refusal
 from essaim_master.control.surroundings import Surroundings
-from essaim_master.state.cluster_state import AppliedChanges
+from essaim_master.state.cluster_state import AppliedChanges, Change
 from essaim_master.state.keys import Kind
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import MalformedMessage
@@ -53,6 +53,7 @@ from essaim_shared.messages import (
 )
 from essaim_shared.objects import NodeStatus
 from essaim_shared.transport import BusDisconnected, Delivery
+from essaim_shared.trust.roles import Role
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,16 @@ class Dispatcher:
                 self._barrier.node_gone(NodeId(change.id))
             elif isinstance(change.after, NodeStatus) and change.after.state != "ready":
                 self._barrier.node_gone(NodeId(change.id))
+            elif change.kind is Kind.IDENTITY:
+                self._note_identity(change)
         self._release_due()
+
+    def _note_identity(self, change: Change) -> None:
+        """A node that may not speak any more is sent nothing, either; it is down when it has been
+        silent for long enough."""
+        role, _, name = change.id.partition("/")
+        if role == Role.AGENT.value and not self._is_admitted(NodeId(name)):
+            self._sessions.close(NodeId(name))
 
     # Requests.
 
@@ -146,7 +156,16 @@ class Dispatcher:
                 f"it names node {message.node_id[:80]!r}; an answer would go to "
                 f"{delivery.reply[:200]!r}"
             )
+        if not self._is_admitted(message.node_id):
+            # A bus server whose master is dead still knows who was removed meanwhile.
+            raise MalformedMessage(f"node {message.node_id[:80]!r} was removed or suspended")
         return message
+
+    def _is_admitted(self, node_id: NodeId) -> bool:
+        if self._state.trust_anchors is None:
+            return True
+        identity = self._state.identity(Role.AGENT, node_id)
+        return identity is not None and not identity.suspended
 
     async def _receive_heartbeat(self, delivery: Delivery) -> None:
         try:

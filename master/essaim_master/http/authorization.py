@@ -121,6 +121,7 @@ RULES: Final = (
     Rule(_DELETE, "/essaim/cluster/members/{}", Need.ADMIN, "cluster members rm"),
     Rule(_POST, "/essaim/cluster/nodes/{}/role", Need.ADMIN, "node update"),
     Rule(_POST, "/essaim/cluster/transfer-leadership", Need.ADMIN, "cluster transfer-leadership"),
+    Rule(_POST, "/essaim/nodes/{}/readmit", Need.ADMIN, "node readmit"),
     Rule(_GET, "/essaim/cluster/ca", Need.OVERVIEW),
     Rule(_POST, "/essaim/cluster/ca/rotate", Need.ADMIN, "cluster ca rotate"),
     Rule(_GET, "/essaim/cluster/join-tokens", Need.ADMIN),

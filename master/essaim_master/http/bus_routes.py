@@ -1,9 +1,10 @@
-"""What masters ask each other about the users of their bus servers.
+"""Who may use the bus: what masters ask each other, and the way back for a node that was cut off.
 
 GET /essaim/bus/users?revision=R&timeout=S   200 once the server of the asked one has loaded all
                                              users of that revision of the state; 504 after S
 GET /essaim/bus/users/file?loaded=NS         the file of users, for a master that stands by; 204
                                              when its server has loaded this one
+POST /essaim/nodes/NODE/readmit              let a node in again that flooded the bus
 """
 
 from typing import Final
@@ -14,8 +15,10 @@ from starlette.routing import Route
 
 from essaim_master.bus_users.everywhere import USERS_TARGET
 from essaim_master.bus_users.follower import FILE_TARGET
-from essaim_master.http.api import Api, json_response
-from essaim_shared.errors import InvalidRequest, NotSupported
+from essaim_master.bus_users.suspension import suspension_writes
+from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api, json_response
+from essaim_master.http.lookup import find_node
+from essaim_shared.errors import Conflict, InvalidRequest, NotSupported
 
 WAIT_S_MAX: Final = 10.0
 NUMBER_CHARS_MAX: Final = 20
@@ -29,7 +32,19 @@ class BusRoutes:
         return [
             Route(USERS_TARGET, self.users, methods=["GET"]),
             Route(FILE_TARGET, self.file, methods=["GET"]),
+            Route("/essaim/nodes/{reference}/readmit", self.readmit, methods=["POST"]),
         ]
+
+    async def readmit(self, request: Request) -> Response:
+        """Answered as well when it is in already. Raises Conflict."""
+        state = self._api.state
+        for _ in range(GUARDED_ATTEMPTS_MAX):
+            await self._api.catch_up()
+            node = find_node(self._api.seen, request.path_params["reference"])
+            writes = suspension_writes(state, node.id, "")
+            if not writes or await self._api.commit(writes):
+                return json_response({"ID": node.id})
+        raise Conflict(f"the identity of node {node.id} is being changed by others: try again")
 
     async def users(self, request: Request) -> Response:
         bus = self._api.bus_users

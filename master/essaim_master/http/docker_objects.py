@@ -326,7 +326,9 @@ def node_object(
     version: int,
     manager: ManagerStatus | None,
     tls: DockerObject | None = None,
+    suspended: str = "",
 ) -> DockerObject:
+    """`suspended`: why the node is not let onto the bus (`NodeIdentity`)."""
     docker: DockerObject = {
         "ID": node.id,
         "Version": {"Index": version},
@@ -340,6 +342,10 @@ def node_object(
         "Description": {} if status is None else _description_object(status.description, tls or {}),
         "Status": {"State": "unknown"} if status is None else _node_status_object(status),
     }
+    if suspended:
+        docker["Status"]["Message"] = (
+            f"suspended: {suspended}; when it is mended: essaim node readmit {node.id}"
+        )
     if node.spec.name:
         docker["Spec"]["Name"] = node.spec.name
     if manager is not None:

@@ -79,8 +79,10 @@ class EncodedObjects:
             return known[1]
         version = self._state.modified(node_key(node.id))
         status = self._state.node_status.get(node.id)
-        tls = node_tls(self._state.trust_anchors, self._state.identity(Role.AGENT, node.id))
-        encoded = encode_json(node_object(node, status, version, manager, tls))
+        identity = self._state.identity(Role.AGENT, node.id)
+        tls = node_tls(self._state.trust_anchors, identity)
+        suspended = "" if identity is None else identity.suspended
+        encoded = encode_json(node_object(node, status, version, manager, tls, suspended))
         _remember(self._nodes, node.id, (manager, encoded))
         return encoded
 

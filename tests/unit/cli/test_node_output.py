@@ -2,8 +2,12 @@
 
 import json
 
+from support.trusted_state import identity_of
+
 from essaim_cli.formatting import table
 from essaim_cli.pretty import pretty_node
+from essaim_master.state.writes import Writes
+from essaim_shared.trust.roles import Role
 
 NODE = {
     "ID": "9tnqxq6pkr0adr4d3ajhcm6ag",
@@ -117,3 +121,17 @@ async def test_a_bad_availability_is_a_bad_flag(master) -> None:
 
 async def labels(master, name):
     return json.loads(await master.ok("node", "inspect", name))[0]["Spec"]["Labels"]
+
+
+async def test_a_node_that_was_cut_off_shows_it_and_is_let_in_again(master) -> None:
+    identity = identity_of(Role.AGENT, "node2", suspended="it floods the bus")
+    writes = Writes()
+    writes.put(identity)
+    await master.write(writes)
+    status = ("node", "ls", "--format", "{{.Hostname}} {{.Status}}")
+    assert "h2 Ready (suspended)" in await master.ok(*status)
+    assert await master.ok("node", "readmit", "h2") == "h2\n"
+    assert "h2 Ready\n" in await master.ok(*status)
+    refused = await master.run("node", "readmit", "nobody")
+    assert refused.code == 1
+    assert "node nobody not found" in refused.err

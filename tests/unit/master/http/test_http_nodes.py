@@ -183,3 +183,17 @@ async def test_a_node_that_comes_back_at_that_moment_is_not_removed(world) -> No
     answer = await world.call("DELETE", "/nodes/h7")
     assert answer.status == 400
     assert node in world.state.nodes
+
+
+async def test_a_node_that_was_cut_off_says_why_and_is_let_in_again(world) -> None:
+    node = await world.add_node(7)
+    why = "it floods the bus: 90000 messages in a second"
+    suspended = identity_of(Role.AGENT, node, suspended=why)
+    await world.write(lambda writes: writes.put(suspended))
+    message = (await world.get("/nodes/h7")).json["Status"]["Message"]
+    assert message == f"suspended: {why}; when it is mended: essaim node readmit {node}"
+    assert (await world.post("/essaim/nodes/h7/readmit", {})).json == {"ID": node}
+    assert world.state.identity(Role.AGENT, node).suspended == ""
+    assert "Message" not in (await world.get("/nodes/h7")).json["Status"]
+    assert (await world.post("/essaim/nodes/h7/readmit", {})).status == 200
+    assert (await world.post("/essaim/nodes/nobody/readmit", {})).status == 404

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 from msgspec.structs import replace
+from support.trusted_state import identity_of
 
 from essaim_master.kv.commands import Transaction, TransactionResult
 from essaim_master.state.cluster import LocalCluster, Member
@@ -27,6 +28,8 @@ from essaim_shared.objects import IngressPort, LeaderEpoch
 from essaim_shared.spec import EndpointSpec, PortConfig, RestartPolicy, UpdateConfig
 from essaim_shared.subjects import Subjects
 from essaim_shared.task_state import TaskState
+from essaim_shared.trust.roles import Role
+from essaim_shared.trust_objects import TrustAnchors
 
 CLUSTER = "test"
 SUBJECTS = Subjects(CLUSTER)
@@ -396,6 +399,37 @@ async def test_an_answer_goes_to_the_inbox_of_who_asked_and_nowhere_else(bench):
         assert bench.bus.route(thief.transport, subject, encode(beat), place)
     await bench.run(1)
     assert heard == [own]
+
+
+async def commit(bench, writes):
+    for transaction in writes.transactions():
+        await bench.cluster.commit(transaction, 1.0)
+
+
+@pytest.mark.parametrize("how", ["removed", "suspended"])
+async def test_who_was_shut_out_is_not_heard_though_a_bus_server_still_lets_it_in(bench, how):
+    await bench.start_agents(2)
+    await bench.run(1)
+    writes = Writes()
+    writes.put(TrustAnchors(believed=(), signing=b"", sealed_key=b""))
+    for agent in bench.agents:
+        writes.put(identity_of(Role.AGENT, agent.node_id))
+    await commit(bench, writes)
+    await bench.run(5)
+    assert {status.state for status in bench.state.node_status.values()} == {"ready"}
+    out, stays = bench.agents
+    writes = Writes()
+    if how == "removed":
+        writes.delete_identity(Role.AGENT, out.node_id)
+    else:
+        writes.put(identity_of(Role.AGENT, out.node_id, suspended="it floods the bus"))
+    await commit(bench, writes)
+    await bench.until(lambda: bench.state.node_status[out.node_id].state == "down", limit_s=8)
+    assert bench.state.node_status[stays.node_id].state == "ready"
+    writes = Writes()
+    writes.put(identity_of(Role.AGENT, out.node_id))
+    await commit(bench, writes)
+    await bench.until(lambda: bench.state.node_status[out.node_id].state == "ready", limit_s=8)
 
 
 async def test_reports_under_an_old_session_are_refused(bench):
