@@ -11,9 +11,17 @@ from urllib.parse import urlencode
 
 import click
 
-from essaim_cli.client_tls import MASTER_NAME, is_verdict, reason_of, tls_context_of
-from essaim_cli.errors import ApiError, BrokenOff, MasterUnreachable
+from essaim_cli.client_tls import (
+    MASTER_NAME,
+    is_verdict,
+    reason_of,
+    tls_context_believing,
+    tls_context_of,
+)
+from essaim_cli.contexts import Context, Contexts
+from essaim_cli.errors import ApiError, BrokenOff, CommandFailed, MasterUnreachable
 from essaim_cli.host import find_host, find_identity, other_masters, parse_host
+from essaim_cli.pace import pause
 
 REQUEST_TIMEOUT_S = 30.0
 """Longer than a master may take for a write across a change of leader."""
@@ -28,6 +36,10 @@ DOWNLOAD_PART_BYTES = 1024 * 1024
 
 MASTERS_HEADER = "Essaim-Masters"
 """Of a refusal by a master that stands by: where those are that answer, `HOST:PORT` by commas."""
+
+RATE_WAITS_MAX = 5
+"""How often a request that was turned away for coming too often is asked again."""
+RATE_WAIT_S_MAX = 5.0
 
 _ENDED = (
     http.client.RemoteDisconnected,
@@ -73,9 +85,19 @@ class Client:
     did may have happened, which its sender has to find out (BrokenOff).
     """
 
-    def __init__(self, url: str, *others: str, identity: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *others: str,
+        identity: Path | None = None,
+        authorities: str = "",
+        token: str = "",
+    ) -> None:
         """`identity`: the directory with the certificate to show to masters over TCP
-        (`client_tls`); without one TCP is spoken without TLS."""
+        (`client_tls`); `authorities`: whom to believe without one (PEM). With neither TCP is
+        spoken without TLS, and a `token` is never sent."""
+        self._authorities = authorities
+        self._token = token
         self._masters = [url, *(other for other in others if other != url)]
         self._identity = identity
         self._tls: ssl.SSLContext | None = None
@@ -116,7 +138,7 @@ class Client:
         """Write the body of a GET into a file, however long it is. What comes may be cut off: the
         caller checks it."""
         try:
-            self._connection.request("GET", path)
+            self._connection.request("GET", path, headers=self._proof())
             answer = self._connection.getresponse()
             if answer.status >= 400:
                 raise ApiError(answer.status, _message(answer.read(), answer.status))
@@ -137,7 +159,7 @@ class Client:
         """
         self._connection.close()
         try:
-            self._connection.request("GET", f"{path}?{urlencode(query)}")
+            self._connection.request("GET", f"{path}?{urlencode(query)}", headers=self._proof())
             answer = self._connection.getresponse()
             if answer.status >= 400:
                 raise ApiError(answer.status, _message(answer.read(), answer.status))
@@ -162,16 +184,22 @@ class Client:
         payload = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         headers.update(more_headers or {})
-        asked = 0
+        asked = waited = 0
         while True:
             asked += 1
             try:
                 answer, content = self._exchange(method, target, payload, headers)
             except MasterUnreachable as error:
                 is_last = asked >= len(self._masters)
-                self._turn_to_next()
+                self.turn_to_next()
                 if is_last or (method != "GET" and isinstance(error, BrokenOff)):
                     raise
+                continue
+            if answer.status == http.HTTPStatus.TOO_MANY_REQUESTS and waited < RATE_WAITS_MAX:
+                # It was turned away before anything happened.
+                waited += 1
+                asked -= 1
+                pause(_wait_s(answer.getheader("Retry-After")))
                 continue
             # One that stands by did nothing: whom it names may.
             masters = answer.getheader(MASTERS_HEADER)
@@ -179,14 +207,14 @@ class Client:
                 self.add_masters(f"tcp://{address}" for address in masters.split(","))
             if not masters or asked >= len(self._masters):
                 break
-            self._turn_to_next()
+            self.turn_to_next()
         if answer.status >= 400:
             raise ApiError(answer.status, _message(content, answer.status))
         if "json" in (answer.getheader("Content-Type") or ""):
             return json.loads(content)
         return content.decode()
 
-    def _turn_to_next(self) -> None:
+    def turn_to_next(self) -> None:
         self._connection.close()
         place = self._masters.index(self.url)
         self.url = self._masters[(place + 1) % len(self._masters)]
@@ -200,6 +228,13 @@ class Client:
         assert isinstance(address, tuple)
         if self._tls is None and self._identity is not None:
             self._tls = tls_context_of(self._identity)
+        elif self._tls is None and self._authorities:
+            self._tls = tls_context_believing(self._authorities)
+        if self._token and self._tls is None:
+            raise CommandFailed(
+                f"a token is sent over TLS only, and {url} is asked without: make the context "
+                "again with --ca FILE (essaim cluster ca --certificates prints it)"
+            )
         return _TcpConnection(*address, self._tls)
 
     def _exchange(
@@ -270,6 +305,10 @@ class Client:
             f"together: {_reason(error)}; name another with --identity or ESSAIM_IDENTITY"
         )
 
+    def _proof(self) -> dict[str, str]:
+        is_tls = isinstance(self._connection, _TcpConnection) and self._tls is not None
+        return {"Authorization": f"Bearer {self._token}"} if self._token and is_tls else {}
+
     def _tls_hint(self) -> str:
         """For a master over TCP that hangs up on whoever does not speak TLS."""
         if self._tls is not None or self.url.startswith("unix:"):
@@ -279,9 +318,13 @@ class Client:
     def _send(
         self, method: str, target: str, payload: bytes | None, headers: dict[str, str]
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        self._connection.request(method, target, payload, headers)
+        self._connection.request(method, target, payload, {**headers, **self._proof()})
         answer = self._connection.getresponse()
         return answer, answer.read()
+
+
+def _wait_s(text: str | None) -> float:
+    return min(float(text), RATE_WAIT_S_MAX) if text and text.isdigit() else 1.0
 
 
 def _reason(error: Exception) -> str:
@@ -309,9 +352,34 @@ def client_of(context: click.Context) -> Client:
     Several masters may be named, with commas between them; those of a lab know each other.
     """
     root = context.find_root()
-    wanted = root.obj
-    urls = [url.strip() for url in wanted.split(",")] if wanted else [find_host()]
-    identity = find_identity(root.params.get("identity"), urls[0])
-    client = Client(*urls, *other_masters(urls[0]), identity=identity)
+    named = root.params.get("identity")
+    chosen = _chosen(root)
+    if isinstance(chosen, Context):
+        identity = named or chosen.certificate
+        client = Client(
+            *chosen.hosts,
+            identity=Path(identity) if identity else None,
+            authorities=chosen.authorities,
+            token=chosen.token,
+        )
+    else:
+        urls = [url.strip() for url in chosen.split(",")] if chosen else [find_host()]
+        identity_dir = find_identity(named, urls[0])
+        client = Client(*urls, *other_masters(urls[0]), identity=identity_dir)
     context.call_on_close(client.close)
     return client
+
+
+def _chosen(root: click.Context) -> Context | str:
+    """A context, or masters with commas between them; empty when nobody said (`host`)."""
+    host, name = root.params.get("host"), root.params.get("context_name")
+    contexts = Contexts()
+    given = click.core.ParameterSource.COMMANDLINE
+    if host and root.get_parameter_source("host") is given:
+        return str(host)
+    if name and root.get_parameter_source("context_name") is given:
+        return contexts.read(name)
+    if host:
+        return str(host)
+    name = name or contexts.current
+    return contexts.read(name) if name else ""

@@ -44,6 +44,19 @@ def tls_context_of(directory: Path) -> ssl.SSLContext:
     )
 
 
+def tls_context_believing(authorities: str) -> ssl.SSLContext:
+    """As `tls_context_of`, for who shows no certificate of his own. Raises CommandFailed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cadata=authorities)
+    except (OSError, ValueError) as error:
+        raise CommandFailed(
+            f"the context's certificates of the cluster cannot be used: {error}: make it again"
+        ) from error
+    return context
+
+
 def reason_of(error: ssl.SSLError) -> str:
     """For people. The import is not cheap, and rarely needed."""
     from essaim_shared.trust.tls import reason_in_words

@@ -1,8 +1,9 @@
 """Which master to talk to, and as whom, when the user did not say.
 
-The master, in this order: --host or ESSAIM_HOST, a lab on this machine, the local master's own
-socket. The identity for masters over TCP: --identity or ESSAIM_IDENTITY, Docker's variables, that
-of the lab whose master it is.
+The master, in this order: --host, --context, ESSAIM_HOST, ESSAIM_CONTEXT, the current context
+(`client` looks at these), a lab on this machine, the local master's own socket. The identity for
+masters over TCP: --identity or ESSAIM_IDENTITY, the context's, Docker's variables, that of the lab
+whose master it is.
 """
 
 import json

@@ -55,8 +55,10 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["--help"], "max_content_width": 100},
     lazy={
+        "audit": ("essaim_cli.audit:audit", "Show who changed what"),
         "cluster": ("essaim_cli.cluster:cluster", "Manage the masters and what they keep"),
         "config": ("essaim_cli.config:config", "Manage configs: files that are no secret"),
+        "context": ("essaim_cli.context:context", "Manage contexts: clusters by name"),
         "info": ("essaim_cli.system:info", "Show the cluster as a master sees it"),
         "kv": ("essaim_cli.kv:kv", "Keep keys and values of your own"),
         "lab": ("essaim_cli.lab.commands:lab", "Raise a whole cluster on this machine"),
@@ -68,6 +70,7 @@ class LazyGroup(click.Group):
         "service": ("essaim_cli.service:service", "Manage services"),
         "stack": ("essaim_cli.stack:stack", "Manage stacks: what one compose file describes"),
         "top": ("essaim_cli.top:top", "Show what nodes and tasks use"),
+        "user": ("essaim_cli.user:user", "Manage users: roles, tokens and certificates"),
         "version": ("essaim_cli.system:version", "Show the versions of client and master"),
     },
 )
@@ -79,12 +82,21 @@ class LazyGroup(click.Group):
     help="Master to talk to: unix:///PATH or tcp://HOST:PORT; or several, with commas.",
 )
 @click.option(
+    "--context",
+    "context_name",
+    metavar="NAME",
+    envvar="ESSAIM_CONTEXT",
+    help="Cluster to talk to, by its name (essaim context); --host counts before it.",
+)
+@click.option(
     "--identity",
     metavar="DIRECTORY",
     envvar="ESSAIM_IDENTITY",
     help="Certificate and key to show to a master over TCP; or Docker's DOCKER_CERT_PATH.",
 )
 @click.pass_context
-def cli(context: click.Context, host: str | None, identity: str | None) -> None:
+def cli(
+    context: click.Context, host: str | None, context_name: str | None, identity: str | None
+) -> None:
     """Essaim: run containers on a few to a few thousand machines."""
     context.obj = host
