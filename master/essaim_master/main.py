@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -39,7 +39,8 @@ from essaim_master.own_bus import own_bus
 from essaim_master.own_tls import own_tls
 from essaim_master.process_end import end_process
 from essaim_master.state.cluster import Cluster
-from essaim_master.state.cluster_state import ClusterState
+from essaim_master.state.cluster_state import AppliedChanges, ClusterState
+from essaim_master.state.keys import Kind
 from essaim_master.vault import Vault
 from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
@@ -103,9 +104,7 @@ async def run_master(config: MasterConfig) -> None:
             gc.set_threshold(GC_THRESHOLD)
             await http.start()
             started.push_async_callback(http.stop)
-            for kv_server in kv_servers:
-                await kv_server.start()
-                started.push_async_callback(kv_server.stop)
+            await _serve_keys(started, kv_servers, consensus.state)
             started.push_async_callback(transport.close)
             await transport.open(wait_s=0)
             await _hear(started, figures, reports)
@@ -186,6 +185,25 @@ def _kv_servers(
             consensus.refusals["kv"],
         )
     ]
+
+
+async def _serve_keys(
+    started: AsyncExitStack, kv_servers: Sequence[KvServer], state: ClusterState
+) -> None:
+    for kv_server in kv_servers:
+        await kv_server.start()
+        started.push_async_callback(kv_server.stop)
+        started.callback(_recheck_users(kv_server, state))
+
+
+def _recheck_users(kv_server: KvServer, state: ClusterState) -> Callable[[], None]:
+    """A change of users counts for connections that are there, too; the result ends it."""
+
+    def look(applied: AppliedChanges) -> None:
+        if any(change.kind is Kind.USER for change in applied.changes):
+            asyncio.get_running_loop().call_soon(kv_server.recheck)
+
+    return state.subscribe(look)
 
 
 def _kv_trust(config: MasterConfig, tls: Tls, state: ClusterState, clock: Clock) -> ClientTrust:

@@ -23,6 +23,7 @@ BREAK = object()
 class Refusal:
     status: int
     message: str
+    retry_after: str = ""
 
 
 class ScriptedMaster:
@@ -73,12 +74,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        status, value = 200, answer
+        status, value, retry_after = 200, answer, ""
         if isinstance(answer, Refusal):
             status, value = answer.status, {"message": answer.message}
+            retry_after = answer.retry_after
         content = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":

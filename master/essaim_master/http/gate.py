@@ -18,7 +18,7 @@ from essaim_master.http.authentication import BEHALF_HEADER, Shown, authenticate
 from essaim_master.http.authorization import check_allowed, rule_of
 from essaim_master.http.caller import CALLER, NOBODY, Caller
 from essaim_master.http.errors import NotAllowed, NotAuthenticated, TooManyRequests
-from essaim_master.http.protocol import PEER_EXTENSION, Peer
+from essaim_master.http.protocol import PEER_EXTENSION, PROVED_EXTENSION, Peer
 from essaim_master.http.rates import TokenBuckets
 from essaim_shared.errors import EssaimError
 from essaim_shared.log import fields
@@ -62,6 +62,8 @@ class Gate:
         try:
             caller = await self._authenticated(shown)
             scope[CALLER] = caller
+            if caller.kind != "nobody":
+                scope.get("extensions", {}).get(PROVED_EXTENSION, _nothing)()
             self._check_rate(caller)
             check_allowed(caller, rule)
         except (NotAuthenticated, NotAllowed, TooManyRequests) as error:
@@ -121,6 +123,10 @@ _REASONS: Final[dict[type[EssaimError], str]] = {
     NotAllowed: "forbidden",
     TooManyRequests: "rate",
 }
+
+
+def _nothing() -> None:
+    """For who comes without a connection: a test."""
 
 
 def _shown(scope: Scope) -> Shown:

@@ -9,6 +9,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from essaim_master.http.strangers import STRANGERS_PER_ADDRESS_MAX, Strangers
 from essaim_shared.trust.tls import PeerCertificate, peer_certificate
 
 HEADER_BYTES_MAX = 64 * 1024
@@ -19,6 +20,19 @@ slower holds a place that others need."""
 
 PEER_EXTENSION = "essaim.peer"
 """Where a request's `Peer` stands in the ASGI scope's extensions."""
+
+PROVED_EXTENSION = "essaim.proved"
+"""Beside it: to be called once a request on the connection has proved who is there."""
+
+_CROWDED_BODY = (
+    b'{"message":"%d connections from this address have not said who they are: '
+    b'use fewer, or show a certificate or a token"}' % STRANGERS_PER_ADDRESS_MAX
+)
+_CROWDED = (
+    b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(_CROWDED_BODY), _CROWDED_BODY)
+)
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -40,9 +54,17 @@ class PeerProtocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(
-        self, config: uvicorn.Config, server_state: ServerState, request_timeout_s: float
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        request_timeout_s: float,
+        strangers: Strangers,
     ) -> None:
         super().__init__(config, server_state, {})
+        self._strangers = strangers
+        self._is_turned_away = False
+        self._stranger = ""
+        """The address that it is counted for, as long as nobody was proved."""
         self._request_timeout_s = request_timeout_s
         self._peer = Peer()
         self._in_headers = True
@@ -52,13 +74,24 @@ class PeerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = _peer_of(transport)
+        if transport.get_extra_info("ssl_object") is not None and self._peer.certificate is None:
+            host = self._peer.address.rpartition(":")[0]
+            if not self._strangers.come(host):
+                self._is_turned_away = True
+                transport.write(_CROWDED)
+                transport.close()
+                return
+            self._stranger = host
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_deadline()
+        self._prove()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_turned_away:
+            return
         super().data_received(data)
         if not self._in_headers or self.transport.is_closing():
             return
@@ -68,7 +101,8 @@ class PeerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {PEER_EXTENSION: self._peer}  # type: ignore[dict-item]
+        extensions = {PEER_EXTENSION: self._peer, PROVED_EXTENSION: self._prove}
+        self.scope["extensions"] = extensions  # type: ignore[typeddict-item]
         self._expect_request()
 
     def on_headers_complete(self) -> None:
@@ -78,6 +112,12 @@ class PeerProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._end_deadline()
         super().on_message_complete()
+
+    def _prove(self) -> None:
+        """Whoever is there is no stranger any more, or has gone."""
+        if self._stranger:
+            self._strangers.go(self._stranger)
+            self._stranger = ""
 
     def _expect_request(self) -> None:
         self._in_headers = True

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from essaim_master.http.protocol import REQUEST_TIMEOUT_S, PeerProtocol
+from essaim_master.http.strangers import Strangers
 from essaim_master.listening import bound_socket
 from essaim_master.refusals import Refusals
 from essaim_shared.errors import BrokenInvariant, ConfigError
@@ -70,6 +71,7 @@ class HttpServer:
         self._listen = None if listen is None else _checked_listen_address(listen, allowed)
         self._request_timeout_s = request_timeout_s
         self._state = ServerState()
+        self._strangers = Strangers()
         self._servers: list[asyncio.Server] = []
         self._bound_inode: int | None = None
         self._config = uvicorn.Config(
@@ -148,7 +150,7 @@ class HttpServer:
         self._refusals.tell(f"refused the HTTPS connection of {host}: {reason}")
 
     def _new_protocol(self) -> PeerProtocol:
-        return PeerProtocol(self._config, self._state, self._request_timeout_s)
+        return PeerProtocol(self._config, self._state, self._request_timeout_s, self._strangers)
 
     def _remove_socket(self) -> None:
         """Unless another master has put its own there."""

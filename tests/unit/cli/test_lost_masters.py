@@ -4,6 +4,7 @@ import pytest
 from support.scripted_master import BREAK, Refusal
 
 from essaim_cli.__main__ import run
+from essaim_cli.client import RATE_WAITS_MAX
 from essaim_cli.converge import MASTERS_AWAY_S_MAX
 from essaim_cli.pace import now_s
 
@@ -253,3 +254,20 @@ def test_scale_names_the_service_that_it_could_not_scale(masters, capsys):
     assert capsys.readouterr().err == (
         "Error: web: scale can only be used with replicated or replicated-job mode\n"
     )
+
+
+TOO_OFTEN = Refusal(429, "user ann asks more than 5000 times a second", retry_after="0")
+
+
+def test_who_is_turned_away_for_asking_too_often_asks_again(masters) -> None:
+    """Also for a change: it was turned away before anything happened."""
+    host, master = masters({CREATE: [TOO_OFTEN, TOO_OFTEN, {"ID": ID}]})
+    assert essaim(host, "create", "-d", "--name", "web", "img") == 0
+    assert len(master.bodies(CREATE)) == 3
+
+
+def test_asking_too_often_ends(masters, capsys) -> None:
+    host, master = masters({CREATE: [TOO_OFTEN]})
+    assert essaim(host, "create", "-d", "--name", "web", "img") == 1
+    assert len(master.bodies(CREATE)) == RATE_WAITS_MAX + 1
+    assert "asks more than 5000 times a second" in capsys.readouterr().err

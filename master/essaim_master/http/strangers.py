@@ -1,0 +1,29 @@
+"""How many connections one address may keep open without having proved who it is. Pure."""
+
+from collections import Counter
+from typing import Final
+
+STRANGERS_PER_ADDRESS_MAX: Final = 64
+"""A fraction of `server.CONNECTIONS_MAX`, and more than health checks and joining need."""
+
+
+class Strangers:
+    def __init__(self, per_address_max: int = STRANGERS_PER_ADDRESS_MAX) -> None:
+        self._per_address_max = per_address_max
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def come(self, host: str) -> bool:
+        """Whether there is room for one more from there; if so it is counted until it goes."""
+        if self._counts[host] >= self._per_address_max:
+            return False
+        self._counts[host] += 1
+        return True
+
+    def go(self, host: str) -> None:
+        """It has left, or is none any more."""
+        self._counts[host] -= 1
+        if self._counts[host] <= 0:
+            del self._counts[host]
