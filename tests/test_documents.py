@@ -14,6 +14,9 @@ from essaim_cli.service_flags.table import FLAGS
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FLAG_TABLE = ROOT / "docs/reference/service-create.md"
+THREAT_MODEL = ROOT / "docs/explanation/security.md"
+PROVED_BY = "shown by"
+"""Heads the last column of the tables whose every line a test shows."""
 WAIT_FLAGS = {"detach", "quiet", "timeout"}
 """Of both commands, beside the table of their flags."""
 PROMPTS = ("$ essaim ", "# ./essaim ")
@@ -89,3 +92,23 @@ def test_an_example_that_is_wrong_is_noticed() -> None:
     (line,) = commands_in("```console\n$ essaim service create \\\n    --replica 3 web\n```\n")
     with pytest.raises(click.ClickException):
         parse(cli, shlex.split(line))
+
+
+def test_every_line_of_the_threat_model_is_shown_by_a_test_that_exists() -> None:
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    tables = [
+        table.splitlines()
+        for table in re.findall(r"(?:^\|.*\n)+", THREAT_MODEL.read_text(), re.MULTILINE)
+    ]
+    lines = [line for table in tables if f"| {PROVED_BY} |" in table[0] for line in table[2:]]
+    assert len(lines) > 40, "the tables were not found"
+    unproved = [
+        line
+        for line in lines
+        if (named := re.fullmatch(r"\|.*\| `(test_\w+)` \|", line)) is None or named[1] not in tests
+    ]
+    assert unproved == []
