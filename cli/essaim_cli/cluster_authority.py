@@ -16,7 +16,7 @@ WAITING_HEADINGS: Final = ("KIND", "NAME", "HOSTNAME", "STATE", "CERTIFICATE UNT
 STEPS: Final = {
     "introducing": "every process gets to know the new authority",
     "renewing": "every process gets a certificate by the new authority",
-    "settled": "no rotation is under way",
+    "settled": "the authority is believed alone",
 }
 
 
@@ -71,13 +71,14 @@ def ca(context: click.Context, rotate: bool, detach: bool, certificates: bool, o
 
 
 def _followed(client: Client, found: Any) -> Any:
-    """Until the rotation has ended; progress goes to stderr. Ctrl-C ends the watching alone.
+    """Until the rotation has ended and everybody knows; progress goes to stderr. Ctrl-C ends the
+    watching alone.
 
     The certificate with which this command asks is one of the authority that goes: it is renewed
     as soon as the new one signs.
     """
     said, is_renewed = "", client.identity is None
-    while found["Step"] != "settled":
+    while found["Step"] != "settled" or found["WaitingCount"]:
         if found["Step"] == "renewing" and not is_renewed:
             _renew_own(client)
             is_renewed = True

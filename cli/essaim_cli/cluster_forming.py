@@ -145,16 +145,16 @@ def _found(machine: Machine, cluster_id: str) -> Founder:
     founder = Founder(cluster_id, clock.wall_ns())
     networks = ClusterNetworks(udp_port=OVERLAY_UDP_PORT)
     masters, servers = [machine.http], [machine.bus_url]
+    node_id = new_id(random.SystemRandom())
     master = founder.admit(
         Role.MASTER,
         machine.hostname,
         addresses=server_names(machine),
         masters=masters,
         bus_servers=servers,
+        node_id=node_id,
     )
-    agent = founder.admit(
-        Role.AGENT, new_id(random.SystemRandom()), masters=masters, bus_servers=servers
-    )
+    agent = founder.admit(Role.AGENT, node_id, masters=masters, bus_servers=servers)
     admin = founder.admit(Role.USER, FIRST_USER, masters=masters)
     write_private(machine.seal_key_file, new_data_key_text().encode())
     write_identity(machine.admin_identity, admin)

@@ -3,7 +3,9 @@ errors it may raise, and samples of what it reads."""
 
 import os
 import random
+import ssl
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, timedelta
@@ -30,6 +32,7 @@ from essaim_master.config import MasterConfig
 from essaim_master.control.cron_expression import next_after, parse_expression
 from essaim_master.control.update_policy import policy_of
 from essaim_master.http import swarm
+from essaim_master.http.authority_routes import decoded
 from essaim_master.http.docker_objects import service_spec_object
 from essaim_master.http.filters import decode_filters
 from essaim_master.http.json_edge import decode_object, decode_spec
@@ -85,6 +88,18 @@ from essaim_shared.spec import (
 )
 from essaim_shared.task_state import TaskState
 from essaim_shared.templates import check_template
+from essaim_shared.trust.certificates import (
+    Authority,
+    addresses_of,
+    authority_digest,
+    facts_of,
+    new_request,
+    request_key_digest,
+    split_bundle,
+)
+from essaim_shared.trust.joining import JoinRequest, RoleRequest
+from essaim_shared.trust.roles import Role, Subject
+from essaim_shared.trust.tokens import JoinToken, parse_join_token
 from essaim_shared.undecodable import UNDECODABLE
 
 EXAMPLES = int(os.environ.get("ESSAIM_FUZZ_EXAMPLES", "120"))
@@ -476,6 +491,21 @@ def _created(body: bytes) -> object:
     return policy_of(service), service_spec_object(service.spec)
 
 
+def _certificate(pem: bytes) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a serial number that is negative, say
+        return facts_of(pem), addresses_of(pem), authority_digest(pem)
+
+
+def _as_request(certificate_pem: str) -> bytes:
+    """The same bytes under the other title, since `ssl` knows one only."""
+    return certificate_pem.replace(" CERTIFICATE", " CERTIFICATE REQUEST").encode()
+
+
+def _as_certificate(request_pem: bytes) -> str:
+    return request_pem.decode().replace(" CERTIFICATE REQUEST", " CERTIFICATE")
+
+
 def _network(body: bytes) -> object:
     return wanted_network(decode_object(body, "network"))
 
@@ -523,7 +553,42 @@ _ANNOUNCEMENTS = (
     msgspec.json.encode(Told("member", (ToldMember(MEMBERS[0], "a:1", "a:2"),), "life")),
 )
 
+_ASKED = new_request("n1")
+_AUTHORITY = Authority.new("lab", 1_700_000_000_000_000_000)
+_CERTIFICATE = _AUTHORITY.issue(
+    _ASKED.request_pem,
+    Subject("h1", Role.MASTER, "lab"),
+    1_700_000_000_000_000_000,
+    ("10.0.0.1", "h1"),
+)
+_JOIN = msgspec.json.encode(
+    JoinRequest(
+        secret="s" * 25,
+        hostname="h2",
+        requests=(RoleRequest(Role.AGENT, _ASKED.request_pem.decode(), "U" + "A" * 55),),
+    )
+)
+
 DECODERS: dict[str, Decoder] = {
+    "join request": Decoder(lambda data: decoded(data, JoinRequest), (InvalidRequest,), (_JOIN,)),
+    "certificate request": Decoder(request_key_digest, (InvalidRequest,), (_ASKED.request_pem,)),
+    "certificate": Decoder(_certificate, (InvalidRequest,), (_CERTIFICATE,)),
+    "certificate without its armour": Decoder(
+        lambda data: _certificate(ssl.DER_cert_to_PEM_cert(data).encode()),
+        (InvalidRequest,),
+        (ssl.PEM_cert_to_DER_cert(_CERTIFICATE.decode()),),
+    ),
+    "certificate request without its armour": Decoder(
+        lambda data: request_key_digest(_as_request(ssl.DER_cert_to_PEM_cert(data))),
+        (InvalidRequest,),
+        (ssl.PEM_cert_to_DER_cert(_as_certificate(_ASKED.request_pem)),),
+    ),
+    "authorities": Decoder(split_bundle, (InvalidRequest,), (_AUTHORITY.certificate_pem,)),
+    "join token": Decoder(
+        lambda data: parse_join_token(data.decode("latin-1")),
+        (InvalidRequest,),
+        (JoinToken("ab" * 32, "s" * 25).text.encode(),),
+    ),
     "bus message": Decoder(_bus_message, MALFORMED, _BUS_SAMPLES),
     "orders to an agent": Decoder(_orders, MALFORMED, _BUS_SAMPLES),
     "question for a name": Decoder(_question, MALFORMED, _QUESTIONS),

@@ -34,20 +34,22 @@ def found_cluster(topology: Topology, clock: Clock, rng: random.Random) -> None:
     founder = Founder(topology.name, clock.wall_ns())
     masters = [f"{host.address}:{host.http_port}" for host in topology.masters]
 
-    def admit(role: Role, name: str, host: Host, directory: Path) -> None:
+    def admit(role: Role, name: str, host: Host, directory: Path, node_id: str = "") -> None:
         identity = founder.admit(
             role,
             name,
             addresses=(host.address,),
             masters=masters,
             bus_servers=bus_servers(topology, host),
+            node_id=node_id,
         )
         write_identity(directory, identity)
 
     for host in topology.hosts:
+        node_id = new_id(rng)
         if "master" in host.parts:
-            admit(Role.MASTER, host.name, host, host.master_identity_dir)
-        admit(Role.AGENT, new_id(rng), host, host.agent_identity_dir)
+            admit(Role.MASTER, host.name, host, host.master_identity_dir, node_id)
+        admit(Role.AGENT, node_id, host, host.agent_identity_dir)
     write_identity(
         topology.admin_identity_dir, founder.admit(Role.USER, FIRST_USER, masters=masters)
     )

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -33,6 +33,15 @@ CERTIFICATE_LIFETIME_S: Final = 90 * DAY_S
 BACKDATED_S: Final = 3600
 """A certificate holds from an hour before it was made: clocks differ."""
 REQUEST_BYTES_MAX: Final = 8192
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for bytes that are not what they should be."""
 NAME_CHARS_MAX: Final = 64
 """RFC 5280, appendix A.1 (ub-common-name)."""
 
@@ -176,14 +185,15 @@ def facts_of(certificate_pem: bytes) -> CertificateFacts:
             cluster_id=_field(certificate.subject, NameOID.ORGANIZATION_NAME),
         )
         identifier = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-    except (ValueError, x509.ExtensionNotFound) as error:
+        key_digest = _key_digest(certificate.public_key())
+    except (*UNREADABLE, x509.ExtensionNotFound) as error:
         raise InvalidRequest("this is no certificate of a cluster of Essaim") from error
     return CertificateFacts(
         subject=subject,
         serial=f"{certificate.serial_number:x}",
         not_before_ns=_ns(certificate.not_valid_before_utc),
         not_after_ns=_ns(certificate.not_valid_after_utc),
-        key_digest=_key_digest(certificate.public_key()),
+        key_digest=key_digest,
         authority_digest=_digest_text(identifier.value.key_identifier or b""),
     )
 
@@ -194,7 +204,7 @@ def addresses_of(certificate_pem: bytes) -> tuple[str, ...]:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidRequest("this is no certificate") from error
     except x509.ExtensionNotFound:
         return ()
@@ -207,7 +217,7 @@ def authority_digest(certificate_pem: bytes) -> str:
     InvalidRequest."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidRequest("this is no certificate") from error
     return certificate.fingerprint(hashes.SHA256()).hex()
 
@@ -233,7 +243,7 @@ def split_bundle(bundle_pem: bytes) -> tuple[bytes, ...]:
     """The certificates of a PEM text, each by itself. Raises InvalidRequest."""
     try:
         return tuple(_pem(one) for one in x509.load_pem_x509_certificates(bundle_pem))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidRequest("this is no list of certificates") from error
 
 
@@ -254,8 +264,9 @@ def _checked_request(request_pem: bytes) -> x509.CertificateSigningRequest:
         raise InvalidRequest(f"the certificate request is over {REQUEST_BYTES_MAX} bytes")
     try:
         request = x509.load_pem_x509_csr(request_pem)
+        request.public_key()
         is_valid = request.is_signature_valid
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidRequest("this is no certificate request (PKCS #10, PEM)") from error
     if not is_valid:
         raise InvalidRequest("the certificate request is not signed with its own key")

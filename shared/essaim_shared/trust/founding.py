@@ -74,9 +74,11 @@ class Founder:
         masters: Iterable[str] = (),
         bus_servers: Iterable[str] = (),
         user_role: UserRole = "admin",
+        node_id: str = "",
     ) -> Identity:
         """The identity of a node (its id), master (its name) or user, who is known from the first
-        moment on. `addresses` are those at which a master is reached."""
+        moment on. `addresses` are those at which a master is reached, `node_id` is the node on
+        its machine."""
         asked = new_request(name)
         subject = Subject(name, role, self._cluster_id)
         issued = self._authority.issue(asked.request_pem, subject, self._now_ns, addresses)
@@ -84,7 +86,8 @@ class Founder:
         if role is Role.USER:
             self._users.append(User(name=name, role=user_role, created_ns=self._now_ns))
         else:
-            self._identities.append(self._known(role, name, issued, public_key_of(seed)))
+            known = self._known(role, name, issued, public_key_of(seed))
+            self._identities.append(msgspec.structs.replace(known, node_id=node_id))
         return Identity(
             about=About(
                 cluster_id=self._cluster_id,
