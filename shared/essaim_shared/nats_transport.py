@@ -160,8 +160,8 @@ class NatsTransport:
         """Connections made after the first one."""
         self.dropped_count = 0
         """Messages dropped because a handler was too slow."""
-        self.forbidden_count = 0
-        """Subjects that a server refused to this client on connections that are over."""
+        self._forbidden_before = 0
+        """On connections that are over."""
 
     async def open(self, wait_s: float = CONNECT_TIMEOUT_S) -> None:
         """Begin connecting, and wait up to `wait_s` for the first connection; none is no error."""
@@ -181,6 +181,12 @@ class NatsTransport:
     def server(self) -> str | None:
         connection = self._connection
         return None if connection is None or connection.lost.done() else connection.server
+
+    @property
+    def forbidden_count(self) -> int:
+        """How often a server refused a subject to this client."""
+        connection = self._connection
+        return self._forbidden_before + (0 if connection is None else connection.forbidden_count)
 
     async def publish(self, subject: str, payload: bytes) -> None:
         check_subject(subject)
@@ -333,7 +339,7 @@ class NatsTransport:
                 self._connected.clear()
                 connection.abandon()
                 self.dropped_count += connection.dropped_count
-                self.forbidden_count += connection.forbidden_count
+                self._forbidden_before += connection.forbidden_count
             _log.warning("bus connection lost %s", fields(server=connection.server, reason=reason))
             self._pool.leave(connection.server)
             wait_first = self._clock.monotonic_s() - since_s < SHORT_CONNECTION_S

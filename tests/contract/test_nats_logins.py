@@ -177,7 +177,9 @@ async def test_what_the_server_forbids_is_logged_and_counted_here_too(
         await agent.request(SUBJECTS.status(NodeId("n2")), b"", timeout_s=0.2)
     await eventually(lambda: "permissions violation for publish" in caplog.text)
     assert agent.server == bus.url, "the connection stays"
-    await agent.close()
+    await eventually(lambda: agent.forbidden_count == 2)
+    await agent.reconnect()
+    await eventually(lambda: agent.reconnection_count == 1)
     assert agent.forbidden_count == 2
 
 

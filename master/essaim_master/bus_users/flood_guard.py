@@ -60,12 +60,23 @@ class FloodGuard:
             _log.debug("no look at the bus server: %s", error)
             return
         for flood in self._looks.look(connections, self._clock.monotonic_s()):
-            identity = agent_with_key(self._state, flood.bus_key)
-            if identity is None or identity.suspended or flood.bus_key in self._unwritten:
-                continue
-            _log.error("a node is cut off %s", fields(node=identity.name, reason=flood.reason))
-            self.cut_count += 1
-            self._unwritten[flood.bus_key] = flood
+            self._accuse(flood)
+        self._go_on()
+
+    def accuse(self, flood: Flood) -> None:
+        """A master that stands by has seen it at the server beside it."""
+        self._accuse(flood)
+        self._go_on()
+
+    def _accuse(self, flood: Flood) -> None:
+        identity = agent_with_key(self._state, flood.bus_key)
+        if identity is None or identity.suspended or flood.bus_key in self._unwritten:
+            return
+        _log.error("a node is cut off %s", fields(node=identity.name, reason=flood.reason))
+        self.cut_count += 1
+        self._unwritten[flood.bus_key] = flood
+
+    def _go_on(self) -> None:
         self._settle()
         if self._unwritten and (self._writing is None or self._writing.done()):
             # The looks go on: without a quorum this takes its time.

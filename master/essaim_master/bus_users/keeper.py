@@ -50,6 +50,8 @@ class BusUsersKeeper:
         self._loaded_revision = -1
         """The server has the users of this revision of the state."""
         self._written = ""
+        self._made: tuple[tuple[int, frozenset[str]], UsersFile] | None = None
+        """A thousand users take ten milliseconds, and masters that stand by ask all the time."""
         self._shut_out: frozenset[str] = frozenset()
         self._said = ""
         self.reload_count = 0
@@ -90,8 +92,11 @@ class BusUsersKeeper:
 
     def current(self) -> UsersFile:
         """What a server is to have now, by this master's state."""
-        identities = self._state.identities.values()
-        return users_file(self._cluster_id, identities, self._shut_out)
+        key = (self._last_change, self._shut_out)
+        if self._made is None or self._made[0] != key:
+            identities = self._state.identities.values()
+            self._made = (key, users_file(self._cluster_id, identities, self._shut_out))
+        return self._made[1]
 
     @property
     def is_founded(self) -> bool:

@@ -4,21 +4,25 @@ GET /essaim/bus/users?revision=R&timeout=S   200 once the server of the asked on
                                              users of that revision of the state; 504 after S
 GET /essaim/bus/users/file?loaded=NS         the file of users, for a master that stands by; 204
                                              when its server has loaded this one
+POST /essaim/bus/floods                      a `Flood`, seen by a master that stands by; 202
 POST /essaim/nodes/NODE/readmit              let a node in again that flooded the bus
 """
 
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from essaim_master.bus_users.everywhere import USERS_TARGET
-from essaim_master.bus_users.follower import FILE_TARGET
+from essaim_master.bus_users.floods import Flood
+from essaim_master.bus_users.follower import FILE_TARGET, FLOODS_TARGET
 from essaim_master.bus_users.suspension import suspension_writes
-from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api, json_response
+from essaim_master.http.api import GUARDED_ATTEMPTS_MAX, Api, json_response, read_body
 from essaim_master.http.lookup import find_node
 from essaim_shared.errors import Conflict, InvalidRequest, NotSupported
+from essaim_shared.undecodable import UNDECODABLE
 
 WAIT_S_MAX: Final = 10.0
 NUMBER_CHARS_MAX: Final = 20
@@ -32,8 +36,19 @@ class BusRoutes:
         return [
             Route(USERS_TARGET, self.users, methods=["GET"]),
             Route(FILE_TARGET, self.file, methods=["GET"]),
+            Route(FLOODS_TARGET, self.floods, methods=["POST"]),
             Route("/essaim/nodes/{reference}/readmit", self.readmit, methods=["POST"]),
         ]
+
+    async def floods(self, request: Request) -> Response:
+        bus = self._api.bus_users
+        try:
+            flood = msgspec.json.decode(await read_body(request), type=Flood)
+        except UNDECODABLE as error:
+            raise InvalidRequest(f"invalid request body: {error}") from error
+        if bus is not None:
+            bus.guard.accuse(flood)
+        return Response(status_code=202)
 
     async def readmit(self, request: Request) -> Response:
         """Answered as well when it is in already. Raises Conflict."""

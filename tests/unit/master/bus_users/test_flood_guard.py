@@ -1,6 +1,7 @@
 """A node that floods the bus loses its key at once, everywhere soon, until it is let in again."""
 
 from essaim_master.bus_users.connections import Connection
+from essaim_master.bus_users.floods import Flood
 from essaim_master.bus_users.suspension import suspension_writes
 from essaim_shared.trust.roles import Role
 
@@ -68,6 +69,17 @@ async def test_an_operator_lets_it_in_again_and_it_is_judged_anew(bench):
     await client.run(2)
     assert not bench.server.knows(node.bus_key)
     assert bench.guard.cut_count == 2
+
+
+async def test_a_master_that_stands_by_is_believed(bench):
+    node = await started(bench)
+    bench.guard.accuse(Flood(node.bus_key, 90_000, 0))
+    await bench.run(1)
+    assert not bench.server.knows(node.bus_key)
+    assert bench.state.identity(Role.AGENT, "n1").suspended
+    bench.guard.accuse(Flood("UNOBODY", 90_000, 0))
+    await bench.run(1)
+    assert bench.guard.cut_count == 1
 
 
 async def test_a_master_is_never_shut_out(bench):
