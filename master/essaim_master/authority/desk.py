@@ -343,15 +343,18 @@ class AuthorityDesk:
         addresses: tuple[str, ...],
         since_ns: int = 0,
     ) -> tuple[str, IssuedFacts]:
-        from essaim_shared.trust.certificates import facts_of
+        from essaim_shared.trust.certificates import CERTIFICATE_LIFETIME_S, facts_of
 
         now_ns = max(self._clock.wall_ns(), since_ns)
+        # Nobody renews a user's for him: what is set for processes is not for those.
+        is_kept = role is not Role.USER
+        lifetime_s = self._settings.certificate_lifetime_s if is_kept else CERTIFICATE_LIFETIME_S
         pem = self._vault.authority(anchors).issue(
             request_pem.encode(),
             Subject(name, role, self._settings.cluster_id),
             now_ns,
             addresses,
-            self._settings.certificate_lifetime_s,
+            lifetime_s,
         )
         found = facts_of(pem)
         facts = IssuedFacts(

@@ -1,5 +1,7 @@
 """Another certificate, its first use, and what the ones before are worth then."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from support.founded_cluster import LIFETIME_S, FoundedCluster, serial_of
@@ -9,7 +11,7 @@ from essaim_master.authority.standing import BACKDATED_NS, refusal
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict
 from essaim_shared.trust.certificates import BACKDATED_S as CERTIFICATE_BACKDATED_S
-from essaim_shared.trust.certificates import new_request
+from essaim_shared.trust.certificates import CERTIFICATE_LIFETIME_S, facts_of, new_request
 from essaim_shared.trust.joining import RenewRequest
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import PeerCertificate
@@ -114,3 +116,13 @@ async def test_certificates_of_others_and_for_other_uses_are_refused(
     founded: FoundedCluster, shown: PeerCertificate, line: str
 ) -> None:
     assert line in why_not(founded, shown)
+
+
+async def test_a_users_certificate_has_its_full_life(tmp_path: Path) -> None:
+    """Nobody renews it for him: what is set for processes does not hold for it."""
+    founded = FoundedCluster(tmp_path, lifetime_s=10)
+    await founded.found()
+    request = new_request("admin").request_pem.decode()
+    issued = await founded.desk.issue_to_user("admin", request, 0)
+    facts = facts_of(issued.certificate_pem.encode())
+    assert facts.not_after_ns == founded.clock.wall_ns() + CERTIFICATE_LIFETIME_S * 1_000_000_000
