@@ -4,7 +4,8 @@
     GET /essaim/standby    {"ID","Members","Said"}
 
 Everything else is refused in Docker's words for such a node. Our own command line then turns to
-the masters that the answer names.
+the masters that the answer names. Where the masters are is told on the host itself, and to whoever
+shows a certificate of the cluster; it has no state to know more of anybody.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from essaim_master.http.api import ErrorBody
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
+from essaim_master.http.protocol import PEER_EXTENSION, Peer
 from essaim_master.state.cluster import Member
 from essaim_shared.errors import EssaimError
 from essaim_shared.ids import MemberId
@@ -27,6 +29,11 @@ NOT_A_MANAGER = (
     "Please run this command on a manager node or promote the current node to a manager."
 )
 """Docker's, daemon/cluster/errors.go."""
+
+WHO_ASKS = (
+    "this master stands by and knows nobody but by a certificate of its cluster: show one, or ask "
+    "a master"
+)
 
 _HEADERS = {
     "Api-Version": API_VERSION,
@@ -49,8 +56,9 @@ class StandbyView(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class StandbyApp:
-    def __init__(self, view: Callable[[], StandbyView]) -> None:
+    def __init__(self, view: Callable[[], StandbyView], *, wants_certificates: bool) -> None:
         self._view = view
+        self._wants_certificates = wants_certificates
 
     def close(self) -> None:
         """Nobody waits here."""
@@ -60,6 +68,9 @@ class StandbyApp:
             path = split_version(scope["path"])
         except EssaimError as error:
             await _refusal(str(error), error.http_status)(scope, receive, send)
+            return
+        if path != "/_ping" and self._wants_certificates and not _is_known(scope):
+            await _refusal(WHO_ASKS, 401)(scope, receive, send)
             return
         await self._answer(scope["method"], path)(scope, receive, send)
 
@@ -77,6 +88,11 @@ class StandbyApp:
         if masters:
             refusal.headers[MASTERS_HEADER] = masters
         return refusal
+
+
+def _is_known(scope: Scope) -> bool:
+    peer: Peer = scope["extensions"][PEER_EXTENSION]
+    return peer.uid is not None or peer.certificate is not None
 
 
 def _refusal(sentence: str, status: int) -> Response:

@@ -181,7 +181,7 @@ async def stand_by(config: MasterConfig, files: StandbyFiles, record: StandbyRec
     renewal = None if tls is None else IdentityRenewal(Path(config.identity_dir), tls, clock, rng)
     note = no_note if renewal is None else renewal.note
     master = StandbyMaster(config, files, record, clock, rng, ask, note)
-    app = StandbyApp(master.view)
+    app = StandbyApp(master.view, wants_certificates=tls is not None)
     http = HttpServer(app, end_process, Path(config.socket), config.http_listen, tls=tls)
     await http.start()
     try:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from essaim_master.config import MasterConfig, MemberConfig
+from essaim_master.http.protocol import PEER_EXTENSION, Peer
 from essaim_master.standby.announcements import ANNOUNCE_PERIOD_S, Announcement, Told, ToldMember
 from essaim_master.standby.app import MASTERS_HEADER, NOT_A_MANAGER, StandbyApp
 from essaim_master.standby.process import member_config
@@ -17,6 +18,7 @@ from essaim_shared.clock import ManualClock
 from essaim_shared.errors import OutcomeUnknown, Unavailable
 from essaim_shared.http_call import Answer
 from essaim_shared.ids import MemberId
+from essaim_shared.trust.tls import PeerCertificate
 
 SEED = 34
 NAME = MemberId("m4-00000001")
@@ -174,8 +176,11 @@ async def test_it_goes_on_asking_once_a_period(bench) -> None:
 
 
 class Caller:
-    def __init__(self, bench: Bench) -> None:
-        self._app = StandbyApp(bench.master.view)
+    def __init__(
+        self, bench: Bench, peer: Peer | None = None, *, wants_certificates: bool = False
+    ) -> None:
+        self._app = StandbyApp(bench.master.view, wants_certificates=wants_certificates)
+        self._peer = peer or Peer(uid=0)
 
     async def ask(self, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
         sent: list[dict[str, object]] = []
@@ -187,9 +192,30 @@ class Caller:
             sent.append(message)
 
         scope = {"type": "http", "method": method, "path": path, "headers": []}
+        scope["extensions"] = {PEER_EXTENSION: self._peer}
         await self._app(scope, receive, send)
         headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:])
+
+
+async def test_where_the_masters_are_is_told_to_those_of_the_cluster_only(bench) -> None:
+    bench.masters.tell("10.0.0.1:7400", "standby")
+    await bench.master.turn()
+    certificate = PeerCertificate(name="ann", role="essaim-user", cluster_id="test", serial="1")
+    there = "10.9.9.9:40000"
+    for peer, status in (
+        (Peer(uid=1000), 503),
+        (Peer(address=there, certificate=certificate), 503),
+        (Peer(address=there), 401),
+    ):
+        caller = Caller(bench, peer, wants_certificates=True)
+        for path in ("/services", "/v1.41/nodes"):
+            answered, headers, body = await caller.ask("GET", path)
+            assert answered == status
+            assert (MASTERS_HEADER.lower() in headers) is (status == 503)
+            assert (b"10.0.0.7" in body) is (status == 503)
+        assert (await caller.ask("GET", "/_ping"))[0] == 200
+    assert (await Caller(bench, Peer(address=there)).ask("GET", "/services"))[0] == 503
 
 
 async def test_its_api_lives_and_sends_everybody_to_the_masters(bench) -> None:
