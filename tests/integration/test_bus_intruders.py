@@ -4,7 +4,9 @@ Whoever has no credential does not get there; so it is done with those of the cl
 node's, and of a master that has lost its mind.
 """
 
+import asyncio
 import random
+import sys
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from essaim_shared.ids import NodeId
 from essaim_shared.messages import Assignments, Heartbeat, Register, StatusReport, encode
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.objects import NodeDescription
+from essaim_shared.subjects import Subjects
 from essaim_shared.trust.roles import Role
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -173,3 +176,55 @@ async def test_the_late_orders_of_a_deposed_leader_are_refused(cluster: Cluster)
     await cluster.ok("service", "scale", "web=10", at=leader.name)
     assert (await cluster.containers()).items() >= containers.items()
     assert addresses(await cluster.running("web", leader.name)).items() >= tasks.items()
+
+
+async def test_a_node_that_floods_is_off_the_whole_bus_until_it_is_let_in_again(
+    cluster: Cluster,
+) -> None:
+    ids = await node_ids(cluster)
+    before = judged_down(cluster, ids)
+    thief = cluster.topology.host("h3").agent_identity_dir
+    subject = Subjects(cluster.topology.name).heartbeat(NodeId(ids["h3"]))
+    # Not by the server of its own host: each master looks at the one beside it.
+    url = cluster.topology.host("h2").bus_url
+    flooder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "support.flooder", url, str(thief), subject, "16"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    assert flooder.stdout is not None
+    try:
+        assert await flooder.stdout.readline() == b"flooding\n"
+        began_s = cluster.clock.monotonic_s()
+        assert b"cut off" in await asyncio.wait_for(flooder.stdout.readline(), 20)
+        took_s = cluster.clock.monotonic_s() - began_s
+    finally:
+        if flooder.returncode is None:
+            flooder.kill()
+        await flooder.wait()
+    print(f"cut off after {took_s:.2f} s")
+    assert took_s <= 2.0
+
+    async def is_out() -> bool:
+        return await statuses(cluster) == {"h1": "Ready", "h2": "Ready", "h3": "Down (suspended)"}
+
+    await cluster.until(is_out, "h3 is down and suspended, and the others are not")
+    after = judged_down(cluster, ids)
+    assert {host: after[host] - before[host] for host in ids} == {"h1": 0, "h2": 0, "h3": 1}
+    await cluster.ok("node", "readmit", "h3")
+
+    async def is_in() -> bool:
+        return set((await statuses(cluster)).values()) == {"Ready"}
+
+    await cluster.until(is_in, "h3 is ready again")
+
+
+def judged_down(cluster: Cluster, ids: dict[str, str]) -> dict[str, int]:
+    """How often the masters say that they have found each host's node to be down."""
+    logs = "".join(host.log_file("master").read_text() for host in cluster.topology.masters)
+    return {host: logs.count(f"node is down node={node_id}") for host, node_id in ids.items()}
+
+
+async def statuses(cluster: Cluster) -> dict[str, str]:
+    listed = await cluster.ok("node", "ls", "--format", "{{.Hostname}} {{.Status}}")
+    return dict(line.split(" ", 1) for line in listed.lines)
