@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 import docker
 import pytest
@@ -87,6 +88,44 @@ async def test_dockers_own_client_comes_from_another_machine_with_a_certificate(
     refused = await cluster.run(client, "service", "ls", **open_host)
     assert refused.code == 1
     assert not refused.stdout
+
+
+async def test_a_user_of_one_stack_deploys_it_by_his_token_and_the_log_says_so(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """At every master, whoever leads: what one hands on to the leader is recorded as his."""
+    certificates, token = tmp_path / "ca.pem", tmp_path / "token"
+    certificates.write_text((await cluster.ok("cluster", "ca", "--certificates")).stdout)
+    added = await cluster.ok("user", "add", "sam", "--role", "deployer", "--stack", "shop")
+    token.write_text(added.stdout)
+    compose = tmp_path / "shop.yml"
+    compose.write_text(f"services:\n  web:\n    image: {WEB}\n")
+    here = {"XDG_CONFIG_HOME": str(tmp_path), "ESSAIM_HOST": ""}
+
+    async def as_sam(*words: str) -> Done:
+        return await cluster.run(sys.executable, "-m", "essaim_cli", *words, **here)
+
+    for host in cluster.hosts:
+        made = await as_sam(
+            *("context", "create", host.name, "--host", f"tcp://{host.address}:{host.http_port}"),
+            *("--token-file", str(token), "--ca", str(certificates)),
+        )
+        assert made.code == 0, made.stderr
+        context = ("--context", host.name)
+        deployed = await as_sam(*context, "stack", "deploy", "-d", "-c", str(compose), "shop")
+        assert deployed.code == 0, deployed.stderr
+        refused = await as_sam(*context, "stack", "deploy", "-d", "-c", str(compose), "other")
+        assert (refused.code, "the stack shop only" in refused.stderr) == (1, True)
+        removed = await as_sam(*context, "stack", "rm", "shop")
+        assert removed.code == 0, removed.stderr
+        handed_on = await as_sam(*context, "cluster", "transfer-leadership")
+        assert (handed_on.code, "the role admin" in handed_on.stderr) == (1, True)
+    await cluster.ok("user", "rm", "sam")
+    assert (await as_sam("--context", "h1", "service", "ls")).code == 1
+    lines = (await cluster.ok("audit", "--who", "sam")).lines
+    actions = [line.partition(": ")[2] for line in lines]
+    assert actions.count("stack deploy shop_web") == len(cluster.hosts)
+    assert actions.count("stack rm shop_web") == len(cluster.hosts)
 
 
 async def test_the_command_line_comes_from_another_machine_with_an_identity(

@@ -1,11 +1,23 @@
 """What no agent of ours sends is refused before it is written."""
 
+import msgspec
 import pytest
 
-from essaim_master.control.registration import LISTENING_MAX, ROUTES_MAX, check_registration
+from essaim_master.control.registration import (
+    LISTENING_MAX,
+    ROUTES_MAX,
+    check_registration,
+    crowd_refusal,
+)
+from essaim_master.kv.commands import Put, Transaction
+from essaim_master.state.cluster import LocalCluster, Member
+from essaim_master.state.keys import node_key
+from essaim_shared.clock import ManualClock
 from essaim_shared.errors import MalformedMessage
+from essaim_shared.limits import NODES_MAX
 from essaim_shared.messages import Register
-from essaim_shared.objects import NodeDescription
+from essaim_shared.objects import NodeDescription, NodeObject
+from essaim_shared.spec import NodeSpec
 
 
 def register(node_id="n1", **described):
@@ -39,3 +51,16 @@ def test_what_an_agent_sends_is_accepted():
 def test_what_none_sends_is_not(request_, sentence):
     with pytest.raises(MalformedMessage, match=sentence):
         check_registration(request_)
+
+
+async def test_a_full_cluster_takes_no_new_node_and_keeps_those_it_has():
+    cluster = LocalCluster(ManualClock(), Member("h1", "h1:1", "h1:2"))
+    node = NodeObject(id="n", spec=NodeSpec(), created_ns=0, updated_ns=0)
+    value = msgspec.msgpack.encode(node)
+    for number in range(NODES_MAX - 1):
+        put = Put(node_key(f"n{number}"), value)
+        await cluster.commit(Transaction(then=(put,)), 1.0)
+    assert crowd_refusal(cluster.state, "new") is None
+    await cluster.commit(Transaction(then=(Put(node_key("last"), value),)), 1.0)
+    assert f"has {NODES_MAX} nodes, which is the limit" in crowd_refusal(cluster.state, "new")
+    assert crowd_refusal(cluster.state, "n0") is None

@@ -2,8 +2,9 @@
 
 import pytest
 
-from essaim_shared.errors import VersionConflict
-from essaim_shared.limits import HTTP_BODY_BYTES_MAX
+from essaim_master.http.service_commits import check_room
+from essaim_shared.errors import Conflict, VersionConflict
+from essaim_shared.limits import HTTP_BODY_BYTES_MAX, SERVICES_MAX
 from essaim_shared.task_state import TaskState
 
 OUT_OF_SEQUENCE = str(VersionConflict())
@@ -341,3 +342,10 @@ async def test_logs_are_refused_with_a_reason(world) -> None:
     answer = await world.get("/services/web/logs?stdout=1")
     assert answer.status == 501
     assert "logs" in answer.message
+
+
+async def test_there_are_so_many_services_at_most(world) -> None:
+    await world.create("web")
+    check_room(world.state, SERVICES_MAX - 1)
+    with pytest.raises(Conflict, match="at most 10000 services, and has 1: remove some"):
+        check_room(world.state, SERVICES_MAX)

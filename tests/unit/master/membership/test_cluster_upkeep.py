@@ -1,5 +1,7 @@
 """Three real masters on memory disks and links: what they do for the cluster beside its work."""
 
+import asyncio
+
 import msgspec
 import pytest
 from support.masters_in_memory import CLOCK, WAIT_S
@@ -9,11 +11,15 @@ from essaim_master.errors import MemberRemoved
 from essaim_master.kv.commands import Put, Transaction
 from essaim_master.raft.errors import MembershipRefused, NotLeader
 from essaim_master.raft.messages import Configuration
+from essaim_master.state.audit_records import SURPLUS_MIN, record_number
 from essaim_master.state.cluster import Member
+from essaim_master.state.writes import Writes
 from essaim_master.versions import CLUSTER_VERSION
 from essaim_shared.clock import wait_until
 from essaim_shared.errors import Conflict, InvalidRequest, NotFound
 from essaim_shared.ids import MemberId
+from essaim_shared.limits import AUDIT_RECORDS_MAX
+from essaim_shared.trust_objects import AuditRecord
 
 
 async def test_members_and_version_come_to_stand_in_the_state(masters) -> None:
@@ -75,6 +81,27 @@ async def test_a_master_whose_state_differs_raises_the_alarm(masters) -> None:
         await CLOCK.sleep(0.005)
     (alarm,) = leader.upkeep.alarms
     assert f"the state of {broken.id} differs from that of {leader.id}" in alarm
+
+
+async def test_the_leader_keeps_the_newest_audit_records(masters) -> None:
+    leader = await masters.leader()
+    count = AUDIT_RECORDS_MAX + SURPLUS_MIN
+    writes = Writes()
+    for at_ns in range(count):
+        number = record_number(at_ns, "m1.api", at_ns)
+        said = dict.fromkeys(("who", "source", "action", "target", "master"), "")
+        writes.put(AuditRecord(number=number, at_ns=at_ns, **said))
+    await asyncio.gather(*(leader.cluster.commit(one, 5.0) for one in writes.transactions()))
+    await masters.turns_until(
+        lambda: all(
+            len(master.state.audit_records) == AUDIT_RECORDS_MAX for master in masters.all.values()
+        ),
+        "the surplus is deleted everywhere",
+    )
+    assert record_number(SURPLUS_MIN - 1, "m1.api", SURPLUS_MIN - 1) not in (
+        leader.state.audit_records
+    )
+    assert record_number(count - 1, "m1.api", count - 1) in leader.state.audit_records
 
 
 async def test_only_the_leader_changes_the_members(masters) -> None:
