@@ -1,5 +1,5 @@
 """The cluster's authority: who is let in, who stays, and how the authority itself is replaced
-(record 0046).
+(record 0045).
 
 standing    what a certificate is worth, by the state                              decides
 admission   who joins: identities to write, or a refusal in words                  decides
