@@ -13,6 +13,8 @@ import pytest
 from support.bus_server import SecuredBus
 from support.raw_bus_client import RawBusClient
 
+from essaim_master.bus_users.floods import FloodLooks
+from essaim_master.bus_users.local_server import LocalBusServer
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.ids import MemberId, NodeId
 from essaim_shared.subjects import USES, Side, Subjects
@@ -173,3 +175,37 @@ async def test_commands_that_are_none_cost_him_the_connection_and_others_nothing
         assert await asyncio.wait_for(client.until_closed(), 10)
     assert victim.server == bus.url
     assert victim.reconnection_count == 0
+
+
+async def test_he_cannot_have_another_node_accused_of_a_flood(bus: SecuredBus) -> None:
+    """The server shows of connections that are over whatever user name was given."""
+    login, victim = bus.login(Role.AGENT, THIEF), bus.known[Role.AGENT, VICTIM].bus_key
+    seen = LocalBusServer(
+        bus.users_path, bus.pid_file, bus.monitor, bus.directory_of(Role.MASTER, "server")
+    )
+    looks, lie = FloodLooks(), {"user": victim, "pass": ""}
+    first = await RawBusClient.open(bus.url, login, claims=lie)
+    looks.look(await seen.connections(), 0.0)
+    accused = []
+    for look in (1, 2):
+        second = await RawBusClient.open(bus.url, login, claims=lie)
+        for client in (first, second):
+            client.write(f"PUB essaim.lab.applied.{THIEF} 0\r\n\r\n".encode() * 5_000)
+            await client.ping()
+        first.close()
+        with pytest.raises(ConnectionError, match="Authorization Violation"):
+            await RawBusClient.open(bus.url, login, lie)
+        first = second
+        await ended(seen, 2 * look)
+        accused += looks.look(await seen.connections(), look * 0.5)
+    shown = [one.authorized_user for one in await seen.connections() if one.reason]
+    assert victim in shown, "as the server has it"
+    assert {flood.bus_key for flood in accused} == {bus.known[Role.AGENT, THIEF].bus_key}
+    first.close()
+
+
+async def ended(server: LocalBusServer, count: int) -> None:
+    deadline_s = CLOCK.monotonic_s() + 10
+    while sum(1 for one in await server.connections() if one.reason) < count:
+        assert CLOCK.monotonic_s() < deadline_s
+        await CLOCK.sleep(0.02)

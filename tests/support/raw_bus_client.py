@@ -19,6 +19,7 @@ class RawBusClient:
         self._reader, self._writer = reader, writer
         self._sids = 0
         self.login_options: dict[str, Any] = {}
+        self._claims: dict[str, Any] = {}
         self.messages: list[tuple[str, bytes]] = []
         """(subject, payload), in order."""
 
@@ -30,9 +31,10 @@ class RawBusClient:
         options: dict[str, Any] | None = None,
         *,
         is_route: bool = False,
+        claims: dict[str, Any] | None = None,
     ) -> "RawBusClient":
-        """Log in with the key, or with `options` in its place. Raises ConnectionError with what
-        the server said."""
+        """Log in with the key, or with `options` in its place; `claims` are said besides. Raises
+        ConnectionError with what the server said."""
         host, _, port = url.removeprefix("nats://").rpartition(":")
         if is_route:  # servers begin with the handshake
             reader, writer = await asyncio.open_connection(
@@ -41,6 +43,7 @@ class RawBusClient:
         else:
             reader, writer = await asyncio.open_connection(host, int(port))
         client = cls(reader, writer)
+        client._claims = claims or {}
         try:
             await client._log_in(login, options, is_route)
         except BaseException:
@@ -56,7 +59,8 @@ class RawBusClient:
             await self._writer.start_tls(login.tls(), server_hostname=MASTER_NAME)
         self.login_options = _signed(login, info) if options is None else options
         asked = {"verbose": False, "pedantic": False, "lang": "test", "version": "1", "protocol": 1}
-        self.write(b"CONNECT " + json.dumps({**asked, **self.login_options}).encode() + b"\r\n")
+        said = {**asked, **self.login_options, **self._claims}
+        self.write(b"CONNECT " + json.dumps(said).encode() + b"\r\n")
         await self.ping()
 
     def write(self, data: bytes) -> None:

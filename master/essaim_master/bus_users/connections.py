@@ -11,4 +11,7 @@ class Connection(msgspec.Struct, frozen=True):
     in_msgs: int = 0
     in_bytes: int = 0
     authorized_user: str = ""
-    """The public key with which it logged in."""
+    """While it is open the public key with which it logged in. Of one that is over, whatever user
+    name it gave, unproved: anybody's key may stand there, and its own does not."""
+    reason: str = ""
+    """Why it is over; empty while it is open."""

@@ -11,7 +11,7 @@ One look over the bound may be the end of an outage, when everything is said at 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -55,9 +55,9 @@ class FloodLooks:
     def look(self, connections: Iterable[Connection], now_s: float) -> list[Flood]:
         """Those who were over a bound in this look and the one before. A connection that was not
         there before has sent all it has since then; one that is closed counts with what it sent
-        up to its end."""
-        present = {one.cid: one for one in connections}
+        up to its end, if it was seen while it was open."""
         before, elapsed_s = self._before, now_s - self._looked_s
+        present = _whose(connections, before or {})
         self._before, self._looked_s = present, now_s
         if before is None or elapsed_s <= 0:
             return []
@@ -91,6 +91,20 @@ class FloodLooks:
                 sent.messages += one.in_msgs - known.in_msgs
                 sent.bytes += one.in_bytes - known.in_bytes
         return by_key
+
+
+def _whose(
+    connections: Iterable[Connection], before: Mapping[int, Connection]
+) -> dict[int, Connection]:
+    """By `cid`, each with the key with which it logged in. Whose a closed one was it must have
+    shown while it was open: what a server says of it then is what the client has claimed."""
+    found: dict[int, Connection] = {}
+    for one in sorted(connections, key=lambda one: bool(one.reason)):
+        if not one.reason:
+            found[one.cid] = one
+        elif known := found.get(one.cid, before.get(one.cid)):
+            found[one.cid] = msgspec.structs.replace(one, authorized_user=known.authorized_user)
+    return found
 
 
 def _is_over(flood: Flood) -> bool:

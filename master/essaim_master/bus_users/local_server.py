@@ -125,9 +125,10 @@ class LocalBusServer:
         return await asyncio.to_thread(self._connections)
 
     def _connections(self) -> tuple[Connection, ...]:
-        closed = self._ask(f"/connz?auth=1&state=closed&sort=stop&limit={CLOSED_MAX}", _connz)
+        # In this order: one that ends in between is in both.
         opened = self._ask(f"/connz?auth=1&limit={CONNECTIONS_MAX}", _connz)
-        return tuple(one for part in (closed, opened) if part for one in part.connections)
+        closed = self._ask(f"/connz?auth=1&state=closed&sort=stop&limit={CLOSED_MAX}", _connz)
+        return tuple(one for part in (opened, closed) if part for one in part.connections)
 
     def _ask(self, target: str, decoder: msgspec.json.Decoder[T]) -> T | None:
         """None when nobody listens. Raises BusServerError.

@@ -103,3 +103,28 @@ def test_others_are_not_taken_along() -> None:
         found = watch.see(next(loud), Connection(8, number * 100, 0, "UB"))
     assert found == ["UA"]
     assert watch.see(Connection(9, 10**9, 0, "")) == [], "not logged in yet"
+
+
+def test_what_a_connection_sent_before_its_end_is_counted_for_who_logged_in() -> None:
+    watch, most = Watch(), int(MESSAGES_PER_S_MAX * LOOK_S)
+    watch.see()
+    assert watch.see(Connection(1, 2 * most, 0, "UA")) == []
+    over = Connection(1, 4 * most, 0, "UB", "Client Closed")
+    assert watch.see(over) == ["UA"], "not for whom it named on its way"
+    assert watch.see(over) == []
+
+
+def test_a_connection_that_ends_during_the_look_is_still_its_owners() -> None:
+    watch, most = Watch(), int(MESSAGES_PER_S_MAX * LOOK_S)
+    watch.see()
+    ended = [Connection(1, most, 0, "UA"), Connection(1, 2 * most, 0, "", "Client Closed")]
+    assert watch.see(*ended) == []
+    assert watch.see(ended[1], Connection(2, 2 * most, 0, "UA")) == ["UA"]
+
+
+@pytest.mark.parametrize("reason", ["Authentication Failure", "Client Closed"])
+def test_nobody_is_accused_by_a_name_that_another_gave(reason: str) -> None:
+    watch = Watch()
+    for number in range(4):
+        claims = [Connection(number * 999 + k, 10**6, 0, "UVICTIM", reason) for k in range(500)]
+        assert watch.see(*claims) == []
