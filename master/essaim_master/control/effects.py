@@ -61,16 +61,20 @@ class Effects:
         iteration: int | None = None,
         template: Template | None = None,
         has_update_failed: bool = False,
+        begins_update: bool = False,
     ) -> Task:
         """A new task for a slot, younger than every other of the slot whatever the clock says
         (a new leader's may be behind). `iteration` is that of a job. One whose slot is a node is
-        bound to that node. `newest` hands on what it bears of the update that made it."""
+        bound to that node. `newest` hands on what it bears of the update that made it, unless the
+        update of the present generation `begins` with the slot."""
         created_ns = self.now_ns if newest is None else max(self.now_ns, newest.created_ns + 1)
         is_delayed = replacement.not_before_ns > self.now_ns
         wanted = TaskState.RUNNING if iteration is None else TaskState.COMPLETE
         spec_version = service.spec_version if template is None else template.spec_version
         update_generation = 0
-        if newest is not None and newest.spec_version == spec_version:
+        if begins_update:
+            update_generation = service.generation
+        elif newest is not None and newest.spec_version == spec_version:
             update_generation = newest.update_generation
             has_update_failed = has_update_failed or newest.has_update_failed
         else:

@@ -207,7 +207,11 @@ class Rollout:
         self._busy += 1
         self._watch_deadline()
         if self._policy.is_start_first:
-            self._effects.create(self._service, slot.key, FRESH, slot.tasks[-1])
+            # The slot's youngest may be a failure of an earlier generation (of before a scaling):
+            # did the new one count as that one's, its own failure would be nobody's, and the next
+            # were made at once, for ever.
+            newest = slot.tasks[-1]
+            self._effects.create(self._service, slot.key, FRESH, newest, begins_update=True)
         else:
             self._effects.desire(task, TaskState.SHUTDOWN)
 

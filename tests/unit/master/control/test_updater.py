@@ -905,6 +905,18 @@ def test_a_new_leader_before_every_slice_changes_nothing_in_the_result(
     )
 
 
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+def test_a_scaling_while_a_bad_template_fails_starts_no_race_of_failures(order: str) -> None:
+    """The failures before the scaling were of another generation; those after it are counted."""
+    bench = UpdateBench(replicas=2, order=order, parallelism=0, monitor=2 * SECOND_NS)
+    bench.update("bad")
+    bench.stage.lead_once()
+    bench.scale(3)
+    bench.advance(20)
+    assert bench.state == "paused"
+    assert len(bench.tasks) < 20
+
+
 def test_observed_states_of_an_update_are_final() -> None:
     bench = UpdateBench(replicas=3, parallelism=1)
     bench.update("good:2")
