@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from essaim_master.at_rest.errors import DataKeyMissing
-from essaim_master.at_rest.ring import RingKey, decode_ring, encode_ring
+from essaim_master.at_rest.ring import RING_KEYS_MAX, RingKey, decode_ring, encode_ring
 from essaim_master.wal.files import DiskLogFiles, LogFiles
 from essaim_shared.clock import Clock, SystemClock
-from essaim_shared.errors import ConfigError
+from essaim_shared.errors import ConfigError, Conflict
 from essaim_shared.sealing import KEY_BYTES, READ_BY_OTHERS, DataKey
 from essaim_shared.trust.record_cipher import Entropy
 
@@ -87,10 +87,16 @@ class KeyRing:
             self._taken[key_id] -= 1
 
     def rotate(self) -> bytes:
-        """Make a new key; its id. What is written from now on is sealed with it."""
+        """Make a new key; its id. What is written from now on is sealed with it. Raises OSError,
+        and Conflict while there are RING_KEYS_MAX."""
         known = self.keys
         with self._lock:
             keys = self._keys or known
+            if len(keys) >= RING_KEYS_MAX:
+                raise Conflict(
+                    f"{self._place} has {len(keys)} keys, which is all that it may have, since the "
+                    "log needs the old ones: wait until snapshots have replaced it, then ask again"
+                )
             key = self._draw(keys)
             self._write((*keys, key))
         _log.info("data key %s is written with from now on", key.key.id.hex())

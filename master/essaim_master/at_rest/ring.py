@@ -17,7 +17,8 @@ from essaim_shared.sealing import DataKey
 from essaim_shared.undecodable import UNDECODABLE
 
 RING_VERSION: Final = 1
-RING_BYTES_MAX: Final = 64 * 1024
+RING_KEYS_MAX: Final = 64
+"""Each key of a log that is written to has a segment of its own, of 16 MiB."""
 
 
 class RingKey(NamedTuple):

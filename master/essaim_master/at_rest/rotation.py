@@ -10,7 +10,7 @@ from typing import Final
 from essaim_master.at_rest.key_ring import KeyRing
 from essaim_master.snapshot.tasks import RunBlocking
 from essaim_shared.clock import Clock
-from essaim_shared.errors import Unavailable
+from essaim_shared.errors import Conflict, Unavailable
 
 DATA_KEY_AGE_S_MAX: Final = 90 * 24 * 3600
 LOOK_EVERY_S: Final = 3600.0
@@ -41,12 +41,13 @@ class KeyRotation:
                 if keys and is_due(keys[-1].created_ns, self._clock.wall_ns()):
                     try:
                         await self._run_blocking(self._ring.rotate)
-                    except OSError as error:
+                    except (OSError, Conflict) as error:
                         _log.error("no new data key can be written: %s; trying again later", error)
             await self._clock.sleep(LOOK_EVERY_S)
 
     async def rotate(self) -> str:
-        """A new key now; its id. The log goes on with it at the next write. Raises Unavailable."""
+        """A new key now; its id. The log goes on with it at the next write. Raises Unavailable,
+        and Conflict when too many are still needed."""
         try:
             async with self._turn:
                 key_id: bytes = await self._run_blocking(self._ring.rotate)

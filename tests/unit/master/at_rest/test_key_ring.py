@@ -10,7 +10,7 @@ import pytest
 
 from essaim_master.at_rest.errors import DataKeyMissing
 from essaim_master.at_rest.key_ring import RING_FILE, KeyRing, open_log_files, open_ring
-from essaim_master.at_rest.ring import decode_ring, encode_ring
+from essaim_master.at_rest.ring import RING_KEYS_MAX, decode_ring, encode_ring
 from essaim_master.at_rest.rotation import (
     DATA_KEY_AGE_S_MAX,
     LOOK_EVERY_S,
@@ -20,7 +20,7 @@ from essaim_master.at_rest.rotation import (
 )
 from essaim_master.wal.memory_files import MemoryLogFiles
 from essaim_shared.clock import ManualClock
-from essaim_shared.errors import ConfigError, Unavailable
+from essaim_shared.errors import ConfigError, Conflict, Unavailable
 
 
 class PowerCut(BaseException):
@@ -183,3 +183,23 @@ async def test_a_full_disk_is_told_to_who_asked(files) -> None:
     with pytest.raises(Unavailable, match="No space left on device; the old one is used on"):
         await KeyRotation(files.keys, ManualClock(), at_once).rotate()
     assert len(ids(files.keys)) == 1
+
+
+async def test_who_asks_again_and_again_is_refused_until_old_keys_are_dropped(files) -> None:
+    ring = files.keys
+    clock = ManualClock()
+    rotation = KeyRotation(ring, clock, at_once)
+    for _ in range(RING_KEYS_MAX):
+        await rotation.rotate()
+    full = ids(ring)
+    with pytest.raises(Conflict, match=f"data_keys has {RING_KEYS_MAX} keys"):
+        await rotation.rotate()
+    assert ids(ring) == full == ids(files.twin().keys)
+    running = asyncio.create_task(rotation.run())
+    await clock.advance(DATA_KEY_AGE_S_MAX + LOOK_EVERY_S)
+    assert ids(ring) == full
+    ring.drop(ring.droppable())
+    await clock.advance(LOOK_EVERY_S)
+    assert ids(ring)[0] == full[-1]
+    assert len(ids(ring)) == 2, "the look of every hour goes on after a refusal"
+    running.cancel()
