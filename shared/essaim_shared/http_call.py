@@ -15,6 +15,8 @@ from essaim_shared.trust.tls import MASTER_NAME, reason_in_words
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 READ_BYTES = 65_536
 PORT_MAX = 65_535
+PORT_DIGITS_MAX = 5
+STATUS_DIGITS = 3
 
 
 class Answer(NamedTuple):
@@ -75,7 +77,8 @@ async def call(
 def split_address(address: str) -> tuple[str, int]:
     """`HOST:PORT` → (host, port). Raises ConfigError."""
     host, separator, port = address.rpartition(":")
-    if not (separator and host and port.isdigit() and int(port) <= PORT_MAX):
+    is_number = port.isascii() and port.isdigit() and len(port) <= PORT_DIGITS_MAX
+    if not (separator and host and is_number and int(port) <= PORT_MAX):
         raise ConfigError(f"{address!r} is no address: write HOST:PORT")
     return host.strip("[]"), int(port)
 
@@ -83,10 +86,11 @@ def split_address(address: str) -> tuple[str, int]:
 def _parsed(address: str, content: bytes) -> Answer:
     head, separator, body = content.partition(b"\r\n\r\n")
     parts = head.split(b"\r\n", 1)[0].split(b" ", 2)
-    if not separator or len(parts) < 2 or not parts[1].isdigit():
+    status = parts[1] if separator and len(parts) > 1 else b""
+    if len(status) != STATUS_DIGITS or not status.isdigit():
         raise OutcomeUnknown(f"the master at {address} broke off its answer")
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length" and int(value) != len(body):
+        if name.strip().lower() == b"content-length" and value.strip() != b"%d" % len(body):
             raise OutcomeUnknown(f"the master at {address} broke off its answer")
-    return Answer(int(parts[1]), body)
+    return Answer(int(status), body)

@@ -29,12 +29,15 @@ from essaim_master.authority.standing import identity_of
 from essaim_master.authority.throttle import (
     JOINS_BURST,
     JOINS_PER_S,
+    RENEWALS_BURST,
+    RENEWALS_PER_S,
     WAITING_MAX,
     WRONG_TOKEN_COST,
     WRONG_TOKEN_DELAY_S,
     Bucket,
 )
 from essaim_master.authority.vault import AuthorityVault
+from essaim_master.http.rates import TokenBuckets
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.keys import JOIN_SECRETS_KEY, TRUST_ANCHORS_KEY
 from essaim_master.state.writes import Writes
@@ -62,6 +65,9 @@ BUS_TIMEOUT_S = 5.0
 """For all bus servers to know new keys. One that is down learns them when it starts."""
 ATTEMPTS_MAX = 5
 """Of a change that loses a race against another writer."""
+S_NS = 1_000_000_000
+CLOCKS_APART_S = 1800
+"""Of masters, at most; below `certificates.BACKDATED_S`."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +120,7 @@ class AuthorityDesk:
         self._bus_users = bus_users or NoBusUsers()
         self._strangers = Bucket(JOINS_PER_S, JOINS_BURST, clock.monotonic_s())
         self._waiting = 0
+        self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
 
     @property
     def anchors(self) -> TrustAnchors:
@@ -225,9 +232,11 @@ class AuthorityDesk:
     # Renewing
 
     async def renew(self, certificate: PeerCertificate, request: RenewRequest) -> RenewAnswer:
-        """Another certificate for whoever shows a present one. Raises NotAdmitted, Conflict."""
+        """Another certificate for whoever shows a present one. Raises NotAdmitted, Conflict,
+        TooManyRequests."""
         from essaim_shared.trust.certificates import request_key_digest
 
+        self._check_renewal_rate(certificate)
         digest = request_key_digest(request.request_pem.encode())
         await self._cluster.read_barrier(BARRIER_TIMEOUT_S)
         for _ in range(ATTEMPTS_MAX):
@@ -235,7 +244,12 @@ class AuthorityDesk:
             check_renewal(identity, digest)
             anchors = self.anchors
             pem, facts = self._issue(
-                anchors, identity.role, identity.name, request.request_pem, request.addresses
+                anchors,
+                identity.role,
+                identity.name,
+                request.request_pem,
+                request.addresses,
+                self._later_than(identity.issued_ns),
             )
             if (
                 await self._commit(renewal_writes(self._state, identity, certificate.serial, facts))
@@ -275,6 +289,18 @@ class AuthorityDesk:
             if not writes or await self._commit(writes) is not None:
                 return
         raise Conflict(f"the identity of {certificate.name} changes at this moment: try again")
+
+    def _check_renewal_rate(self, certificate: PeerCertificate) -> None:
+        who = f"{certificate.role} {certificate.name}"
+        if self._renewals.take(who, self._clock.monotonic_s()):
+            raise TooManyRequests(f"{who} renews its certificate all the time: wait a while")
+
+    def _later_than(self, issued_ns: int) -> int:
+        """The first second after an earlier certificate: a master whose state is behind takes a
+        certificate that is later than the one that it knows (`standing`). A clock that is wrong by
+        more than CLOCKS_APART_S is not followed, or the new certificate would not be valid yet."""
+        most_ns = self._clock.wall_ns() + CLOCKS_APART_S * S_NS
+        return min((issued_ns // S_NS + 1) * S_NS, most_ns)
 
     def _known(self, certificate: PeerCertificate) -> NodeIdentity:
         identity = identity_of(self._state, certificate)

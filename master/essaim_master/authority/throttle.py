@@ -1,4 +1,4 @@
-"""How often strangers may ask. Pure.
+"""How often strangers may ask, and how often who is known may renew. Pure.
 
 A bucket that holds a few tokens and fills with time: what comes in a burst is taken, what comes
 without end is refused. (The "token bucket" of RFC 2697 and many others.)
@@ -15,6 +15,9 @@ WRONG_TOKEN_DELAY_S: Final = 1.0
 """Before somebody is told that his token is wrong."""
 WAITING_MAX: Final = 20
 """So many may wait for that at the same time; more are refused at once."""
+RENEWALS_PER_S: Final = 0.2
+"""Of one identity: a replaced authority takes three in all, and each is a write to the state."""
+RENEWALS_BURST: Final = 20.0
 
 
 class Bucket:

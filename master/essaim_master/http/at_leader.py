@@ -15,6 +15,7 @@ FORWARD_TIMEOUT_S = 12.0
 """A change of the members waits for a quorum, and for the leader before it to hand over."""
 HOPS_MAX = 2
 """To the leader, and from one that hands over to the next."""
+_HOPS = frozenset(str(hops) for hops in range(HOPS_MAX))
 
 
 async def at_leader(
@@ -32,7 +33,7 @@ async def at_leader(
     except NotLeader as error:
         leader = error.leader
     hops = request.headers.get(FORWARDED_HEADER, "0")
-    hops_made = int(hops) if hops.isdigit() else HOPS_MAX
+    hops_made = int(hops) if hops in _HOPS else HOPS_MAX
     address = next((member.http for member in api.cluster.members if member.id == leader), None)
     if address is None or hops_made >= HOPS_MAX:
         raise NoLeader("the masters have no leader that they agree on: try again")

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from essaim_master.http.api import Api, flag_of, number_of
+from essaim_master.http.caller import still_proved
 from essaim_master.http.encoded_objects import encode_json
 from essaim_master.http.kv_watch_stream import LINES_TYPE, WatchStream
 from essaim_master.kv.history import RevisionEvents
@@ -87,6 +88,7 @@ class AuditRoutes:
             encode,
             self._api.clock,
             self._ended,
+            still_proved(request),
             first_lines=lines,
         )
 

@@ -1,5 +1,6 @@
 """Who sends a request, as far as it was proved."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -9,6 +10,8 @@ from essaim_shared.trust_objects import UserRole
 
 CALLER = "essaim.caller"
 """Where a request's `Caller` stands in the ASGI scope."""
+STILL_PROVED = "essaim.still_proved"
+"""Beside it: tells whether what was shown proves the same `Caller` now."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -38,3 +41,13 @@ def caller_of(connection: HTTPConnection) -> Caller:
     found = connection.scope.get(CALLER, NOBODY)
     assert isinstance(found, Caller)
     return found
+
+
+def still_proved(connection: HTTPConnection) -> Callable[[], bool]:
+    """For answers that go on for long: whether the caller still is who he was when he asked."""
+    found: Callable[[], bool] = connection.scope.get(STILL_PROVED, _always)
+    return found
+
+
+def _always() -> bool:
+    return True

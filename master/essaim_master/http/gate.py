@@ -8,6 +8,7 @@ there are few each second, and a metric. Not the state: a flood of them would fi
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -16,7 +17,7 @@ from essaim_master.http.acting import Acting
 from essaim_master.http.api import Api
 from essaim_master.http.authentication import BEHALF_HEADER, Shown, authenticate
 from essaim_master.http.authorization import check_allowed, rule_of
-from essaim_master.http.caller import CALLER, NOBODY, Caller
+from essaim_master.http.caller import CALLER, NOBODY, STILL_PROVED, Caller
 from essaim_master.http.errors import NotAllowed, NotAuthenticated, TooManyRequests
 from essaim_master.http.protocol import PEER_EXTENSION, PROVED_EXTENSION, Peer
 from essaim_master.http.rates import TokenBuckets
@@ -62,6 +63,7 @@ class Gate:
         try:
             caller = await self._authenticated(shown)
             scope[CALLER] = caller
+            scope[STILL_PROVED] = partial(self._is_still_proved, shown, caller)
             if caller.kind != "nobody":
                 scope.get("extensions", {}).get(PROVED_EXTENSION, _nothing)()
             self._check_rate(caller)
@@ -86,6 +88,13 @@ class Gate:
             self._check_nobodys_rate(shown.address)
             await api.catch_up()
             return authenticate(shown, api.state, self._cluster_id, api.clock.wall_ns())
+
+    def _is_still_proved(self, shown: Shown, caller: Caller) -> bool:
+        api = self._api
+        try:
+            return authenticate(shown, api.state, self._cluster_id, api.clock.wall_ns()) == caller
+        except NotAuthenticated:
+            return False
 
     def _check_rate(self, caller: Caller) -> None:
         if caller.kind == "nobody":

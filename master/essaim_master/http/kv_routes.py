@@ -39,6 +39,7 @@ from essaim_master.http.api import (
     json_response,
     read_body,
 )
+from essaim_master.http.caller import still_proved
 from essaim_master.http.kv_json import (
     Base64,
     PutJson,
@@ -193,7 +194,9 @@ class KvRoutes:
         await self._api.read_barrier(request)
         revision = _integer_of(request, "revision", 0, REVISION_MAX)
         lines = key_lines(flag_of(request, "prev_kv"))
-        return WatchStream(self._hub, span, revision, lines, self._api.clock, self._ended)
+        return WatchStream(
+            self._hub, span, revision, lines, self._api.clock, self._ended, still_proved(request)
+        )
 
     async def compact(self, request: Request) -> Response:
         asked = _decode(await read_body(request), CompactJson, "revision")

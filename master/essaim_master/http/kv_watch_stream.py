@@ -3,7 +3,8 @@
 The first line has no events: it names the revision from which on everything will be told, and
 says that the watch is there. Such lines come again when nothing else did for `PROGRESS_S`, so that
 a client that is cut off later goes on from a recent revision. A client that reads too slowly is
-held back by TCP, then ended with a last line `{"Error": …, "Resume": N}`.
+held back by TCP, then ended with a last line `{"Error": …, "Resume": N}`. So is one whose user was
+removed, or whose token has ended: before the next events, and at the latest after `PROGRESS_S`.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ from essaim_shared.clock import Clock
 
 PROGRESS_S = 10.0
 LINES_TYPE = "application/x-ndjson"
+NOT_ALLOWED = "what was shown when this began is not accepted any more: ask again with what is"
 
 
-class LaggedJson(msgspec.Struct, frozen=True, rename="pascal"):
+class EndedJson(msgspec.Struct, frozen=True, rename="pascal"):
     error: str
     resume: int
 
@@ -41,10 +43,11 @@ class WatchStream(Response):
         encode: Callable[[RevisionEvents], bytes],
         clock: Clock,
         ended: asyncio.Event,
+        is_allowed: Callable[[], bool],
         first_lines: bytes = b"",
     ) -> None:
-        """`encode` makes the lines of one revision; `first_lines` come before all of them. Raises
-        Compacted, Unavailable."""
+        """`encode` makes the lines of one revision; `is_allowed`: whether the client may see more
+        of them; `first_lines` come before all of them. Raises Compacted, Unavailable."""
         super().__init__(media_type=LINES_TYPE)
         del self.headers["content-length"]
         self._news = asyncio.Event()
@@ -53,6 +56,7 @@ class WatchStream(Response):
         self._first_lines = first_lines
         self._clock = clock
         self._ended = ended
+        self._is_allowed = is_allowed
         self._last_line = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,12 +83,16 @@ class WatchStream(Response):
                 end.cancel()
 
     def _next_lines(self) -> bytes | None:
-        """What has come; empty when nothing has; None when the watch fell behind."""
+        """What has come; empty when nothing has; None when the watch fell behind, or is not the
+        client's any more."""
         self._news.clear()
+        if not self._is_allowed():
+            self._last_line = _end_line(NOT_ALLOWED, self._watch.delivered)
+            return None
         try:
             revisions = self._watch.take()
         except Lagged as error:
-            self._last_line = encode_json(LaggedJson(str(error), error.resume)) + b"\n"
+            self._last_line = _end_line(str(error), error.resume)
             return None
         return b"".join(self._encode(revision) for revision in revisions)
 
@@ -106,6 +114,10 @@ class WatchStream(Response):
 def key_lines(prev_kv: bool) -> Callable[[RevisionEvents], bytes]:
     """One line for each revision of users' keys."""
     return lambda revision: encode_json(revision_json(revision, prev_kv)) + b"\n"
+
+
+def _end_line(error: str, resume: int) -> bytes:
+    return encode_json(EndedJson(error, resume)) + b"\n"
 
 
 def _progress(revision: int) -> bytes:

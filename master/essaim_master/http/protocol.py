@@ -9,7 +9,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from essaim_master.http.strangers import STRANGERS_PER_ADDRESS_MAX, Strangers
+from essaim_master.http.strangers import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX, Strangers
 from essaim_shared.trust.tls import PeerCertificate, peer_certificate
 
 HEADER_BYTES_MAX = 64 * 1024
@@ -25,8 +25,8 @@ PROVED_EXTENSION = "essaim.proved"
 """Beside it: to be called once a request on the connection has proved who is there."""
 
 _CROWDED_BODY = (
-    b'{"message":"%d connections from this address have not said who they are: '
-    b'use fewer, or show a certificate or a token"}' % STRANGERS_PER_ADDRESS_MAX
+    b'{"message":"%d connections from this address, or %d of all, have not said who they are: '
+    b'use fewer, or show a certificate or a token"}' % (STRANGERS_PER_ADDRESS_MAX, STRANGERS_MAX)
 )
 _CROWDED = (
     b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\n"

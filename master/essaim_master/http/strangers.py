@@ -1,15 +1,21 @@
-"""How many connections one address may keep open without having proved who it is. Pure."""
+"""How many connections one address, and all together, may keep open without having proved who
+they are. Pure."""
 
 from collections import Counter
 from typing import Final
 
 STRANGERS_PER_ADDRESS_MAX: Final = 64
 """A fraction of `server.CONNECTIONS_MAX`, and more than health checks and joining need."""
+STRANGERS_MAX: Final = 450
+"""Half of it: many addresses together leave the other half to who shows a certificate."""
 
 
 class Strangers:
-    def __init__(self, per_address_max: int = STRANGERS_PER_ADDRESS_MAX) -> None:
+    def __init__(
+        self, per_address_max: int = STRANGERS_PER_ADDRESS_MAX, total_max: int = STRANGERS_MAX
+    ) -> None:
         self._per_address_max = per_address_max
+        self._total_max = total_max
         self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -17,7 +23,7 @@ class Strangers:
 
     def come(self, host: str) -> bool:
         """Whether there is room for one more from there; if so it is counted until it goes."""
-        if self._counts[host] >= self._per_address_max:
+        if self._counts.get(host, 0) >= self._per_address_max or len(self) >= self._total_max:
             return False
         self._counts[host] += 1
         return True

@@ -21,6 +21,9 @@ HANDSHAKES_MAX: Final = 128
 """Under way at one socket: whoever connects and says nothing takes no more of the process's file
 descriptors than these, each for HANDSHAKE_TIMEOUT_S."""
 
+HANDSHAKES_PER_ADDRESS_MAX: Final = 96
+"""Of those: one address leaves some to the others."""
+
 CLOCK: Final = SystemClock()
 
 OnRefused = Callable[[str, str], None]
@@ -69,6 +72,8 @@ class _AlertingProtocol(TlsProtocol):
         refusal = ""
         if len(self._greeting) >= HANDSHAKES_MAX:
             refusal = f"{HANDSHAKES_MAX} handshakes are under way"
+        elif sum(one._host == self._host for one in self._greeting) >= HANDSHAKES_PER_ADDRESS_MAX:
+            refusal = f"{HANDSHAKES_PER_ADDRESS_MAX} of its handshakes are under way"
         elif not self._pace.admits(self._host, CLOCK.monotonic_s()):
             refusal = f"it begins more than {PER_S:g} handshakes a second"
         if refusal:

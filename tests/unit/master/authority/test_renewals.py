@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from support.founded_cluster import LIFETIME_S, FoundedCluster, serial_of
 
-from essaim_master.authority.errors import NotAdmitted
+from essaim_master.authority.errors import NotAdmitted, TooManyRequests
 from essaim_master.authority.standing import BACKDATED_NS, refusal
+from essaim_master.authority.throttle import RENEWALS_BURST, RENEWALS_PER_S
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict
 from essaim_shared.trust.certificates import BACKDATED_S as CERTIFICATE_BACKDATED_S
@@ -15,10 +16,17 @@ from essaim_shared.trust.certificates import CERTIFICATE_LIFETIME_S, facts_of, n
 from essaim_shared.trust.joining import RenewRequest
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import PeerCertificate
+from essaim_shared.trust_objects import NodeIdentity
 
 
 def renew_request() -> RenewRequest:
     return RenewRequest(request_pem=new_request("x").request_pem.decode())
+
+
+async def put(founded: FoundedCluster, identity: NodeIdentity) -> None:
+    writes = Writes()
+    writes.put(identity)
+    assert await founded.commit(writes)
 
 
 def why_not(founded: FoundedCluster, shown: PeerCertificate) -> str:
@@ -29,6 +37,7 @@ async def test_the_old_certificate_is_good_until_the_new_one_was_used(
     founded: FoundedCluster,
 ) -> None:
     old = founded.shown(Role.AGENT, "node1")
+    await founded.clock.advance(3600)
     answer = await founded.desk.renew(old, renew_request())
     new = founded.shown(Role.AGENT, "node1", serial_of(answer.certificate_pem))
     assert why_not(founded, old) == why_not(founded, new) == ""
@@ -66,6 +75,44 @@ async def test_a_master_whose_state_is_behind_takes_later_certificates(
         )
         assert (why_not(founded, shown) == "") == is_taken
     assert CERTIFICATE_BACKDATED_S * 1_000_000_000 == BACKDATED_NS
+
+
+async def test_each_certificate_is_made_later_than_the_one_before(
+    founded: FoundedCluster,
+) -> None:
+    """Two renewals within one second, or by a master whose clock is behind: by its seconds the
+    later certificate is the later one, or masters whose state is behind would refuse it."""
+    known = founded.known(Role.MASTER, "h1")
+    ahead = founded.clock.wall_ns() + 30 * 1_000_000_000 + 500
+    await put(founded, msgspec.structs.replace(known, issued_ns=ahead))
+    for _ in range(2):
+        before = founded.known(Role.MASTER, "h1")
+        answer = await founded.desk.renew(founded.shown(Role.MASTER, "h1"), renew_request())
+        facts = facts_of(answer.certificate_pem.encode())
+        made_ns = facts.not_before_ns + BACKDATED_NS
+        assert made_ns > before.issued_ns
+        assert founded.known(Role.MASTER, "h1").issued_ns == made_ns
+
+
+async def test_a_certificate_is_valid_at_once_also_when_a_clock_was_far_ahead(
+    founded: FoundedCluster,
+) -> None:
+    known = founded.known(Role.MASTER, "h1")
+    ahead = founded.clock.wall_ns() + 86_400 * 1_000_000_000
+    await put(founded, msgspec.structs.replace(known, issued_ns=ahead))
+    answer = await founded.desk.renew(founded.shown(Role.MASTER, "h1"), renew_request())
+    assert facts_of(answer.certificate_pem.encode()).not_before_ns <= founded.clock.wall_ns()
+
+
+async def test_one_who_renews_all_the_time_is_slowed_down_alone(founded: FoundedCluster) -> None:
+    shown = founded.shown(Role.AGENT, "node1")
+    for _ in range(int(RENEWALS_BURST)):
+        await founded.desk.renew(shown, renew_request())
+    with pytest.raises(TooManyRequests, match="all the time"):
+        await founded.desk.renew(shown, renew_request())
+    await founded.desk.renew(founded.shown(Role.MASTER, "h1"), renew_request())
+    await founded.clock.advance(1 / RENEWALS_PER_S)
+    await founded.desk.renew(shown, renew_request())
 
 
 async def test_a_key_has_one_certificate(founded: FoundedCluster) -> None:

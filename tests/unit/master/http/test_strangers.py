@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse
 from support.identities import Identities
 
 from essaim_master.http.protocol import PROVED_EXTENSION
-from essaim_master.http.server import HttpServer
-from essaim_master.http.strangers import STRANGERS_PER_ADDRESS_MAX, Strangers
+from essaim_master.http.server import CONNECTIONS_MAX, HttpServer
+from essaim_master.http.strangers import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX, Strangers
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import MASTER_NAME
@@ -27,6 +27,14 @@ def test_an_address_has_its_own_share_and_gets_it_back():
     for host in ("a", "a", "b"):
         strangers.go(host)
     assert len(strangers) == 0
+
+
+def test_many_addresses_together_leave_room_for_those_who_are_known():
+    assert STRANGERS_MAX < CONNECTIONS_MAX
+    strangers = Strangers(per_address_max=2, total_max=3)
+    assert [strangers.come(host) for host in "abcd"] == [True, True, True, False]
+    strangers.go("b")
+    assert strangers.come("d")
 
 
 class Port:
