@@ -5,6 +5,7 @@ Both write the machine's files and start nothing.
 
 import ipaddress
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -33,11 +34,13 @@ from essaim_cli.machine_setup import (
     own_address,
     own_name,
     write_bus,
+    write_config,
 )
 from essaim_shared.clock import SystemClock
 from essaim_shared.errors import EssaimError
 from essaim_shared.ids import new_id
 from essaim_shared.sealing import new_data_key_text, write_private
+from essaim_shared.subjects import permissions_of
 from essaim_shared.trust.founding import FIRST_USER, Founder, write_founding
 from essaim_shared.trust.identity import write_identity
 from essaim_shared.trust.joining import ClusterNetworks, MasterAddress
@@ -114,6 +117,12 @@ def init(name: str, **options: Any) -> None:
             f"--name {name!r}: use letters, digits and dashes, at most {NAME_CHARS_MAX}"
         )
     machine = machine_of(options)
+    try:
+        permissions_of(name, Role.MASTER, machine.hostname)
+    except EssaimError as error:
+        raise click.UsageError(
+            f"{error}: name the master with --hostname: letters, digits, - and _"
+        ) from error
     check_is_new(machine)
     make_directories(machine, has_master=True)
     try:
@@ -163,15 +172,20 @@ def _found(machine: Machine, cluster_id: str) -> Founder:
     write_founding(machine.master_identity, founder.founding)
     own = MasterAddress(machine.hostname, machine.raft, machine.http)
     write_bus(machine, cluster_id, machine.hostname, founder.founding.identities, servers)
-    machine.master_config.write_text(
-        master_toml(machine, cluster_id, machine.hostname, [own], servers, networks)
+    write_config(
+        machine.master_config,
+        master_toml(machine, cluster_id, machine.hostname, [own], servers, networks),
     )
-    machine.agent_config.write_text(agent_toml(machine, cluster_id, servers, networks))
+    write_config(machine.agent_config, agent_toml(machine, cluster_id, servers, networks))
     return founder
 
 
 @click.command()
-@click.option("--token", required=True, help="From `essaim cluster join-token`.")
+@click.option(
+    "--token",
+    required=True,
+    help="From `essaim cluster join-token`; - reads it from stdin, out of sight of others here.",
+)
 @click.option("--master", "is_master", is_flag=True, help="With a master; takes a master's token.")
 @click.option("--master-name", metavar="NAME", help="Instead of the machine's host name.")
 @machine_options
@@ -189,7 +203,7 @@ def join(
     started, and nothing is overwritten.
     """
     try:
-        parsed = parse_join_token(token)
+        parsed = parse_join_token(sys.stdin.readline() if token == "-" else token)
     except EssaimError as error:
         raise click.UsageError(str(error)) from error
     machine = machine_of(options)
@@ -230,10 +244,11 @@ def _write_joined(machine: Machine, joined: Joined, name: str, *, is_master: boo
         write_identity(machine.master_identity, joined.identity(Role.MASTER))
         known: tuple[NodeIdentity, ...] = joined.known
         write_bus(machine, cluster_id, name, known, servers)
-        machine.master_config.write_text(
-            master_toml(machine, cluster_id, name, answer.masters, servers, answer.networks)
+        write_config(
+            machine.master_config,
+            master_toml(machine, cluster_id, name, answer.masters, servers, answer.networks),
         )
-    machine.agent_config.write_text(agent_toml(machine, cluster_id, servers, answer.networks))
+    write_config(machine.agent_config, agent_toml(machine, cluster_id, servers, answer.networks))
     write_identity(machine.agent_identity, joined.identity(Role.AGENT))
     return give_to_master_user(machine) if is_master else ""
 

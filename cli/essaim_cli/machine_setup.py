@@ -6,7 +6,6 @@ belongs to the master is given to the user that it runs as, where this machine h
 
 import os
 import pwd
-import shutil
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from essaim_shared.trust_objects import NodeIdentity
 MASTER_USER: Final = "essaim"
 DIRECTORY_MODE: Final = 0o755
 PRIVATE_MODE: Final = 0o700
+CONFIG_MODE: Final = 0o644
 ADDRESS_OF_NOBODY: Final = ("192.0.2.1", 9)
 """RFC 5737: a route to it says which address this machine has for others; nothing is sent."""
 
@@ -64,7 +64,10 @@ def make_directories(machine: Machine, *, has_master: bool) -> None:
     if has_master:
         private = (machine.agent_data, machine.data, machine.master_data, machine.bus_directory)
     try:
-        machine.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        if not machine.directory.exists():
+            machine.directory.mkdir(parents=True)
+            # Whatever root's umask is: the master's user has to get to its files.
+            machine.directory.chmod(DIRECTORY_MODE)
         for path in private:
             path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
         for path in (machine.run, machine.agent_run) if has_master else (machine.agent_run,):
@@ -105,6 +108,13 @@ def write_bus(
     write_private(machine.bus_config, server_config(server).encode())
 
 
+def write_config(path: Path, text: str) -> None:
+    """It holds nothing secret, and the master's user reads it, whatever root's umask is. Raises
+    OSError."""
+    path.write_text(text)
+    path.chmod(CONFIG_MODE)
+
+
 def give_to_master_user(machine: Machine) -> str:
     """Who the master and its bus server are to run as: the user of its unit if this machine has
     one, else whoever runs this command. Raises CommandFailed."""
@@ -115,13 +125,21 @@ def give_to_master_user(machine: Machine) -> str:
     if user is None or os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()).pw_name
     try:
-        for path in (machine.data, machine.run, machine.seal_key_file):
-            shutil.chown(path, user.pw_uid, user.pw_gid)
-        for found in machine.data.rglob("*"):
-            shutil.chown(found, user.pw_uid, user.pw_gid)
+        for path in (machine.run, machine.seal_key_file):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        give_tree(machine.data, user.pw_uid, user.pw_gid)
     except OSError as error:
         raise cannot_write(error) from error
     return MASTER_USER
+
+
+def give_tree(root: Path, uid: int, gid: int) -> None:
+    """Raises OSError. Not what links lead to, nor below them: that user may have had the directory
+    before, and have put one there to be given somebody else's file."""
+    for _, directories, files, descriptor in os.fwalk(root, follow_symlinks=False):
+        os.chown(descriptor, uid, gid)
+        for name in (*directories, *files):
+            os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
 
 
 def cannot_write(error: OSError) -> CommandFailed:

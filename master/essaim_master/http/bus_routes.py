@@ -3,7 +3,8 @@
 GET /essaim/bus/users?revision=R&timeout=S   200 once the server of the asked one has loaded all
                                              users of that revision of the state; 504 after S
 GET /essaim/bus/users/file?loaded=NS         the file of users, for a master that stands by; 204
-                                             when its server has loaded this one
+                                             when its server has loaded this one, 503 by a master
+                                             that cannot know what is in force
 POST /essaim/bus/floods                      a `Flood`, seen by a master that stands by; 202
 POST /essaim/nodes/NODE/readmit              let a node in again that flooded the bus
 """
@@ -72,6 +73,8 @@ class BusRoutes:
         bus = self._api.bus_users
         if bus is None or not bus.keeper.is_founded:
             raise NotSupported("this master knows no users of the bus: it has no identity")
+        # Who was removed meanwhile must not be let in again by a master that has just started.
+        await self._api.catch_up()
         current = bus.keeper.current()
         if current.write_deadline_ns == _number(request, "loaded"):
             return Response(status_code=204)

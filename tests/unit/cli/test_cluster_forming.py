@@ -1,5 +1,6 @@
 """What `cluster init` writes, and when it and `cluster join` write nothing."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 from essaim_agent.config import load_agent_config
 from essaim_cli.cluster_forming import init, join
 from essaim_cli.host_files import Machine, Ports, master_toml
+from essaim_cli.machine_setup import give_tree
 from essaim_master.config import load_master_config
 from essaim_shared.bus_users import users_file
 from essaim_shared.sealing import load_data_key
@@ -19,6 +21,7 @@ from essaim_shared.trust.joining import ClusterNetworks, MasterAddress
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tokens import JoinToken
 
+FOR_ALL = {".": 0o755, "master.toml": 0o644, "agent.toml": 0o644}
 TOKEN = JoinToken("ab" * 32, "s" * 25).text
 
 
@@ -92,6 +95,7 @@ def test_an_identity_is_never_overwritten(tmp_path: Path, command: str) -> None:
     [
         (["--advertise", "nowhere"], "--advertise nowhere"),
         (["--name", "a.b"], "--name 'a.b': use letters, digits and dashes"),
+        (["--hostname", "m1.example"], "'m1.example' cannot be part of a bus subject"),
     ],
 )
 def test_what_makes_no_cluster_is_refused_before_anything_is_written(
@@ -110,6 +114,37 @@ def test_what_is_no_token_is_not_repeated(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "this is no join token" in result.output
     assert "SECRET-WORD" not in result.output
+
+
+def test_a_token_need_not_stand_where_others_see_it(tmp_path: Path) -> None:
+    """The arguments of a process are anybody's to read on its machine."""
+    asked = ["--token", "-", *options(tmp_path), "127.0.0.1:1"]
+    result = CliRunner().invoke(join, asked, input=f"{TOKEN}\n")
+    assert result.exit_code == 1
+    assert "127.0.0.1:1" in result.output, "the token was one, and nobody answered"
+    assert CliRunner().invoke(join, asked, input="SECRET-WORD\n").exit_code == 2
+
+
+def test_the_masters_user_gets_to_its_files_whatever_roots_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        founded(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {name: stat.S_IMODE((tmp_path / "etc" / name).stat().st_mode) for name in FOR_ALL}
+    assert modes == FOR_ALL
+
+
+def test_what_a_link_leads_to_is_not_given_away(tmp_path: Path) -> None:
+    elsewhere, data = tmp_path / "etc", tmp_path / "lib"
+    for directory in (elsewhere, data / "master"):
+        directory.mkdir(parents=True)
+    (elsewhere / "leads-nowhere").symlink_to("nowhere")
+    (data / "file").symlink_to("nowhere")
+    (data / "master" / "directory").symlink_to(elsewhere)
+    before = elsewhere.stat().st_ctime_ns
+    give_tree(data, os.geteuid(), os.getegid())  # who followed a link would have found nothing
+    assert elsewhere.stat().st_ctime_ns == before
 
 
 def test_a_joining_masters_configuration_is_one(tmp_path: Path) -> None:
