@@ -35,6 +35,7 @@ from essaim_master.snapshot.format import (
     new_header,
     snapshot_bytes,
 )
+from essaim_master.standby.record import RECORD_FILE
 from essaim_master.wal.files import DiskLogFiles
 from essaim_master.wal.log import Wal
 from essaim_master.wal.reading import read_identity, read_log
@@ -118,7 +119,8 @@ def restore_backup(
 ) -> Identity:
     """Make the first disk of this master in the cluster's new life; its identity.
 
-    Raises SnapshotDamaged, and ConfigError where a log stands already, and for a wrong key.
+    Raises SnapshotDamaged, and ConfigError where a log or a record of standing by is there
+    already, and for a wrong key.
     """
     backup = check_backup(path, key)
     voters = Configuration(tuple(member.id for member in config.first_members))
@@ -128,6 +130,12 @@ def restore_backup(
         voters,
         _incarnation(backup, config),
     )
+    if (data_dir / RECORD_FILE).exists():
+        # A start would find a log that is not the record's, and set it aside.
+        raise ConfigError(
+            f"{data_dir / RECORD_FILE} says under which name this master stood by in the life "
+            "before: remove it, so that this master begins with what is restored"
+        )
     files = open_log_files(data_dir)
     files.lock()
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import random
 import socket
 from pathlib import Path
@@ -29,6 +30,7 @@ from essaim_master.raft.core import RaftConfig
 from essaim_master.raft.messages import Configuration
 from essaim_master.raft_driver import RaftNode
 from essaim_master.snapshot.settings import SnapshotSettings
+from essaim_master.standby.record import RECORD_FILE
 from essaim_master.tcp_peer_transport import PeerAddress, TcpPeerTransport
 from essaim_master.tools.__main__ import main
 from essaim_master.wal.reading import read_identity, read_log
@@ -172,6 +174,13 @@ async def test_a_backup_of_the_files_is_the_state_and_is_checked_by_its_hash(sit
 
     for member in ("n1", "n2", "n3"):
         config = site.config(member, "n1", "n2", "n3")
+        stood_by = site.data_dir(member) / RECORD_FILE
+        stood_by.parent.mkdir(exist_ok=True)
+        stood_by.touch()
+        assert main(["restore", str(backup), "--config", str(config)]) == 1
+        assert f"{stood_by} says under which name" in capsys.readouterr().err
+        assert os.listdir(stood_by.parent) == [RECORD_FILE]
+        stood_by.unlink()
         assert main(["restore", str(backup), "--config", str(config)]) == 0
         assert main(["restore", str(backup), "--config", str(config)]) == 1
         assert "holds a log already" in capsys.readouterr().err
