@@ -12,7 +12,7 @@ from typing import Any, Final
 from essaim_master.http.caller import Caller
 from essaim_master.http.errors import NotAllowed
 from essaim_master.http.privileged import privileged_options
-from essaim_master.http.scope import is_of, may_join
+from essaim_master.http.scope import is_of, is_own_volume, may_join
 from essaim_master.state.cluster_state import ClusterState
 from essaim_master.state.keys import Kind, identifier_of, kind_of
 from essaim_master.state.network_uses import HOST_NETWORK, networks_of
@@ -89,6 +89,12 @@ def check_spec(caller: Caller, spec: ServiceSpec, state: ClusterState) -> None:
             raise NotAllowed(
                 f"service {spec.name}: the network {network.name} is not of the stack "
                 f"{caller.stack}, and not shared"
+            )
+    for mount in spec.task.container.mounts:
+        if mount.type == "volume" and not is_own_volume(caller.stack, mount.source):
+            raise NotAllowed(
+                f"service {spec.name}: the volume {mount.source} is not of the stack "
+                f"{caller.stack}, whose volumes begin with {caller.stack}_"
             )
     for kind, payload_id, _ in uses_of(spec.task):
         payload = state.payloads(kind).get(payload_id)

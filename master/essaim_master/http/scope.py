@@ -120,3 +120,9 @@ def may_join(stack: str, network: Network) -> bool:
         or network.name in PREDEFINED_NETWORKS
         or SHARED_LABEL in network.labels
     )
+
+
+def is_own_volume(stack: str, name: str) -> bool:
+    """Volumes are the engines', which know nothing of stacks but the names that stacks give them;
+    one without a name is the task's own."""
+    return not name or name.startswith(f"{stack}_")

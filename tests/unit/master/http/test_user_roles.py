@@ -342,3 +342,28 @@ async def test_lists_show_what_is_his(town):
     assert (await val.get(f'/tasks?filters={{"service":["{foreign}"]}}')).status == 404
     assert [one["Name"] for one in (await val.get("/essaim/stacks")).json] == ["shop"]
     assert len((await val.get("/nodes")).json) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [
+        ("shop_data", 201),
+        ("", 201),
+        (f"{FOREIGN}_data", 403),
+        ("data", 403),
+        ("shop", 403),
+        ("shopping_data", 403),
+    ],
+)
+async def test_a_user_of_one_stack_mounts_its_volumes_and_no_others(town, source, status):
+    sam = await with_user(town, "sam", "deployer", "shop")
+    mounts = [{"Type": "volume", "Source": source, "Target": "/d"}]
+    answer = await sam.post("/services/create", service("shop_x", "shop", Mounts=mounts))
+    assert answer.status == status, answer.body
+    body = {"Services": [service("shop_y", "", Mounts=mounts)]}
+    assert (await sam.post("/essaim/stacks/shop", body)).status == (200 if status == 201 else 403)
+    if status == 403:
+        assert f"the volume {source} is not of the stack shop" in answer.message
+        dora = await with_user(town, "dora", "deployer")
+        made = await dora.post("/services/create", service("shop_x", "shop", Mounts=mounts))
+        assert made.status == 201
