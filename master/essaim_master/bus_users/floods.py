@@ -20,6 +20,10 @@ from essaim_master.bus_users.connections import Connection
 
 MESSAGES_PER_S_MAX: Final = 2_000
 BYTES_PER_S_MAX: Final = 16 * 1024 * 1024
+CONNECTIONS_MAX: Final = 64
+"""Of one key, on one server. An agent has one, and some of its last ones that the server has not
+missed yet; a server has places for 4,096 (`bus_server_config`), which one node could take up at
+leisure."""
 LOOKS_IN_A_ROW: Final = 2
 LOGIN_MESSAGES: Final = 20
 """What a login counts as: it costs a server as much as so many messages, or more."""
@@ -29,19 +33,35 @@ class Flood(msgspec.Struct, frozen=True):
     bus_key: str
     messages_per_s: float
     bytes_per_s: float
+    connections: int = 1
+    """Open at once."""
 
     @property
     def reason(self) -> str:
         return (
             f"it floods the bus: {self.messages_per_s:.0f} messages and "
-            f"{self.bytes_per_s / 1_000_000:.1f} MB in a second, where {MESSAGES_PER_S_MAX} and "
-            f"{BYTES_PER_S_MAX / 1_000_000:.0f} MB are allowed"
+            f"{self.bytes_per_s / 1_000_000:.1f} MB in a second by {self.connections} "
+            f"connections, where {MESSAGES_PER_S_MAX}, {BYTES_PER_S_MAX / 1_000_000:.0f} MB and "
+            f"{CONNECTIONS_MAX} are allowed"
+        )
+
+    @property
+    def is_over(self) -> bool:
+        return (
+            self.messages_per_s > MESSAGES_PER_S_MAX
+            or self.bytes_per_s > BYTES_PER_S_MAX
+            or self.connections > CONNECTIONS_MAX
         )
 
 
 class _Sent(msgspec.Struct):
     messages: int = 0
     bytes: int = 0
+    connections: int = 0
+
+    def as_flood(self, bus_key: str, elapsed_s: float) -> Flood:
+        messages_per_s, bytes_per_s = self.messages / elapsed_s, self.bytes / elapsed_s
+        return Flood(bus_key, messages_per_s, bytes_per_s, self.connections)
 
 
 class FloodLooks:
@@ -64,7 +84,7 @@ class FloodLooks:
         floods = [
             flood
             for bus_key, sent in self._sent(before, present).items()
-            if _is_over(flood := Flood(bus_key, sent.messages / elapsed_s, sent.bytes / elapsed_s))
+            if (flood := sent.as_flood(bus_key, elapsed_s)).is_over
         ]
         self._in_a_row = {
             flood.bus_key: self._in_a_row.get(flood.bus_key, 0) + 1 for flood in floods
@@ -83,6 +103,7 @@ class FloodLooks:
             if not one.authorized_user:
                 continue
             sent = by_key[one.authorized_user]
+            sent.connections += not one.reason
             known = before.get(cid)
             if known is None or known.in_msgs > one.in_msgs:  # else: of a server before its restart
                 sent.messages += one.in_msgs + LOGIN_MESSAGES
@@ -105,7 +126,3 @@ def _whose(
         elif known := found.get(one.cid, before.get(one.cid)):
             found[one.cid] = msgspec.structs.replace(one, authorized_user=known.authorized_user)
     return found
-
-
-def _is_over(flood: Flood) -> bool:
-    return flood.messages_per_s > MESSAGES_PER_S_MAX or flood.bytes_per_s > BYTES_PER_S_MAX

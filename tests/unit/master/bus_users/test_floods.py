@@ -7,6 +7,7 @@ import pytest
 from essaim_master.bus_users.connections import Connection
 from essaim_master.bus_users.floods import (
     BYTES_PER_S_MAX,
+    CONNECTIONS_MAX,
     LOGIN_MESSAGES,
     MESSAGES_PER_S_MAX,
     FloodLooks,
@@ -128,3 +129,18 @@ def test_nobody_is_accused_by_a_name_that_another_gave(reason: str) -> None:
     for number in range(4):
         claims = [Connection(number * 999 + k, 10**6, 0, "UVICTIM", reason) for k in range(500)]
         assert watch.see(*claims) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "is_flood"), [(CONNECTIONS_MAX, False), (CONNECTIONS_MAX + 1, 1)]
+)
+def test_who_takes_up_the_places_of_others_is_out_however_quietly(
+    count: int, is_flood: bool
+) -> None:
+    watch = Watch()
+    idle = [Connection(cid, 0, 0, "UA") for cid in range(count)]
+    gone = [Connection(1000 + cid, 0, 0, "UA") for cid in range(CONNECTIONS_MAX)]
+    assert watch.see(*idle, *gone) == []
+    over = [Connection(one.cid, 0, 0, "", "Client Closed") for one in gone]
+    found = [watch.see(*idle, *over) for _ in range(2)]
+    assert found == [[], ["UA"] if is_flood else []]
