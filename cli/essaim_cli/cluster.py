@@ -129,7 +129,7 @@ def backup(
     seal_key_file: str | None,
     unencrypted: bool,
 ) -> None:
-    """Write the whole state into a file, and check that it is whole.
+    """Write the whole state into a file that others cannot read, and check that it is whole.
 
     The masters seal it with the key that they share (seal_key_file); with that key it is restored.
     """
@@ -140,6 +140,8 @@ def backup(
     path = "/essaim/cluster/backup" + ("?unencrypted=1" if unencrypted else "")
     partial = file.with_name(f"{file.name}.partial")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)
         with partial.open("wb") as written:
             client_of(context).download(path, written)
             written.flush()

@@ -155,6 +155,7 @@ async def test_a_backup_of_the_running_cluster_is_whole_and_stopped_files_show_t
     said = await masters.ok("cluster", "backup", str(file), "--unencrypted", at="m2")
     assert said.startswith(f"{file}: cluster test, entry ")
     assert file.stat().st_size > 0
+    assert file.stat().st_mode & 0o077 == 0, "an open one is nobody else's to read"
     assert not (tmp_path / "backup.partial").exists()
 
     key_id = (await masters.ok("cluster", "rotate-data-key", at="m2")).strip()

@@ -86,6 +86,8 @@ def backup_files(data_dir: Path, to: Path, key: DataKey | None) -> CheckedBackup
         _configuration(before.configuration, committed),
     )
     partial = to.with_name(to.name + ".partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)  # It may be an open one.
     with partial.open("wb") as file:
         pieces = snapshot_bytes(new_header(log.identity, metadata), store.freeze().chunks())
         if key is not None:

@@ -162,6 +162,7 @@ async def test_a_backup_of_the_files_is_the_state_and_is_checked_by_its_hash(sit
     await site.stop()
     backup = site.root / "backup"
     assert main([*site.backup("m1", backup), "--unencrypted"]) == 0
+    assert backup.stat().st_mode & 0o777 == 0o600
     assert backup.read_bytes() == online
     assert main(["check", str(backup)]) == 0
     assert "sha256" in capsys.readouterr().out
