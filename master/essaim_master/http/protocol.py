@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Mapping
 
 import msgspec
 import uvicorn
@@ -24,14 +25,15 @@ PEER_EXTENSION = "essaim.peer"
 PROVED_EXTENSION = "essaim.proved"
 """Beside it: to be called once a request on the connection has proved who is there."""
 
-_CROWDED_BODY = (
+_CROWDED_BODIES = (
     b'{"message":"%d connections from this address, or %d of all, have not said who they are: '
-    b'use fewer, or show a certificate or a token"}' % (STRANGERS_PER_ADDRESS_MAX, STRANGERS_MAX)
+    b'use fewer, or show a certificate or a token"}' % (STRANGERS_PER_ADDRESS_MAX, STRANGERS_MAX),
+    b'{"message":"there are as many connections with this certificate as there may be: use fewer"}',
 )
-_CROWDED = (
+_CROWDED_BY_STRANGERS, _CROWDED_BY_HOLDER = (
     b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\n"
-    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(_CROWDED_BODY), _CROWDED_BODY)
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    for body in _CROWDED_BODIES
 )
 
 _CREDENTIALS = struct.Struct("3i")
@@ -59,12 +61,17 @@ class PeerProtocol(HttpToolsProtocol):
         server_state: ServerState,
         request_timeout_s: float,
         strangers: Strangers,
+        holders: Mapping[str, Strangers],
     ) -> None:
+        """`holders` of certificates, by the role in them; those of other roles are not counted."""
         super().__init__(config, server_state, {})
         self._strangers = strangers
+        self._holders = holders
         self._is_turned_away = False
         self._stranger = ""
         """The address that it is counted for, as long as nobody was proved."""
+        self._holder: PeerCertificate | None = None
+        """For whom it is counted, as long as it is open."""
         self._request_timeout_s = request_timeout_s
         self._peer = Peer()
         self._in_headers = True
@@ -74,19 +81,22 @@ class PeerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = _peer_of(transport)
-        if transport.get_extra_info("ssl_object") is not None and self._peer.certificate is None:
-            host = self._peer.address.rpartition(":")[0]
-            if not self._strangers.come(host):
-                self._is_turned_away = True
-                transport.write(_CROWDED)
-                transport.close()
-                return
-            self._stranger = host
+        crowded = b""
+        if transport.get_extra_info("ssl_object") is not None:
+            crowded = self._count()
+        if crowded:
+            self._is_turned_away = True
+            transport.write(crowded)
+            transport.close()
+            return
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_deadline()
         self._prove()
+        if self._holder is not None:
+            self._holders[self._holder.role].go(self._holder.name)
+            self._holder = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,6 +122,20 @@ class PeerProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._end_deadline()
         super().on_message_complete()
+
+    def _count(self) -> bytes:
+        """What is answered where there is no room for this one; empty: there is."""
+        holder = self._peer.certificate
+        if holder is None:
+            host = self._peer.address.rpartition(":")[0]
+            if not self._strangers.come(host):
+                return _CROWDED_BY_STRANGERS
+            self._stranger = host
+        elif holder.role in self._holders:
+            if not self._holders[holder.role].come(holder.name):
+                return _CROWDED_BY_HOLDER
+            self._holder = holder
+        return b""
 
     def _prove(self) -> None:
         """Whoever is there is no stranger any more, or has gone."""

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from essaim_master.http.protocol import REQUEST_TIMEOUT_S, PeerProtocol
-from essaim_master.http.strangers import Strangers
+from essaim_master.http.strangers import HOLDERS_MAX, Strangers
 from essaim_master.listening import bound_socket
 from essaim_master.refusals import Refusals
 from essaim_shared.errors import BrokenInvariant, ConfigError
@@ -72,6 +72,9 @@ class HttpServer:
         self._request_timeout_s = request_timeout_s
         self._state = ServerState()
         self._strangers = Strangers()
+        self._holders = {
+            role: Strangers(most, CONNECTIONS_MAX) for role, most in HOLDERS_MAX.items()
+        }
         self._servers: list[asyncio.Server] = []
         self._bound_inode: int | None = None
         self._config = uvicorn.Config(
@@ -150,7 +153,9 @@ class HttpServer:
         self._refusals.tell(f"refused the HTTPS connection of {host}: {reason}")
 
     def _new_protocol(self) -> PeerProtocol:
-        return PeerProtocol(self._config, self._state, self._request_timeout_s, self._strangers)
+        return PeerProtocol(
+            self._config, self._state, self._request_timeout_s, self._strangers, self._holders
+        )
 
     def _remove_socket(self) -> None:
         """Unless another master has put its own there."""

@@ -1,16 +1,23 @@
 """How many connections one address, and all together, may keep open without having proved who
-they are. Pure."""
+they are, and how many the holder of a certificate: it may have been revoked. Pure."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
+
+from essaim_shared.trust.roles import Role
 
 STRANGERS_PER_ADDRESS_MAX: Final = 64
 """A fraction of `server.CONNECTIONS_MAX`, and more than health checks and joining need."""
 STRANGERS_MAX: Final = 450
 """Half of it: many addresses together leave the other half to who shows a certificate."""
+HOLDERS_MAX: Final[Mapping[str, int]] = {Role.AGENT.value: 32, Role.USER.value: 300}
+"""By the role in the certificate. A node fetches eight secrets at once; masters are not bounded."""
 
 
 class Strangers:
+    """Counts connections by whom they are of: the address, or the name in the certificate."""
+
     def __init__(
         self, per_address_max: int = STRANGERS_PER_ADDRESS_MAX, total_max: int = STRANGERS_MAX
     ) -> None:

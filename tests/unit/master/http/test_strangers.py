@@ -9,7 +9,12 @@ from support.identities import Identities
 
 from essaim_master.http.protocol import PROVED_EXTENSION
 from essaim_master.http.server import CONNECTIONS_MAX, HttpServer
-from essaim_master.http.strangers import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX, Strangers
+from essaim_master.http.strangers import (
+    HOLDERS_MAX,
+    STRANGERS_MAX,
+    STRANGERS_PER_ADDRESS_MAX,
+    Strangers,
+)
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import MASTER_NAME
@@ -97,6 +102,22 @@ async def test_a_crowd_of_strangers_from_one_address_is_cut_short(port):
     assert (await port.ask(first[1], b"/known"))[0] == b"HTTP/1.1 200 OK"
     assert (await port.ask(await port.connect(port.stranger)))[0] == b"HTTP/1.1 200 OK"
     assert (await port.ask(await port.connect(port.stranger)))[0].startswith(b"HTTP/1.1 429")
+
+
+async def test_one_certificate_does_not_take_the_connections_of_the_others(port):
+    """It may be a node's that was stolen, or a user's who was removed."""
+    assert max(HOLDERS_MAX.values()) < CONNECTIONS_MAX / 2
+    node = port.identities.tls("node1", Role.AGENT).client
+    first = [await port.connect(node) for _ in range(HOLDERS_MAX[Role.AGENT.value])]
+    status, body = await port.ask(await port.connect(node))
+    assert (status, b"use fewer" in body) == (b"HTTP/1.1 429 Too Many Requests", True)
+    for name, role in (("node2", Role.AGENT), ("node1", Role.USER), ("m2", Role.MASTER)):
+        other = port.identities.tls(name, role).client
+        assert (await port.ask(await port.connect(other)))[0] == b"HTTP/1.1 200 OK"
+    before = len(port.server.connections)
+    first[0][1].close()
+    assert await wait_until(lambda: len(port.server.connections) < before, CLOCK, WAIT_S)
+    assert (await port.ask(await port.connect(node)))[0] == b"HTTP/1.1 200 OK"
 
 
 async def test_whoever_leaves_makes_room(port):
