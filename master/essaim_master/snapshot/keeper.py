@@ -188,7 +188,11 @@ class SnapshotKeeper:
 
     async def _remove_older(self, kept: Sequence[SnapshotMetadata]) -> None:
         await self._run_blocking(self._files.remove_older, kept)
-        await self._run_blocking(self._files.drop_unused_keys, lambda: self._wal.key_ids)
+        try:
+            await self._run_blocking(self._files.drop_unused_keys, lambda: self._wal.key_ids)
+        except OSError as error:
+            # They are only superfluous, and their file may be on another disk than the log.
+            _log.warning("old data keys cannot be dropped (%s): again at the next snapshot", error)
         self._cleaning = None
 
 

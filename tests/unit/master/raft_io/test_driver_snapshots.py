@@ -139,6 +139,20 @@ async def test_a_snapshot_that_can_not_be_written_is_an_alarm_and_nothing_else(o
     assert often.nodes[leader].metrics().snapshots_made >= 1
 
 
+async def test_old_data_keys_that_can_not_be_dropped_are_dropped_later(often, caplog):
+    await often.start()
+    leader = await often.leader()
+    files = often.memory_files[leader]
+    files.keys.rotate()
+    files.fail_writes_of("data_keys.new", errno.ENOSPC)
+    await put_many(often, leader, 120)
+    await often.until(lambda: "old data keys cannot be dropped" in caplog.text, "it is said")
+    assert len(files.keys.keys) == 2
+    files.fail_writes_of("data_keys.new", None)
+    await put_many(often, leader, 60)
+    await often.until(lambda: len(files.keys.keys) == 1, "the old key is dropped")
+
+
 async def test_a_learner_with_an_empty_disk_joins_by_snapshot(often):
     await often.start()
     leader = await often.leader()
