@@ -93,6 +93,22 @@ def test_a_key_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert load_data_key(path).open(key.seal(SECRET, HERE), HERE) == SECRET
 
 
+def test_a_private_file_is_on_disk_with_its_name(tmp_path: Path) -> None:
+    """Else a loss of power brings the file back that it has replaced."""
+    path = tmp_path / "own.pem"
+    program = (
+        "import os, sys; from pathlib import Path; from essaim_shared import sealing; "
+        "force, path = os.fsync, Path(sys.argv[1]); "
+        "os.fsync = lambda number: (print(os.readlink(f'/proc/self/fd/{number}'), path.exists()), "
+        "force(number)); "
+        "sealing.write_private(path, b'key')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [f"{path}.new False", f"{tmp_path} True"]
+
+
 def test_a_key_pair_file_is_made_by_a_process_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "seal_key"
     subprocess.run([sys.executable, "-m", "essaim_shared.sealing", str(path)], check=True)
