@@ -3,6 +3,7 @@ tokens and keys replaced while it works. Real daemons and bus servers on loopbac
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
@@ -24,6 +25,14 @@ from essaim_shared.trust.tokens import JoinToken, new_secret, parse_join_token
 LIFETIME_S = 16
 """Of certificates: they are renewed after 8 to 13 seconds."""
 REPLICAS = 4
+KEPT_BESIDE_A_BACKUP = (
+    "etc",
+    "lib/master/identity",
+    "lib/master/bus",
+    "lib-agent/identity",
+    "lib-agent/node_id",
+)
+"""As docs/how-to/disks-and-backups.md has it."""
 
 
 @pytest.fixture
@@ -207,3 +216,29 @@ async def test_a_removed_node_is_shut_out_at_once(machines: Machines) -> None:
 
     await machines.eventually(says_so, "the agent says why nobody listens to it")
     assert await are_ready(machines, first)
+
+
+async def test_an_empty_machine_goes_on_from_a_backup_and_the_files_kept_beside_it(
+    machines: Machines, tmp_path: Path
+) -> None:
+    first, backup, kept = machines.first, tmp_path / "backup", tmp_path / "kept"
+    await machines.ok("kv", "put", "color", "blue")
+    await machines.ok("cluster", "backup", str(backup))
+    first.stop()
+    for name in KEPT_BESIDE_A_BACKUP:
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        (first.root / name).rename(kept / name)
+    shutil.rmtree(first.root)
+    kept.rename(first.root)
+    first.socket.parent.mkdir()
+
+    config = str(first.etc / "master.toml")
+    assert "restored into" in await machines.ok(
+        "cluster", "restore", str(backup), "--config", config
+    )
+    first.start()
+    await machines.eventually(lambda: are_ready(machines, first), "the node is ready again")
+    assert await machines.ok("kv", "get", "color") == "blue\n"
+    # It can prove itself to others: a machine joins.
+    worker = await joined(machines, "worker")
+    await machines.eventually(lambda: are_ready(machines, first, worker), "both are ready")
