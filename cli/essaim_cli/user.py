@@ -60,6 +60,8 @@ def add(
     if certificate is not None and expires is not None:
         raise click.UsageError("--expires is for a token: certificates hold for their own time")
     valid_s = _seconds(expires)
+    if certificate is not None:
+        _check_is_for(name, certificate)
     client = client_of(context)
     client.post("/essaim/users", {"Name": name, "Role": role, "Stack": stack})
     try:
@@ -115,6 +117,7 @@ def remove(context: click.Context, names: tuple[str, ...]) -> None:
 @click.pass_context
 def certificate(context: click.Context, name: str, directory: Path) -> None:
     """Write another certificate of a user, with a new key, into a directory."""
+    _check_is_for(name, directory)
     _write_certificate(client_of(context), name, directory)
     click.echo(directory)
 
@@ -188,6 +191,25 @@ def _prove(client: Client, name: str, valid_s: int, directory: Path | None) -> N
         return
     made = client.post(f"{_path(name)}/tokens", {"ValidSeconds": valid_s})
     click.echo(made["Token"])
+
+
+def _check_is_for(name: str, directory: Path) -> None:
+    """A directory of an identity is closed to everybody else, and its files are replaced: it must
+    be a new one, or hold a certificate of this user. Raises CommandFailed."""
+    from essaim_shared.errors import EssaimError
+    from essaim_shared.trust.identity import has_identity, read_identity
+    from essaim_shared.trust.roles import Role
+
+    try:
+        if not directory.exists() or not any(directory.iterdir()):
+            return
+        about = read_identity(directory).about if has_identity(directory) else None
+    except (OSError, EssaimError) as error:
+        raise CommandFailed(f"{directory}: {getattr(error, 'strerror', None) or error}") from error
+    if about is None or (about.role, about.name) != (Role.USER, name):
+        raise CommandFailed(
+            f"{directory} holds something else than a certificate of {name}: name a new directory"
+        )
 
 
 def _write_certificate(client: Client, name: str, directory: Path) -> None:

@@ -147,6 +147,24 @@ async def test_a_token_is_printed_once_and_opens_by_its_context(site):
     assert token.strip() not in refused.err
 
 
+@pytest.mark.parametrize("held", ["files of somebody's", "admin"])
+async def test_no_directory_in_use_becomes_that_of_a_certificate(site, held):
+    directory = site.root / "admin"
+    if held != "admin":
+        directory = site.root / "shared"
+        directory.mkdir(mode=0o755)
+        (directory / "letter").touch()
+    before = {path: path.stat().st_mtime_ns for path in (directory, *directory.iterdir())}
+    mode = directory.stat().st_mode
+    add = ("user", "add", "ann", "--role", "viewer", "--certificate", str(directory))
+    for command in (add, ("user", "certificate", "ann", str(directory))):
+        done = await site.run("--host", f"unix://{site.socket}", *command)
+        assert (done.code, "something else than a certificate of ann" in done.err) == (1, True)
+    assert directory.stat().st_mode == mode
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "ann" not in await site.by_socket("user", "ls")
+
+
 async def test_a_certificate_is_good_for_us_and_for_docker(site):
     directory = site.root / "ann"
     command = ("user", "add", "ann", "--role", "admin", "--certificate", str(directory))
