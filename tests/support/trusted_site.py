@@ -15,7 +15,7 @@ from essaim_master.http.host_facts import read_host_facts
 from essaim_master.http.server import HttpServer
 from essaim_master.process_end import end_process
 from essaim_master.state.cluster import Member
-from essaim_shared.clock import SystemClock
+from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.http_call import Answer, call
 from essaim_shared.ids import MemberId
 from essaim_shared.trust.certificates import facts_of
@@ -78,8 +78,8 @@ class TrustedSite:
         """Somebody who knows the authority and has no certificate."""
         return ssl.create_default_context(cadata=self.founded.founding.authority_pem.decode())
 
-    def renewal(self, name: str) -> IdentityRenewal:
-        keeper = IdentityRenewal(self.directories[name], self.tls[name], CLOCK, random.Random(SEED))
+    def renewal(self, name: str, clock: Clock = CLOCK) -> IdentityRenewal:
+        keeper = IdentityRenewal(self.directories[name], self.tls[name], clock, random.Random(SEED))
         keeper.note(0, (self.address,))
         return keeper
 

@@ -47,6 +47,9 @@ from essaim_shared.undecodable import UNDECODABLE
 RENEW_FROM: Final = 0.5
 RENEW_UNTIL: Final = 0.8
 """Of a certificate's life."""
+PAUSE_SHARE: Final = 0.05
+"""Of the same, from one renewal to the next at least: by a clock that is ahead of the masters' the
+new certificate may be due as well."""
 SPREAD_S: Final = 2.0
 """Over which a cluster's processes spread when all have to ask."""
 CALL_TIMEOUT_S: Final = 10.0
@@ -118,7 +121,7 @@ class IdentityRenewal:
                 await self._pause(min(left_ns / 1e9, LOOK_AGAIN_S))
                 continue
             await self._renew_at_last()
-            due_ns = await self._due_ns()
+            due_ns = await self._due_ns(self._clock.wall_ns())
 
     async def _renew_at_last(self) -> None:
         attempt = 0
@@ -194,14 +197,17 @@ class IdentityRenewal:
             last = Unavailable(f"the master at {address} answered {answer.status}: {sentence}")
         raise last
 
-    async def _due_ns(self) -> int:
+    async def _due_ns(self, renewed_ns: int = 0) -> int:
+        """`renewed_ns`: when that was done last, if it was."""
         try:
             look = await look_at(self._directory / OWN_FILE)
         except ConfigError as error:
             self._say(str(error))
             return 0
         share = self._rng.uniform(RENEW_FROM, RENEW_UNTIL)
-        return look.made_ns + int((look.expires_ns - look.made_ns) * share)
+        life_ns = look.expires_ns - look.made_ns
+        due_ns = look.made_ns + int(life_ns * share)
+        return max(due_ns, renewed_ns + int(life_ns * PAUSE_SHARE)) if renewed_ns else due_ns
 
     def _write_masters(self) -> None:
         """So that the next process of this identity knows them. Not knowing them is no loss that

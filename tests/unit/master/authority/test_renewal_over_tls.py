@@ -15,7 +15,7 @@ from support.trusted_site import TrustedSite as Site
 
 from essaim_master.authority.rotation import Step, step_of
 from essaim_master.state.writes import Writes
-from essaim_shared.clock import wait_until
+from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.errors import Unavailable
 from essaim_shared.http_call import Answer
 from essaim_shared.trust.apart import look_at
@@ -30,7 +30,7 @@ from essaim_shared.trust.joining import (
     JoinAnswer,
     RenewRequest,
 )
-from essaim_shared.trust.renewal import Refused
+from essaim_shared.trust.renewal import LOOK_AGAIN_S, Refused
 from essaim_shared.trust.roles import Role, Subject
 from essaim_shared.trust.tls import Tls
 
@@ -133,6 +133,34 @@ async def test_certificates_are_renewed_by_themselves_before_they_end(short_live
         await asyncio.gather(*running, return_exceptions=True)
     answer = await site.ask(CONFIRM_TARGET, ConfirmRequest(generation=1), site.tls["agent"].client)
     assert answer.status == HTTPStatus.OK
+
+
+class ClockAhead(SystemClock):
+    """By so much that a new certificate is due, and has not expired."""
+
+    AHEAD_NS = 85 * 86_400 * 1_000_000_000
+
+    def __init__(self) -> None:
+        self.pauses_s: list[float] = []
+
+    def wall_ns(self) -> int:
+        return super().wall_ns() + self.AHEAD_NS
+
+    async def sleep(self, duration_s: float) -> None:
+        self.pauses_s.append(duration_s)
+        await super().sleep(duration_s)
+
+
+async def test_a_clock_that_is_ahead_makes_nobody_renew_without_end(site: Site) -> None:
+    before = site.shown("agent")
+    clock = ClockAhead()
+    running = asyncio.ensure_future(site.renewal("agent", clock).run())
+    try:
+        assert await wait_until(lambda: LOOK_AGAIN_S in clock.pauses_s, CLOCK, WAIT_S)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert site.shown("agent") != before
 
 
 async def test_the_authority_is_replaced_while_everybody_works(site: Site) -> None:
