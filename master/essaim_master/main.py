@@ -46,7 +46,7 @@ from essaim_master.versions import Feature, is_enabled
 from essaim_shared import notify
 from essaim_shared.clock import Clock, SystemClock
 from essaim_shared.errors import BrokenInvariant, ConfigError
-from essaim_shared.ids import MemberId
+from essaim_shared.ids import MemberId, NodeId, TaskId
 from essaim_shared.log import fields
 from essaim_shared.sealing import load_data_key
 from essaim_shared.subjects import Subjects
@@ -128,9 +128,14 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 def _caches(
     config: MasterConfig, transport: Transport, clock: Clock, cluster: Cluster
 ) -> tuple[FiguresCache, NetworkReports]:
-    subjects = Subjects(config.cluster_id)
-    reports = NetworkReports(transport, subjects, clock, lambda: cluster.state.nodes)
-    return FiguresCache(transport, subjects, clock), reports
+    subjects, state = Subjects(config.cluster_id), cluster.state
+
+    def node_of(task_id: TaskId) -> NodeId | None:
+        task = state.tasks.get(task_id)
+        return None if task is None else task.node_id
+
+    reports = NetworkReports(transport, subjects, clock, lambda: state.nodes)
+    return FiguresCache(transport, subjects, clock, node_of), reports
 
 
 async def _hear(started: AsyncExitStack, *caches: FiguresCache | NetworkReports) -> None:

@@ -3,7 +3,7 @@
 They never go through Raft. Agents publish to all masters; what is lost comes again in seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,7 +41,15 @@ class _Partial:
 
 
 class FiguresCache:
-    def __init__(self, transport: Transport, subjects: Subjects, clock: Clock) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        subjects: Subjects,
+        clock: Clock,
+        node_of: Callable[[TaskId], NodeId | None],
+    ) -> None:
+        """`node_of`: the node that a task is on; None for one that there is not."""
+        self._node_of = node_of
         self._transport = transport
         self._subjects = subjects
         self._clock = clock
@@ -66,12 +74,13 @@ class FiguresCache:
         return {node_id: entry.node for node_id, entry in self._entries.items()}
 
     def containers(self) -> Mapping[TaskId, ContainerFigures]:
-        """The figures of each task's container on those nodes."""
+        """The figures of each task's container on those nodes. A node speaks of its own tasks."""
         self._drop_old()
         return {
-            TaskId(figures.task_id): figures
-            for entry in self._entries.values()
+            task_id: figures
+            for node_id, entry in self._entries.items()
             for figures in entry.containers
+            if self._node_of(task_id := TaskId(figures.task_id)) == node_id
         }
 
     async def _receive(self, delivery: Delivery) -> None:

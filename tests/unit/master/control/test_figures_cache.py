@@ -54,7 +54,14 @@ class Bench:
         self.clock = ManualClock()
         self.bus = MemoryBus(self.clock, random.Random(3))
         self.agent = self.bus.client("agent")
-        self.cache = FiguresCache(self.bus.client("master"), SUBJECTS, self.clock)
+        self.nodes = {"c": "n2"}
+        """Of tasks that are not on n1."""
+        self.cache = FiguresCache(
+            self.bus.client("master"),
+            SUBJECTS,
+            self.clock,
+            lambda task_id: NodeId(self.nodes.get(task_id, "n1")),
+        )
 
     async def report(self, node_id, tasks=(), subject=None, **fields):
         report = FiguresReport(
@@ -109,9 +116,9 @@ async def test_chunks_of_two_samples_are_not_mixed(bench):
 async def test_old_figures_are_not_shown(bench):
     await bench.report("n1", ["a"])
     await bench.clock.advance(FIGURES_AGE_MAX_S + 1)
-    await bench.report("n2", ["b"])
+    await bench.report("n2", ["c"])
     assert set(bench.cache.nodes()) == {"n2"}
-    assert bench.tasks() == {"b"}
+    assert bench.tasks() == {"c"}
 
 
 @pytest.mark.parametrize("fields", [{"chunk": 2, "chunks": 2}, {"chunk": -1}, {"chunks": 10_000}])
@@ -125,6 +132,16 @@ async def test_a_node_cannot_speak_for_another(bench):
     await bench.report("n1", ["a"], subject=SUBJECTS.figures(NodeId("n2")))
     assert bench.cache.nodes() == {}
     assert bench.cache.rejects.count == 1
+
+
+async def test_a_node_cannot_speak_of_anothers_tasks(bench):
+    await bench.report("n1", ["a"])
+    await bench.report("n2", ["a", "c"])
+    assert bench.tasks() == {"a", "c"}
+    await bench.report("n1", ["c"])
+    assert bench.tasks() == {"c"}, "n2's own figures of it"
+    await bench.report("n2", [])
+    assert bench.tasks() == set()
 
 
 async def test_noise_is_counted(bench):
