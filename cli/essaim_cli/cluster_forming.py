@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from essaim_cli.docker_certificate import add_docker_names
 from essaim_cli.errors import CommandFailed
 from essaim_cli.host_files import (
     BUS_MONITOR_PORT,
@@ -167,6 +168,7 @@ def _found(machine: Machine, cluster_id: str) -> Founder:
     admin = founder.admit(Role.USER, FIRST_USER, masters=masters)
     write_private(machine.seal_key_file, new_data_key_text().encode())
     write_identity(machine.admin_identity, admin)
+    add_docker_names(machine.admin_identity)
     write_identity(machine.agent_identity, agent)
     write_identity(machine.master_identity, master)
     write_founding(machine.master_identity, founder.founding)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from essaim_cli.client import Client, client_of
+from essaim_cli.docker_certificate import add_docker_names
 from essaim_cli.errors import CommandFailed
 from essaim_cli.formatting import table
 from essaim_cli.units import parse_duration
@@ -215,7 +216,6 @@ def _check_is_for(name: str, directory: Path) -> None:
 def _write_certificate(client: Client, name: str, directory: Path) -> None:
     """The key is made here and goes nowhere else."""
     from essaim_shared.errors import EssaimError
-    from essaim_shared.sealing import write_private
     from essaim_shared.trust.certificates import new_request
     from essaim_shared.trust.identity import About, Identity, write_identity
     from essaim_shared.trust.roles import Role
@@ -228,8 +228,7 @@ def _write_certificate(client: Client, name: str, directory: Path) -> None:
     about = About(issued["ClusterID"], name, Role.USER, tuple(issued["Masters"]))
     try:
         write_identity(directory, Identity(about, believed, asked.key_pem + own))
-        for file, content in (("ca", believed), ("cert", own), ("key", asked.key_pem)):
-            write_private(directory / f"{file}.pem", content)
+        add_docker_names(directory)
     except (OSError, EssaimError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CommandFailed(f"cannot write {directory}: {reason}") from error

@@ -9,23 +9,16 @@ The user's directory also has the names that Docker's clients look for (DOCKER_C
 
 import random
 from pathlib import Path
-from typing import Final
 
+from essaim_cli.docker_certificate import add_docker_names
 from essaim_cli.lab.bus_files import write_bus_users
 from essaim_cli.lab.config_files import bus_servers
 from essaim_cli.lab.topology import Host, Topology
 from essaim_shared.clock import Clock
 from essaim_shared.ids import new_id
 from essaim_shared.trust.founding import FIRST_USER, Founder, write_founding
-from essaim_shared.trust.identity import AUTHORITIES_FILE, OWN_FILE, write_identity
+from essaim_shared.trust.identity import write_identity
 from essaim_shared.trust.roles import Role
-
-DOCKER_NAMES: Final = (
-    ("ca.pem", AUTHORITIES_FILE),
-    # Docker's clients take from a file what they need: the certificate here, the key there.
-    ("cert.pem", OWN_FILE),
-    ("key.pem", OWN_FILE),
-)
 
 
 def found_cluster(topology: Topology, clock: Clock, rng: random.Random) -> None:
@@ -53,10 +46,7 @@ def found_cluster(topology: Topology, clock: Clock, rng: random.Random) -> None:
     write_identity(
         topology.admin_identity_dir, founder.admit(Role.USER, FIRST_USER, masters=masters)
     )
-    for name, own in DOCKER_NAMES:
-        link = topology.admin_identity_dir / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(own)
+    add_docker_names(topology.admin_identity_dir)
     write_bus_users(topology, founder.founding.identities)
     for host in topology.masters:
         write_founding(host.master_identity_dir, founder.founding)
