@@ -1,5 +1,6 @@
 """What a registration writes, or why it is refused. Pure."""
 
+import ipaddress
 import re
 from typing import Final
 
@@ -22,20 +23,42 @@ ROUTES_MAX: Final = 1_024
 LISTENING_MAX: Final = 4_096
 """Several times what an agent tells of its host. All of it is replicated, and compared with each
 network and port that comes."""
+DESCRIPTION_BYTES_MAX: Final = 256 * 1024
+"""In the state, where each registration may write it."""
 
 
 def check_registration(request: Register) -> None:
     """Raises MalformedMessage for what no agent of ours sends."""
     if not _NODE_ID.fullmatch(request.node_id):
         raise MalformedMessage(f"{request.node_id[:80]!r} is no node id")
-    if not request.description.address or not request.description.hostname:
-        raise MalformedMessage(f"node {request.node_id} names no address or no host name")
+    if not request.description.hostname:
+        raise MalformedMessage(f"node {request.node_id} names no host name")
+    if not _is_of_a_host(request.description.address):
+        # All others are told it, and refuse every order in which one is none.
+        raise MalformedMessage(
+            f"node {request.node_id} names {request.description.address[:80]!r}, which is no "
+            "IPv4 address of a host"
+        )
+    size_bytes = len(msgspec.msgpack.encode(request.description))
+    if size_bytes > DESCRIPTION_BYTES_MAX:
+        raise MalformedMessage(
+            f"node {request.node_id} describes itself in {size_bytes} bytes, over "
+            f"{DESCRIPTION_BYTES_MAX}"
+        )
     for what, told, most in (
         ("routes", request.description.routes, ROUTES_MAX),
         ("ports", request.description.listening, LISTENING_MAX),
     ):
         if len(told) > most:
             raise MalformedMessage(f"node {request.node_id} names {len(told)} {what}, over {most}")
+
+
+def _is_of_a_host(text: str) -> bool:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return not (address.is_multicast or address.is_unspecified or address.is_reserved)
 
 
 def may_register(state: ClusterState, node_id: NodeId) -> bool:

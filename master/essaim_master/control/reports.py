@@ -37,6 +37,7 @@ def accepted_status(
         started_ns=_started_ns(status, known),
         err=status.err[:STATUS_ERROR_CHARS_MAX],
         message=status.message[:STATUS_ERROR_CHARS_MAX],
+        container_id=status.container_id[:STATUS_ERROR_CHARS_MAX],
     )
     if status.state is before and known is not None and not _is_news(taken, known):
         return None

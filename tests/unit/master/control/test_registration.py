@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from essaim_master.control.registration import (
+    DESCRIPTION_BYTES_MAX,
     LISTENING_MAX,
     ROUTES_MAX,
     check_registration,
@@ -42,7 +43,14 @@ def test_what_an_agent_sends_is_accepted():
     ("request_", "sentence"),
     [
         (register("a/b"), "is no node id"),
-        (register(address=""), "names no address"),
+        (register(address=""), "names '', which is no IPv4 address of a host"),
+        (register(address="h1"), "is no IPv4 address of a host"),
+        (register(address="192.0.2.1/24"), "is no IPv4 address of a host"),
+        (register(address="fe80::1"), "is no IPv4 address of a host"),
+        (register(address="0.0.0.0"), "is no IPv4 address of a host"),
+        (register(address="224.0.0.1"), "is no IPv4 address of a host"),
+        (register(address="255.255.255.255"), "is no IPv4 address of a host"),
+        (register(engine_version="x" * DESCRIPTION_BYTES_MAX), "bytes, over 262144"),
         (register(hostname=""), "no host name"),
         (register(routes=("10.0.0.0/8",) * (ROUTES_MAX + 1)), "names 1025 routes, over 1024"),
         (register(listening=("tcp/22",) * (LISTENING_MAX + 1)), "names 4097 ports, over 4096"),

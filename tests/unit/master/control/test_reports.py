@@ -117,9 +117,10 @@ def test_the_start_is_remembered_through_changes_of_readiness(world, task):
     assert accept(world, task, unready, ready).started_ns == 20
 
 
-def test_long_errors_are_cut(world, task):
-    taken = accept(world, task, reported(task.id, TaskState.FAILED, err="x" * 10_000))
-    assert len(taken.err) == STATUS_ERROR_CHARS_MAX
+@pytest.mark.parametrize("field", ["err", "message", "container_id"])
+def test_long_texts_are_cut(world, task, field):
+    taken = accept(world, task, reported(task.id, TaskState.FAILED, **{field: "x" * 10_000}))
+    assert len(getattr(taken, field)) == STATUS_ERROR_CHARS_MAX
 
 
 def describe(address="10.0.0.1", instance="boot-1", hostname="h1"):
