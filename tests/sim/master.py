@@ -13,6 +13,7 @@ from sim.virtual_time import MachineClock, MachineLoop, PowerCut, WorkAtOnce, Wo
 from sim.witness import Witness
 from support.nonces import NonceWatch
 
+from essaim_master.at_rest.ring import RING_KEYS_MAX
 from essaim_master.kv.commands import AppliedProposal
 from essaim_master.kv.history import Event
 from essaim_master.kv.store import KeyValueStore
@@ -238,7 +239,8 @@ class SimulatedMaster:
         second.close()
         if found_again != recovered:
             self._witness.accuse(f"{self.member} would find something else at a second start")
-        if self._rng.random() < ROTATION_PROBABILITY:
+        is_rotating = self._rng.random() < ROTATION_PROBABILITY
+        if is_rotating and len(self.files.keys.keys) < RING_KEYS_MAX:
             self.files.keys.rotate()
         self._witness.recovered_on(
             self.member, recovered.hard_state, recovered.snapshot, recovered.entries
