@@ -55,6 +55,8 @@ SYNC_TIMEOUT_S = 1.0
 WAIT_SHORTLY_MIN_S = 0.1
 WAIT_SHORTLY_MAX_S = 0.25
 WAIT_REFUSED_S = 5.0
+SYNCS_IN_VAIN_MAX = 5
+"""Full sets that were promised, one a heartbeat, and of which nothing came."""
 SYNC_GRACE_S = 0.1
 """An answer may overtake the order it speaks of, which comes on another subject."""
 HEARTBEAT_PERIOD_MIN_S = 0.1
@@ -133,6 +135,7 @@ class Session:
         self._early: deque[Assignments] = deque(maxlen=EARLY_ORDERS_MAX)
         self._kick = asyncio.Event()
         self._sync_wanted = asyncio.Event()
+        self._syncs_in_vain = 0
         self._awaited: TablesApplied | None = None
         """What a leader waits to hear, once it is true."""
         self._answer_wanted = asyncio.Event()
@@ -338,8 +341,25 @@ class Session:
             except MalformedMessage as error:
                 self._malformed(error)
                 continue
-            if isinstance(answer, Refused) and answer.register_again:
-                self._kick.set()
+            if isinstance(answer, Refused):
+                if answer.register_again:
+                    self._kick.set()
+                continue
+            await self._change_server_if_in_vain()
+
+    async def _change_server_if_in_vain(self) -> None:
+        """A bus server can pass on answers and yet no orders: nats-server 2.9 that cut a client
+        off, since its key was taken away, can forget to tell the others of a subject to which the
+        same client subscribes again later."""
+        self._syncs_in_vain += 1
+        if self._syncs_in_vain <= SYNCS_IN_VAIN_MAX:
+            return
+        self._syncs_in_vain = 0
+        _log.warning(
+            "no orders come over this bus server, changing %s",
+            fields(server=self._transport.server),
+        )
+        await self._transport.reconnect()
 
     # Orders.
 
@@ -366,6 +386,7 @@ class Session:
     def _obey(self, message: Assignments) -> None:
         if not self._admit(message.term):
             return
+        self._syncs_in_vain = 0
         offer = self._stream.offer(message)
         if offer.message is not None:
             self._sink.apply(offer.message)

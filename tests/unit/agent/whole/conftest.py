@@ -120,6 +120,8 @@ class Leader:
         self.applied: list[TablesApplied] = []
         self.refusal: Refused | None = None
         self.acknowledges_statuses = True
+        self.are_orders_lost: Callable[[], bool] = lambda: False
+        """On their way: a bus server does not pass them on."""
         self._node_id = NodeId("")
         self._subscriptions = []  # type: ignore[var-annotated]
 
@@ -224,6 +226,8 @@ class Leader:
         await self.publish_bytes(encode(message))
 
     async def publish_bytes(self, payload: bytes) -> None:
+        if self.are_orders_lost():
+            return
         await self.transport.publish(SUBJECTS.assignments(NodeId("node")), payload)
 
     def state_of(self, task_id: str) -> TaskState | None:

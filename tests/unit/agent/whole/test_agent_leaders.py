@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from essaim_agent.journal import HighestTerm
+from essaim_agent.session import SYNCS_IN_VAIN_MAX
 from essaim_agent.session_machine import State
 from essaim_shared.ids import TaskId
 from essaim_shared.messages import Assignments, Refused, StatusAck, encode
@@ -214,3 +215,15 @@ async def test_a_refused_node_starts_nothing_new_and_obeys_nobody(
     bench.leader.refusal = None
     await bench.until(lambda: bench.agent.session.state is State.IN_SESSION)
     await bench.running(bench.make_task("c"))
+
+
+async def test_a_bus_server_that_passes_on_answers_and_no_orders_is_left(bench: Any) -> None:
+    """Heartbeats are answered, so nothing else tells that it is of no use."""
+    await bench.running(bench.make_task("a"))
+    first = bench.agent.transport.server
+    bench.leader.are_orders_lost = lambda: bench.agent.transport.server == first
+    await bench.leader.order(bench.make_task("b"))
+    await bench.until(lambda: bench.leader.state_of("b") is TaskState.RUNNING)
+    assert bench.agent.transport.server != first
+    assert bench.leader.syncs > SYNCS_IN_VAIN_MAX
+    assert bench.engine.starts == {"a": 1, "b": 1}
