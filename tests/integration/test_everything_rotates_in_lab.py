@@ -21,7 +21,9 @@ async def test_no_write_and_no_task_is_lost(cluster: Cluster) -> None:
     before = await starts_of(cluster, "web")
     masters = cluster.topology.masters
     # By the admin's certificate, which is renewed with the rotation that he asks for.
-    admin = ("--host", f"tcp://{masters[0].address}:{masters[0].http_port}")
+    identity = cluster.topology.admin_identity_dir
+    host = f"tcp://{masters[0].address}:{masters[0].http_port}"
+    admin = ("--identity", str(identity), "--host", host)
     tokens = await _join_tokens(cluster)
     async with under_load(masters, cluster.clock, random.Random(seed)) as load:
         done = await cluster.ok(*admin, "cluster", "ca", "--rotate")
