@@ -7,11 +7,10 @@ from essaim_agent.config import AgentConfig
 from essaim_agent.journal import DataDirectory
 from essaim_shared.bus_login import bus_login
 from essaim_shared.clock import Clock
-from essaim_shared.errors import ConfigError
 from essaim_shared.ids import NodeId
 from essaim_shared.nats_transport import NatsTransport
 from essaim_shared.subjects import Subjects
-from essaim_shared.trust.identity import read_identity
+from essaim_shared.trust.identity import checked_about, read_identity
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import Tls
 
@@ -22,14 +21,7 @@ def own_tls(config: AgentConfig) -> Tls | None:
     if not config.identity_dir:
         return None
     directory = Path(config.identity_dir)
-    about = read_identity(directory).about
-    if about.role is not Role.AGENT:
-        raise ConfigError(f"identity_dir: {directory} holds an {about.role.value}, no agent")
-    if about.cluster_id != config.cluster_id:
-        raise ConfigError(
-            f"identity_dir: {directory} is of cluster {about.cluster_id!r}, this agent is to be "
-            f"one of {config.cluster_id!r}"
-        )
+    checked_about(directory, Role.AGENT, config.cluster_id)
     return Tls(directory)
 
 

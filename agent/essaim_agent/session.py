@@ -17,7 +17,7 @@ from essaim_agent.journal import HighestTerm, LastHeard
 from essaim_agent.network_set import check_networks
 from essaim_agent.reporter import Reporter
 from essaim_agent.session_machine import Action, Event, SessionState, State, step
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, pause
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.ids import NodeId
 from essaim_shared.limits import HEARTBEAT_PERIOD_S, HEARTBEAT_TIMEOUT_S
@@ -217,13 +217,7 @@ class Session:
         """Sleep, unless somebody has learnt that the session is gone."""
         if duration_s <= 0 or self._kick.is_set():
             return
-        sleep = asyncio.ensure_future(self._clock.sleep(duration_s))
-        kick = asyncio.ensure_future(self._kick.wait())
-        try:
-            await asyncio.wait({sleep, kick}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            kick.cancel()
+        await pause(self._clock, duration_s, self._kick)
 
     # Requests.
 
@@ -348,9 +342,9 @@ class Session:
             await self._change_server_if_in_vain()
 
     async def _change_server_if_in_vain(self) -> None:
-        """A bus server can pass on answers and yet no orders: nats-server 2.9 that cut a client
-        off, since its key was taken away, can forget to tell the others of a subject to which the
-        same client subscribes again later."""
+        """A bus server can pass on answers and yet no orders: nats-server 2.9.10 that cut a
+        client off, since its key was taken away, never again tells the other servers of the
+        subjects that it had subscribed to there (record 0041)."""
         self._syncs_in_vain += 1
         if self._syncs_in_vain <= SYNCS_IN_VAIN_MAX:
             return

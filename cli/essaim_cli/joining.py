@@ -10,7 +10,7 @@ import msgspec
 
 from essaim_cli.errors import ApiError, CommandFailed
 from essaim_shared.errors import EssaimError, Unavailable
-from essaim_shared.http_call import Answer, call
+from essaim_shared.http_call import Answer, call, reason_of
 from essaim_shared.trust.bus_keys import new_seed, public_key_of
 from essaim_shared.trust.certificates import (
     SignedRequest,
@@ -130,7 +130,7 @@ async def _proved_authority(address: str, token: JoinToken) -> bytes:
     context.verify_mode = ssl.CERT_NONE
     answer = await call(address, "GET", AUTHORITY_TARGET, timeout_s=LOOK_TIMEOUT_S, tls=context)
     if answer.status != HTTPStatus.OK:
-        raise Unavailable(f"the master at {address}: {_message(answer)}")
+        raise Unavailable(f"the master at {address}: {reason_of(answer)}")
     digests = {}
     for certificate in split_bundle(answer.body):
         digests[authority_digest(certificate)] = certificate
@@ -147,7 +147,7 @@ async def _proved_authority(address: str, token: JoinToken) -> bytes:
 
 def _checked(address: str, answer: Answer) -> JoinAnswer:
     if answer.status != HTTPStatus.OK:
-        raise ApiError(answer.status, _message(answer))
+        raise ApiError(answer.status, reason_of(answer))
     try:
         return msgspec.json.decode(answer.body, type=JoinAnswer)
     except UNDECODABLE as error:
@@ -155,17 +155,6 @@ def _checked(address: str, answer: Answer) -> JoinAnswer:
             f"the master at {address} has admitted this machine, and its answer is of another "
             "version: use its version of essaim here"
         ) from error
-
-
-class _Message(msgspec.Struct, frozen=True):
-    message: str
-
-
-def _message(answer: Answer) -> str:
-    try:
-        return msgspec.json.decode(answer.body, type=_Message).message
-    except UNDECODABLE:
-        return f"it answered {answer.status}"
 
 
 def _known(certificate_pem: str, bus_key: str, now_ns: int) -> NodeIdentity:

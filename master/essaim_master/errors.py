@@ -1,11 +1,13 @@
 """Errors of the master as a whole.
 
 ConfigError
-└── MemberRemoved    this master is no longer part of its cluster
+└── MemberRemoved          this master is no longer part of its cluster
+EssaimError
+└── TooManyRequests  429   ask less often
 """
 
 from essaim_master.state.cluster import Member
-from essaim_shared.errors import ConfigError
+from essaim_shared.errors import ConfigError, EssaimError
 from essaim_shared.ids import MemberId
 
 
@@ -21,3 +23,12 @@ class MemberRemoved(ConfigError):
             f"master {member_id} was removed from the cluster and stops; to bring this host back, "
             "add it under a new name (essaim cluster members add) with an empty data directory"
         )
+
+
+class TooManyRequests(EssaimError):
+    http_status = 429
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        """After so long the same request is taken."""

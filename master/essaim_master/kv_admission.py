@@ -1,19 +1,10 @@
-"""Who may use the native key-value protocol, and from where."""
+"""Who may use the native key-value protocol."""
 
-import asyncio
-import ipaddress
-import socket
 import ssl
 from collections.abc import Callable
 
-from essaim_shared.errors import ConfigError
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import PeerCertificate, Tls
-
-UNACKNOWLEDGED_MS_MAX = 10_000
-"""TCP_USER_TIMEOUT (RFC 5482): how long sent bytes may stay unacknowledged."""
-KEEPALIVE_S = 10
-KEEPALIVE_PROBES_MAX = 3
 
 _CLIENT_ROLES = frozenset({Role.USER.value, Role.MASTER.value})
 
@@ -52,28 +43,3 @@ class ClientTrust:
                 "and masters may use the key-value store"
             )
         return self._why_not(certificate)
-
-
-def set_options(transport: asyncio.Transport) -> None:
-    connection: socket.socket = transport.get_extra_info("socket")
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES_MAX)
-
-
-def check_address(host: str, *, is_open: bool) -> None:
-    """`is_open`: whoever reaches the address may use the store. Raises ConfigError."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError as error:
-        raise ConfigError(f"kv_listen: {host!r} is not an IP address: give one") from error
-    if not is_open:
-        return
-    if address.is_unspecified or not (address.is_loopback or address.is_private):
-        raise ConfigError(
-            f"kv_listen: {host} is not on loopback or in a private network: without an "
-            "identity_dir key-value connections are not encrypted, so choose such an address"
-        )

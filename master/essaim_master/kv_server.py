@@ -25,8 +25,8 @@ from essaim_master.kv.commands import (
     encode_command,
 )
 from essaim_master.kv.store import KeyValueStore
-from essaim_master.kv_admission import ClientTrust, check_address, set_options
-from essaim_master.listening import bound_socket
+from essaim_master.kv_admission import ClientTrust
+from essaim_master.listening import Patience, bound_socket, check_listen_host, set_options
 from essaim_master.raft_waiters import Waiter
 from essaim_master.refusals import Refusals
 from essaim_shared.clock import Clock
@@ -54,6 +54,7 @@ from essaim_shared.limits import KV_IN_FLIGHT_MAX
 from essaim_shared.trust.tls import PeerCertificate, peer_certificate
 from essaim_shared.trust.tls_server import listen as listen_on
 
+CLIENT_PATIENCE = Patience(unacknowledged_ms=10_000, keepalive_s=10, probes=3)
 CONNECTIONS_MAX = 256
 GREETING_TIMEOUT_S = 2.0
 KERNEL_BACKLOG_BYTES = 256 * 1024
@@ -100,7 +101,7 @@ class KvServer:
         entry that opens a session. Without `trust` connections are neither encrypted nor
         authenticated: then it raises ConfigError for a host outside loopback and private
         networks."""
-        check_address(listen[0], is_open=trust is None)
+        check_listen_host("kv_listen", listen[0], is_open=trust is None)
         self.trust = trust
         self._refusals = refusals or Refusals()
         self.node = node
@@ -285,7 +286,7 @@ class _Connection(asyncio.Protocol):
         if not self._server.connected(self):
             self._refuse(f"{CONNECTIONS_MAX} clients are connected to this master: try another")
             return
-        set_options(self._transport)
+        set_options(self._transport, CLIENT_PATIENCE)
         connection = self._transport.get_extra_info("ssl_object")
         if connection is not None:
             self.certificate = peer_certificate(connection)

@@ -6,7 +6,7 @@ from essaim_master.config import MasterConfig
 from essaim_master.standby.names import base_name
 from essaim_shared.errors import ConfigError
 from essaim_shared.ids import MemberId
-from essaim_shared.trust.identity import read_identity
+from essaim_shared.trust.identity import checked_about
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import Tls
 
@@ -17,14 +17,7 @@ def own_tls(config: MasterConfig) -> Tls | None:
     if not config.identity_dir:
         return None
     directory = Path(config.identity_dir)
-    about = read_identity(directory).about
-    if about.role is not Role.MASTER:
-        raise ConfigError(f"identity_dir: {directory} holds an {about.role.value}, no master")
-    if about.cluster_id != config.cluster_id:
-        raise ConfigError(
-            f"identity_dir: {directory} is of cluster {about.cluster_id!r}, this master is to be "
-            f"one of {config.cluster_id!r}"
-        )
+    about = checked_about(directory, Role.MASTER, config.cluster_id)
     if about.name not in names_that_prove(MemberId(config.member_id)):
         raise ConfigError(
             f"identity_dir: {directory} is of master {about.name!r}, not of {config.member_id!r}"

@@ -7,13 +7,13 @@ what it carries: messages, or the chunks of snapshots, so that a large state has
 import asyncio
 import logging
 import random
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, cast
 
 from essaim_master.link_trust import LinkTrust
+from essaim_master.listening import Patience, set_options
 from essaim_master.peer_frames import (
     OLDEST_PEER_PROTOCOL_VERSION,
     PEER_PROTOCOL_VERSION,
@@ -41,10 +41,7 @@ CONNECT_TIMEOUT_S = 1.0
 """For the connection and the greeting together."""
 RECONNECT_DELAY_MIN_S = 0.05
 RECONNECT_DELAY_MAX_S = 0.5
-UNACKNOWLEDGED_MS_MAX = 2000
-"""TCP_USER_TIMEOUT (RFC 5482): how long sent bytes may stay unacknowledged."""
-KEEPALIVE_IDLE_S = 1
-KEEPALIVE_PROBES_MAX = 2
+LINK_PATIENCE = Patience(unacknowledged_ms=2000, keepalive_s=1, probes=2)
 KERNEL_BACKLOG_BYTES = 1024 * 1024
 """Bytes asyncio may hold for a connection before messages go to the link's own queue."""
 QUEUE_BYTES_MAX = 16 * 1024 * 1024
@@ -164,7 +161,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        set_options(self._transport)
+        set_options(self._transport, LINK_PATIENCE)
         self._transport.set_write_buffer_limits(high=KERNEL_BACKLOG_BYTES)
         self._reader = FrameReader()
         self._change(LinkState.GREETING)
@@ -291,13 +288,3 @@ class Link(asyncio.Protocol):
         if to is not self.state and to not in LINK_TRANSITIONS[self.state]:
             raise BrokenInvariant(f"link to {self._member}: {self.state.value} → {to.value}")
         self.state = to
-
-
-def set_options(transport: asyncio.Transport) -> None:
-    connection: socket.socket = transport.get_extra_info("socket")
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_IDLE_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES_MAX)

@@ -15,14 +15,13 @@ Raft does not go over the bus, so an outage of the bus costs neither the quorum 
 """
 
 import asyncio
-import ipaddress
 import logging
 import random
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from essaim_master.link_trust import LinkTrust
-from essaim_master.listening import bound_socket
+from essaim_master.listening import bound_socket, check_listen_host, set_options
 from essaim_master.peer_frames import (
     OLDEST_PEER_PROTOCOL_VERSION,
     PEER_PROTOCOL_VERSION,
@@ -42,7 +41,7 @@ from essaim_master.peer_transport import PeerReceiver
 from essaim_master.raft.messages import Message
 from essaim_master.refusals import Refusals
 from essaim_master.snapshot.transfer import ChunkAnswer, SnapshotChunk
-from essaim_master.tcp_link import Link, LinkState, PeerAddress, set_options
+from essaim_master.tcp_link import LINK_PATIENCE, Link, LinkState, PeerAddress
 from essaim_shared.clock import Clock
 from essaim_shared.errors import ConfigError, MalformedMessage
 from essaim_shared.ids import MemberId
@@ -76,7 +75,7 @@ class TcpPeerTransport:
     ) -> None:
         """Without `trust` links are neither encrypted nor authenticated: then it raises
         ConfigError for a listening address outside loopback and private networks."""
-        _check_address(listen.host, is_open=trust is None)
+        check_listen_host("the peer address", listen.host, is_open=trust is None)
         self.cluster_id = cluster_id
         self.member_id = member_id
         self.clock = clock
@@ -284,7 +283,7 @@ class _Incoming(asyncio.Protocol):
         if not self._owner.connected(self):
             self._transport.abort()
             return
-        set_options(self._transport)
+        set_options(self._transport, LINK_PATIENCE)
         connection = self._transport.get_extra_info("ssl_object")
         if connection is not None:
             self.certificate = peer_certificate(connection)
@@ -345,17 +344,3 @@ class _Incoming(asyncio.Protocol):
         if self._greeting_timeout is not None:
             self._greeting_timeout.cancel()
             self._greeting_timeout = None
-
-
-def _check_address(host: str, *, is_open: bool) -> None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError as error:
-        raise ConfigError(f"the peer address {host!r} is not an IP address: give one") from error
-    if not is_open:
-        return
-    if address.is_unspecified or not (address.is_loopback or address.is_private):
-        raise ConfigError(
-            f"the peer address {host} is not on loopback or in a private network: without an "
-            "identity_dir the links between masters are not encrypted, so choose such an address"
-        )

@@ -103,6 +103,18 @@ async def wait_until(
     return True
 
 
+async def pause(clock: Clock, duration_s: float, event: asyncio.Event) -> bool:
+    """Sleep, unless the event comes meanwhile; whether it came."""
+    sleep = asyncio.ensure_future(clock.sleep(duration_s))
+    came = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({sleep, came}, return_when=asyncio.FIRST_COMPLETED)
+        return came.done()
+    finally:
+        sleep.cancel()
+        came.cancel()
+
+
 def rfc3339(wall_ns: int) -> str:
     """A date as Docker's API writes it: RFC 3339, nanoseconds, UTC."""
     seconds, nanoseconds = divmod(wall_ns, 1_000_000_000)

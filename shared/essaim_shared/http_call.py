@@ -9,8 +9,11 @@ import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from essaim_shared.errors import ConfigError, OutcomeUnknown, Unavailable
 from essaim_shared.trust.tls import MASTER_NAME, reason_in_words
+from essaim_shared.undecodable import UNDECODABLE
 
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 READ_BYTES = 65_536
@@ -22,6 +25,20 @@ STATUS_DIGITS = 3
 class Answer(NamedTuple):
     status: int
     body: bytes
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    """Docker's form of every error."""
+
+    message: str
+
+
+def reason_of(answer: Answer) -> str:
+    """What the sentence of a refusal says."""
+    try:
+        return msgspec.json.decode(answer.body, type=_ErrorBody).message
+    except UNDECODABLE:
+        return f"the answer {answer.status} says no reason"
 
 
 async def call(

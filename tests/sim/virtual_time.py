@@ -170,7 +170,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
                 result = func(*args)
             except PowerCut:
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever it is: a real executor hands on all of them
                 future.set_exception(error)
             else:
                 future.set_result(result)

@@ -1,15 +1,14 @@
 """Machines of a cluster as `essaim cluster init` and `join` make them, on addresses of loopback:
 their daemons run as processes, with nothing but what those commands wrote."""
 
-import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from support.command_line import run_essaim
 from support.master_processes import free_ports
 
 from essaim_shared.clock import SystemClock
@@ -122,18 +121,9 @@ class Machines:
 
     async def run(self, *arguments: str) -> tuple[int, str, str]:
         """The command line; it asks the first machine's master, by its socket."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "essaim_cli",
-            *arguments,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "ESSAIM_HOST": f"unix://{self.first.socket}"},
+        return await run_essaim(
+            f"unix://{self.first.socket}", *arguments, limit_s=COMMAND_TIMEOUT_S
         )
-        out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
 
     async def ok(self, *arguments: str) -> str:
         code, out, err = await self.run(*arguments)

@@ -1,6 +1,5 @@
 """Masters as real processes on loopback: no agents, no lab, and no bus unless one is given."""
 
-import asyncio
 import json
 import os
 import signal
@@ -10,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from support.command_line import run_essaim
 
 from essaim_shared.clock import SystemClock, wait_until
 
@@ -117,18 +118,7 @@ class MasterProcesses:
     async def run(self, *arguments: str, at: str = "") -> tuple[int, str, str]:
         """The command line against one master, the first running one if none is named."""
         master = self.masters[at] if at else next(m for m in self.masters.values() if m.process)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "essaim_cli",
-            *arguments,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "ESSAIM_HOST": f"tcp://{master.http}"},
-        )
-        out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        return await run_essaim(f"tcp://{master.http}", *arguments, limit_s=COMMAND_TIMEOUT_S)
 
     async def ok(self, *arguments: str, at: str = "") -> str:
         code, out, err = await self.run(*arguments, at=at)

@@ -44,11 +44,10 @@ class RawBusClient:
             reader, writer = await asyncio.open_connection(host, int(port))
         client = cls(reader, writer)
         client._claims = claims or {}
-        try:
+        async with contextlib.AsyncExitStack() as unless_logged_in:
+            unless_logged_in.callback(client.close)
             await client._log_in(login, options, is_route)
-        except BaseException:
-            client.close()
-            raise
+            unless_logged_in.pop_all()
         return client
 
     async def _log_in(

@@ -24,7 +24,7 @@ from essaim_agent.dns.connection import Connection, ConnectionLost
 from essaim_agent.dns.link import listening_sockets
 from essaim_agent.network import NetworkError, NetworkPicture
 from essaim_shared.backoff import backoff_s
-from essaim_shared.clock import Clock, wait_until
+from essaim_shared.clock import Clock, pause, wait_until
 from essaim_shared.errors import MalformedMessage
 from essaim_shared.log import fields, goes_to_journal
 
@@ -202,13 +202,7 @@ class NameServer:
         """Raises ConnectionLost."""
         while not connection.ended.is_set():
             self._counts = await connection.counts()
-            timer = asyncio.create_task(self._clock.sleep(LOOK_PERIOD_S))
-            ended = asyncio.create_task(connection.ended.wait())
-            try:
-                await asyncio.wait((timer, ended), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                timer.cancel()
-                ended.cancel()
+            await pause(self._clock, LOOK_PERIOD_S, connection.ended)
 
     async def _connect(self) -> Connection:
         """Raises NetworkError."""

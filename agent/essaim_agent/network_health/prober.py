@@ -23,7 +23,7 @@ from essaim_agent.network_health.packets import (
     read_reply,
 )
 from essaim_agent.network_health.rounds import Answer, Peer
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, pause
 
 ANSWER_TIMEOUT_S: Final = 1.0
 REPLIES_PER_TURN_MAX: Final = 64
@@ -103,22 +103,13 @@ class _Round:
                 self._send(2 * number, peer, SMALL_BYTES)
                 self._send(2 * number + 1, peer, max(SMALL_BYTES, peer.mtu - IP_HEADER_BYTES))
             if self._sent_ns:
-                await self._wait()
+                await pause(self._clock, ANSWER_TIMEOUT_S, self._is_complete)
         finally:
             loop.remove_reader(self._socket)
         return [
             Answer(peer, asked_ns, self._latency_us(2 * number), 2 * number + 1 in self._came_ns)
             for number, peer in enumerate(self._peers)
         ]
-
-    async def _wait(self) -> None:
-        complete = asyncio.ensure_future(self._is_complete.wait())
-        limit = asyncio.ensure_future(self._clock.sleep(ANSWER_TIMEOUT_S))
-        try:
-            await asyncio.wait((complete, limit), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            complete.cancel()
-            limit.cancel()
 
     def _send(self, sequence: int, peer: Peer, size_bytes: int) -> None:
         request = echo_request(self._identifier, sequence, self._token, size_bytes)

@@ -32,7 +32,7 @@ from essaim_agent.overlay.node import OverlayNode
 from essaim_agent.overlay.plan import contradicts, link_contradicts
 from essaim_agent.overlay.shared_looks import SharedLooks
 from essaim_agent.overlay.tables import PORT_PREFIX, UDP_PORT_DEFAULT, Tables
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, pause
 from essaim_shared.ids import TaskId
 from essaim_shared.log import fields
 from essaim_shared.objects import Attachment, Task
@@ -253,14 +253,7 @@ class OverlayNetworks:
 
     async def _keep_checking(self) -> None:
         while True:
-            timer = asyncio.create_task(self._clock.sleep(CHECK_PERIOD_S))
-            notice = asyncio.create_task(self._notified.wait())
-            try:
-                await asyncio.wait((timer, notice), return_when=asyncio.FIRST_COMPLETED)
-                is_notified = notice.done()
-            finally:
-                timer.cancel()
-                notice.cancel()
+            is_notified = await pause(self._clock, CHECK_PERIOD_S, self._notified)
             if is_notified:
                 await self._clock.sleep(NOTIFIED_CHECK_DELAY_S)
             self._notified.clear()

@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -22,10 +22,10 @@ from essaim_master.authority.admission import (
     admit,
     token_role,
 )
-from essaim_master.authority.errors import NotAdmitted, TooManyRequests
+from essaim_master.authority.errors import NotAdmitted
 from essaim_master.authority.renewals import check_renewal, confirmation_writes, renewal_writes
 from essaim_master.authority.rotation import begin
-from essaim_master.authority.standing import identity_of
+from essaim_master.authority.standing import identity_of, refusal
 from essaim_master.authority.throttle import (
     JOINS_BURST,
     JOINS_PER_S,
@@ -34,10 +34,9 @@ from essaim_master.authority.throttle import (
     WAITING_MAX,
     WRONG_TOKEN_COST,
     WRONG_TOKEN_DELAY_S,
-    Bucket,
 )
 from essaim_master.authority.vault import AuthorityVault
-from essaim_master.http.rates import TokenBuckets
+from essaim_master.errors import TooManyRequests
 from essaim_master.state.cluster import Cluster
 from essaim_master.state.keys import JOIN_SECRETS_KEY, TRUST_ANCHORS_KEY
 from essaim_master.state.writes import Writes
@@ -45,6 +44,7 @@ from essaim_shared.clock import Clock
 from essaim_shared.errors import Conflict, Unavailable
 from essaim_shared.ids import NodeId, new_id
 from essaim_shared.log import fields
+from essaim_shared.token_buckets import TokenBuckets
 from essaim_shared.trust.joining import (
     ClusterNetworks,
     IssuedCertificate,
@@ -68,6 +68,9 @@ ATTEMPTS_MAX = 5
 S_NS = 1_000_000_000
 CLOCKS_APART_S = 1800
 """Of masters, at most; below `certificates.BACKDATED_S`."""
+
+_STRANGERS: Final = "strangers"
+"""All of them take from one bucket: whoever asks has proved nothing, his address least of all."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ class AuthorityDesk:
         self._clock = clock
         self._rng = rng
         self._bus_users = bus_users or NoBusUsers()
-        self._strangers = Bucket(JOINS_PER_S, JOINS_BURST, clock.monotonic_s())
+        self._joins = TokenBuckets(JOINS_PER_S, JOINS_BURST)
         self._waiting = 0
         self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
 
@@ -140,7 +143,7 @@ class AuthorityDesk:
 
     async def join(self, request: JoinRequest, joined_from: str) -> JoinAnswer:
         """Raises NotAdmitted, TooManyRequests, and what `admission.admit` raises."""
-        self._let_in(1)
+        self._let_in()
         await self._cluster.read_barrier(BARRIER_TIMEOUT_S)
         for _ in range(ATTEMPTS_MAX):
             secrets = self._secrets()
@@ -200,16 +203,18 @@ class AuthorityDesk:
             seal_key=seal_key,
         )
 
-    def _let_in(self, cost: int) -> None:
-        if not self._strangers.take(self._clock.monotonic_s(), cost):
+    def _let_in(self) -> None:
+        wait_s = self._joins.take(_STRANGERS, self._clock.monotonic_s())
+        if wait_s:
             raise TooManyRequests(
                 f"too many machines ask to join at once: this master takes {JOINS_PER_S:g} "
-                "a second; try again in a few seconds"
+                "a second; try again in a few seconds",
+                wait_s,
             )
 
     async def _refuse_token(self, joined_from: str) -> None:
         """Raises NotAdmitted, after a while."""
-        self._strangers.take(self._clock.monotonic_s(), WRONG_TOKEN_COST)
+        self._joins.take(_STRANGERS, self._clock.monotonic_s(), WRONG_TOKEN_COST)
         _log.warning("a wrong join token was shown %s", fields(source=joined_from))
         if self._waiting < WAITING_MAX:
             self._waiting += 1
@@ -292,8 +297,11 @@ class AuthorityDesk:
 
     def _check_renewal_rate(self, certificate: PeerCertificate) -> None:
         who = f"{certificate.role} {certificate.name}"
-        if self._renewals.take(who, self._clock.monotonic_s()):
-            raise TooManyRequests(f"{who} renews its certificate all the time: wait a while")
+        wait_s = self._renewals.take(who, self._clock.monotonic_s())
+        if wait_s:
+            raise TooManyRequests(
+                f"{who} renews its certificate all the time: wait a while", wait_s
+            )
 
     def _later_than(self, issued_ns: int) -> int:
         """The first second after an earlier certificate: a master whose state is behind takes a
@@ -303,12 +311,12 @@ class AuthorityDesk:
         return min((issued_ns // S_NS + 1) * S_NS, most_ns)
 
     def _known(self, certificate: PeerCertificate) -> NodeIdentity:
+        """Whose certificate it is, if it is worth anything by now. Raises NotAdmitted."""
+        why_not = refusal(self._state, self._settings.cluster_id, certificate)
+        if why_not is not None:
+            raise NotAdmitted(why_not)
         identity = identity_of(self._state, certificate)
-        if identity is None:
-            raise NotAdmitted(
-                f"{certificate.role} {certificate.name} was removed from the cluster: join again "
-                "(essaim cluster join)"
-            )
+        assert identity is not None, "refusal() has looked"
         return identity
 
     # Replacing

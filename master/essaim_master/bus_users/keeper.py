@@ -16,7 +16,7 @@ from essaim_master.state.cluster import Cluster
 from essaim_master.state.cluster_state import AppliedChanges
 from essaim_master.state.keys import Kind
 from essaim_shared.bus_users import UsersFile, users_file
-from essaim_shared.clock import Clock, wait_until
+from essaim_shared.clock import Clock, pause, wait_until
 from essaim_shared.errors import NoLeader
 from essaim_shared.log import fields
 from essaim_shared.trust.roles import Role
@@ -67,7 +67,7 @@ class BusUsersKeeper:
                 await self.turn()
                 if self.reload_count > before:
                     await self._clock.sleep(RELOAD_SPACING_S)
-                await self._pause()
+                await pause(self._clock, LOOK_PERIOD_S, self._changed)
         finally:
             unsubscribe()
 
@@ -156,16 +156,6 @@ class BusUsersKeeper:
                 await self._clock.sleep(CATCH_UP_RETRY_S)
             else:
                 return
-
-    async def _pause(self) -> None:
-        """Until something changed, but not longer than LOOK_PERIOD_S."""
-        sleep = asyncio.ensure_future(self._clock.sleep(LOOK_PERIOD_S))
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait({sleep, changed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            changed.cancel()
 
     def _say(self, trouble: str) -> None:
         """Once for each new trouble; nothing when there is none."""

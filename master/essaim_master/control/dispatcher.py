@@ -23,7 +23,7 @@ from essaim_master.control.node_logins import NodeLogins
 from essaim_master.control.registration import (
     check_registration,
     crowd_refusal,
-    may_register,
+    is_admitted,
     write_registration,
 )
 from essaim_master.control.reports import StatusBatch
@@ -142,7 +142,7 @@ class Dispatcher:
         """A node that may not speak any more is sent nothing, either; it is down when it has been
         silent for long enough."""
         role, _, name = change.id.partition("/")
-        if role == Role.AGENT.value and not self._is_admitted(NodeId(name)):
+        if role == Role.AGENT.value and not is_admitted(self._state, NodeId(name)):
             self._sessions.close(NodeId(name))
 
     # Requests.
@@ -156,16 +156,10 @@ class Dispatcher:
                 f"it names node {message.node_id[:80]!r}; an answer would go to "
                 f"{delivery.reply[:200]!r}"
             )
-        if not self._is_admitted(message.node_id):
+        if not is_admitted(self._state, message.node_id):
             # A bus server whose master is dead still knows who was removed meanwhile.
             raise MalformedMessage(f"node {message.node_id[:80]!r} was removed or suspended")
         return message
-
-    def _is_admitted(self, node_id: NodeId) -> bool:
-        if self._state.trust_anchors is None:
-            return True
-        identity = self._state.identity(Role.AGENT, node_id)
-        return identity is not None and not identity.suspended
 
     async def _receive_heartbeat(self, delivery: Delivery) -> None:
         try:
@@ -275,11 +269,8 @@ class Dispatcher:
 
     def _refusal(self, request: Register) -> str | None:
         node_id = request.node_id
-        if not may_register(self._state, node_id):
-            return (
-                f"node {node_id} was removed from the cluster, or has never joined it: join again "
-                "(essaim cluster join)"
-            )
+        if not is_admitted(self._state, node_id):
+            return f"node {node_id} was removed from the cluster or suspended in this moment"
         return crowd_refusal(self._state, node_id) or clone_refusal(
             node_id,
             request.description,

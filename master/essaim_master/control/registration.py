@@ -61,9 +61,13 @@ def _is_of_a_host(text: str) -> bool:
     return not (address.is_multicast or address.is_unspecified or address.is_reserved)
 
 
-def may_register(state: ClusterState, node_id: NodeId) -> bool:
-    """Whether the node has an identity, in a cluster that has an authority."""
-    return state.trust_anchors is None or state.identity(Role.AGENT, node_id) is not None
+def is_admitted(state: ClusterState, node_id: NodeId) -> bool:
+    """Whether the node has an identity and was not suspended, in a cluster that has an
+    authority."""
+    if state.trust_anchors is None:
+        return True
+    identity = state.identity(Role.AGENT, node_id)
+    return identity is not None and not identity.suspended
 
 
 def crowd_refusal(state: ClusterState, node_id: NodeId) -> str | None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from essaim_master.errors import TooManyRequests
 from essaim_master.http.acting import Acting, act_as, acting
 from essaim_master.http.api import Api, error_response
 from essaim_master.http.api_version import API_VERSION, server_version, split_version
@@ -21,7 +22,7 @@ from essaim_master.http.backup_route import BackupRoute
 from essaim_master.http.bus_routes import BusRoutes
 from essaim_master.http.caller import NOBODY
 from essaim_master.http.cluster_routes import ClusterRoutes
-from essaim_master.http.errors import BodyTooLarge, NotAuthenticated, TooManyRequests
+from essaim_master.http.errors import BodyTooLarge, NotAuthenticated
 from essaim_master.http.essaim_routes import EssaimRoutes
 from essaim_master.http.gate import Gate
 from essaim_master.http.kv_routes import KvRoutes, compacted_response

@@ -19,7 +19,6 @@ from starlette.routing import Route
 
 from essaim_master.authority.desk import AuthorityDesk, bundle
 from essaim_master.authority.errors import NotAdmitted
-from essaim_master.authority.standing import refusal
 from essaim_master.authority.view import authority_view
 from essaim_master.http.api import Api, encoded_response, json_response, read_body
 from essaim_master.http.protocol import PEER_EXTENSION, Peer
@@ -82,7 +81,6 @@ class AuthorityRoutes:
     async def renew(self, request: Request) -> Response:
         desk = self._desk
         asked = decoded(await read_body(request), RenewRequest)
-        await self._api.catch_up()
         return encoded_response(
             msgspec.json.encode(await desk.renew(self._certificate(request), asked))
         )
@@ -90,7 +88,6 @@ class AuthorityRoutes:
     async def confirm(self, request: Request) -> Response:
         desk = self._desk
         asked = decoded(await read_body(request), ConfirmRequest)
-        await self._api.catch_up()
         await desk.confirm(self._certificate(request), asked.generation)
         return json_response({})
 
@@ -125,14 +122,10 @@ class AuthorityRoutes:
         return desk_of(self._api)
 
     def _certificate(self, request: Request) -> PeerCertificate:
-        """Of whoever asks, if it is worth anything. Raises NotAdmitted."""
+        """Of whoever asks; the desk says what it is worth. Raises NotAdmitted."""
         certificate = _peer(request).certificate
         if certificate is None:
             raise NotAdmitted("nobody was proved: an agent or master shows its certificate here")
-        cluster = self._api.state.cluster
-        why = refusal(self._api.state, "" if cluster is None else cluster.id, certificate)
-        if why is not None:
-            raise NotAdmitted(why)
         return certificate
 
 

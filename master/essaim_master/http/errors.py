@@ -8,7 +8,6 @@ InvalidRequest              400
 EssaimError
 ├── NotAuthenticated        401  who asks did not prove it
 ├── NotAllowed              403  who asks may not
-├── TooManyRequests         429
 └── LeaderRefused           as the leader answered
 """
 
@@ -66,12 +65,3 @@ class NotAllowed(EssaimError):
     """It is known who asks, and he may not."""
 
     http_status = 403
-
-
-class TooManyRequests(EssaimError):
-    http_status = 429
-
-    def __init__(self, message: str, wait_s: float) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-        """After so long the same request is taken."""

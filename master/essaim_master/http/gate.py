@@ -13,16 +13,17 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
+from essaim_master.errors import TooManyRequests
 from essaim_master.http.acting import Acting
 from essaim_master.http.api import Api
 from essaim_master.http.authentication import BEHALF_HEADER, Shown, authenticate
 from essaim_master.http.authorization import check_allowed, rule_of
 from essaim_master.http.caller import CALLER, NOBODY, STILL_PROVED, Caller
-from essaim_master.http.errors import NotAllowed, NotAuthenticated, TooManyRequests
+from essaim_master.http.errors import NotAllowed, NotAuthenticated
 from essaim_master.http.protocol import PEER_EXTENSION, PROVED_EXTENSION, Peer
-from essaim_master.http.rates import TokenBuckets
 from essaim_shared.errors import EssaimError
 from essaim_shared.log import fields
+from essaim_shared.token_buckets import TokenBuckets
 
 REQUESTS_PER_S: Final = 5_000.0
 """Of one user or agent: more than one connection carries."""

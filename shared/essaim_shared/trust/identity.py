@@ -69,6 +69,21 @@ def read_identity(directory: Path) -> Identity:
     )
 
 
+def checked_about(directory: Path, role: Role, cluster_id: str) -> About:
+    """Whose directory it is. Raises ConfigError when that is not a process of this role in this
+    cluster."""
+    about = read_identity(directory).about
+    if about.role is not role:
+        wanted = role.value.removeprefix("essaim-")
+        raise ConfigError(f"identity_dir: {directory} holds an {about.role.value}, no {wanted}")
+    if about.cluster_id != cluster_id:
+        raise ConfigError(
+            f"identity_dir: {directory} is of cluster {about.cluster_id!r}, this process is to be "
+            f"one of {cluster_id!r}"
+        )
+    return about
+
+
 def write_identity(directory: Path, identity: Identity) -> None:
     """`identity.json` comes last: without it there is no identity yet."""
     directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)

@@ -21,9 +21,9 @@ from typing import Final
 import msgspec
 
 from essaim_shared.backoff import backoff_s
-from essaim_shared.clock import Clock
+from essaim_shared.clock import Clock, pause
 from essaim_shared.errors import ConfigError, EssaimError, Unavailable
-from essaim_shared.http_call import Answer, call
+from essaim_shared.http_call import Answer, call, reason_of
 from essaim_shared.log import fields
 from essaim_shared.trust.apart import look_at, make_request
 from essaim_shared.trust.identity import (
@@ -118,7 +118,7 @@ class IdentityRenewal:
             if self._wanted != self._about.generation:
                 await self._clock.sleep(self._rng.uniform(0, SPREAD_S))
             elif (left_ns := due_ns - self._clock.wall_ns()) > 0:
-                await self._pause(min(left_ns / 1e9, LOOK_AGAIN_S))
+                await pause(self._clock, min(left_ns / 1e9, LOOK_AGAIN_S), self._changed)
                 continue
             await self._renew_at_last()
             due_ns = await self._due_ns(self._clock.wall_ns())
@@ -191,7 +191,7 @@ class IdentityRenewal:
                 continue
             if answer.status == HTTPStatus.OK:
                 return answer
-            sentence = _sentence(answer)
+            sentence = reason_of(answer)
             if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise Refused(sentence)
             last = Unavailable(f"the master at {address} answered {answer.status}: {sentence}")
@@ -220,16 +220,6 @@ class IdentityRenewal:
         except OSError as error:
             _log.warning("where the masters are was not written down: %s", error)
 
-    async def _pause(self, duration_s: float) -> None:
-        """Sleep, unless something is noted."""
-        sleep = asyncio.ensure_future(self._clock.sleep(duration_s))
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait({sleep, changed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            changed.cancel()
-
     def _say(self, reason: str) -> None:
         """Once for each new reason."""
         if reason != self._said:
@@ -238,17 +228,6 @@ class IdentityRenewal:
                 fields(name=self._about.name, reason=reason),
             )
         self._said = reason
-
-
-class _Message(msgspec.Struct, frozen=True):
-    message: str
-
-
-def _sentence(answer: Answer) -> str:
-    try:
-        return msgspec.json.decode(answer.body, type=_Message).message
-    except UNDECODABLE:
-        return f"the answer {answer.status} says no reason"
 
 
 def _decoded(answer: Answer) -> RenewAnswer:

@@ -2,8 +2,10 @@
 
 asyncio's own `create_server(ssl=…)` closes the connection of a client whose certificate is not
 good without sending the alert that OpenSSL has made for it, so that its user would see a
-connection that breaks off, and no reason (https://github.com/python/cpython/issues/98078 is of
-the same kind).
+connection that breaks off, and no reason.
+
+A handshake costs a server a millisecond of its event loop before it knows who is there: without
+bounds whoever reaches a master's port could keep it from leading.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from essaim_shared.clock import SystemClock
-from essaim_shared.trust.handshake_pace import PER_S, HandshakePace
+from essaim_shared.token_buckets import TokenBuckets
 from essaim_shared.trust.tls import reason_in_words
 from essaim_shared.trust.tls_protocol import TlsProtocol
 
@@ -23,6 +25,13 @@ descriptors than these, each for HANDSHAKE_TIMEOUT_S."""
 
 HANDSHAKES_PER_ADDRESS_MAX: Final = 96
 """Of those: one address leaves some to the others."""
+
+HANDSHAKES_PER_S: Final = 50.0
+"""That one address may begin, in the long run."""
+HANDSHAKES_BURST: Final = 200.0
+"""At once: a script of many commands, or all nodes behind one address after an outage."""
+ADDRESSES_MAX: Final = 4_096
+"""Remembered; the one that was quiet for longest is forgotten for a new one."""
 
 CLOCK: Final = SystemClock()
 
@@ -39,7 +48,7 @@ async def listen(
 ) -> asyncio.Server:
     """As `loop.create_server(protocol, sock=…, backlog=…, ssl=context)`."""
     greeting: set[_AlertingProtocol] = set()
-    pace = HandshakePace()
+    pace = TokenBuckets(HANDSHAKES_PER_S, HANDSHAKES_BURST, ADDRESSES_MAX)
 
     def made() -> asyncio.BaseProtocol:
         if context is None:
@@ -56,7 +65,7 @@ class _AlertingProtocol(TlsProtocol):
         protocol: asyncio.Protocol,
         context: ssl.SSLContext,
         greeting: "set[_AlertingProtocol]",
-        pace: HandshakePace,
+        pace: TokenBuckets,
         on_refused: OnRefused,
     ) -> None:
         """`greeting`: those of the same socket whose handshake goes on."""
@@ -74,8 +83,8 @@ class _AlertingProtocol(TlsProtocol):
             refusal = f"{HANDSHAKES_MAX} handshakes are under way"
         elif sum(one._host == self._host for one in self._greeting) >= HANDSHAKES_PER_ADDRESS_MAX:
             refusal = f"{HANDSHAKES_PER_ADDRESS_MAX} of its handshakes are under way"
-        elif not self._pace.admits(self._host, CLOCK.monotonic_s()):
-            refusal = f"it begins more than {PER_S:g} handshakes a second"
+        elif self._pace.take(self._host, CLOCK.monotonic_s()):
+            refusal = f"it begins more than {HANDSHAKES_PER_S:g} handshakes a second"
         if refusal:
             self._on_refused(self._host, refusal)
             assert isinstance(transport, asyncio.Transport)

@@ -6,8 +6,9 @@ import pytest
 from support.founded_cluster import FoundedCluster, join_request
 
 from essaim_master.authority.admission import IDENTITIES_MAX
-from essaim_master.authority.errors import NotAdmitted, TooManyRequests
+from essaim_master.authority.errors import NotAdmitted
 from essaim_master.authority.throttle import JOINS_BURST, WRONG_TOKEN_COST, WRONG_TOKEN_DELAY_S
+from essaim_master.errors import TooManyRequests
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict, InvalidRequest, Unavailable
 from essaim_shared.trust.certificates import facts_of, is_signed_by

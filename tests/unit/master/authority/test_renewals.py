@@ -6,9 +6,10 @@ import msgspec
 import pytest
 from support.founded_cluster import LIFETIME_S, FoundedCluster, serial_of
 
-from essaim_master.authority.errors import NotAdmitted, TooManyRequests
+from essaim_master.authority.errors import NotAdmitted
 from essaim_master.authority.standing import BACKDATED_NS, refusal
 from essaim_master.authority.throttle import RENEWALS_BURST, RENEWALS_PER_S
+from essaim_master.errors import TooManyRequests
 from essaim_master.state.writes import Writes
 from essaim_shared.errors import Conflict
 from essaim_shared.trust.certificates import BACKDATED_S as CERTIFICATE_BACKDATED_S

@@ -4,7 +4,7 @@ import pytest
 from support.founded_cluster import FoundedCluster, join_request
 
 from essaim_master.authority.revocation import shut_out, shut_out_master
-from essaim_master.control.registration import may_register
+from essaim_master.control.registration import is_admitted
 from essaim_master.state.writes import Writes
 from essaim_shared.ids import MemberId, NodeId
 from essaim_shared.objects import ClusterMember
@@ -48,9 +48,9 @@ async def test_a_master_that_takes_part_stays(founded: FoundedCluster, name: str
 
 
 async def test_a_removed_node_does_not_come_back_by_itself(founded: FoundedCluster) -> None:
-    assert may_register(founded.state, NodeId("node1"))
+    assert is_admitted(founded.state, NodeId("node1"))
     await removed(founded, NodeId("node1"))
-    assert not may_register(founded.state, NodeId("node1"))
+    assert not is_admitted(founded.state, NodeId("node1"))
 
 
 async def test_a_masters_identity_stands_under_its_configured_name(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.fake_bus_server import FakeBusServer
@@ -19,6 +20,10 @@ from essaim_shared.trust_objects import NodeIdentity
 STEP_S = 0.05
 
 
+def _nothing() -> None:
+    pass
+
+
 class Bench:
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -30,6 +35,8 @@ class Bench:
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        # With one thread, work is done in the order in which it was asked for.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
         self.tasks = [
             asyncio.create_task(self.keeper.run()),
             asyncio.create_task(self.guard.run()),
@@ -64,7 +71,7 @@ class Bench:
         end_s = self.clock.monotonic_s() + seconds
         while self.clock.monotonic_s() < end_s:
             await self.clock.advance(STEP_S)
-            await asyncio.sleep(0.001)  # a file is written by a thread
+            await asyncio.to_thread(_nothing)  # behind the file that is being written
             for task in self.tasks:
                 if task.done():
                     task.result()

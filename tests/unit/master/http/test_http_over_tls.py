@@ -15,10 +15,13 @@ from essaim_master.refusals import Refusals
 from essaim_shared.clock import SystemClock, wait_until
 from essaim_shared.errors import Unavailable
 from essaim_shared.http_call import call
-from essaim_shared.trust.handshake_pace import BURST
 from essaim_shared.trust.roles import Role
 from essaim_shared.trust.tls import MASTER_NAME, Tls
-from essaim_shared.trust.tls_server import HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX
+from essaim_shared.trust.tls_server import (
+    HANDSHAKES_BURST,
+    HANDSHAKES_MAX,
+    HANDSHAKES_PER_ADDRESS_MAX,
+)
 
 CLOCK = SystemClock()
 WAIT_S = 10.0
@@ -165,7 +168,7 @@ async def test_those_who_connect_and_say_nothing_leave_room_for_those_who_speak(
 
 
 async def test_one_address_cannot_keep_the_master_busy_with_handshakes(port, caplog) -> None:
-    for _ in range(2 * int(BURST)):
+    for _ in range(2 * int(HANDSHAKES_BURST)):
         _, writer = await asyncio.open_connection("127.0.0.1", port.server.tcp_port)
         writer.transport.abort()
     told = "refused the HTTPS connection of 127.0.0.1: it begins more than 50 handshakes a second"

@@ -1,6 +1,6 @@
 """Token buckets: how often somebody may ask."""
 
-from essaim_master.http.rates import TokenBuckets
+from essaim_shared.token_buckets import TokenBuckets
 
 
 def test_a_burst_is_taken_at_once_and_then_one_at_a_time():
@@ -38,3 +38,19 @@ def test_whoever_asked_longest_ago_is_forgotten_first():
         buckets.take(name, 0.0)
     assert buckets.take("ann", 0.0) > 0
     assert buckets.take("bob", 0.0) == 0
+
+
+def test_what_costs_more_than_there_is_empties_the_bucket():
+    buckets = TokenBuckets(rate_per_s=1.0, burst=3.0)
+    assert buckets.take("ann", 0.0, cost=5) == 0
+    assert buckets.take("ann", 0.0) == 1.0
+    assert buckets.take("ann", 1.0) == 0
+
+
+def test_what_is_remembered_is_bounded_and_the_busy_ones_stay():
+    buckets = TokenBuckets(rate_per_s=1.0, burst=1.0, buckets_max=50)
+    buckets.take("busy", 0.0)
+    for number in range(200):
+        buckets.take(f"others {number}", 0.0)
+        assert buckets.take("busy", 0.0) > 0
+    assert len(buckets) == 50

@@ -1,4 +1,4 @@
-"""How often somebody may ask: token buckets, one for each who asks. Pure.
+"""How often somebody may ask: token buckets (RFC 2697), one for each who asks. Pure.
 
 A bucket holds `burst` tokens and gets `rate_per_s` back; a request takes one. Whoever asked longest
 ago is forgotten when there are too many: his bucket was most likely full again.
@@ -18,12 +18,16 @@ class TokenBuckets:
         self._buckets: dict[str, tuple[float, float]] = {}
         """Tokens, and the moment when there were so many; whoever asked last stands last."""
 
-    def take(self, key: str, now_s: float) -> float:
-        """0 when a token was taken, else the seconds until there is one. `now_s` is monotonic."""
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now_s: float, cost: float = 1.0) -> float:
+        """0 when there was a token to take, else the seconds until there is one. `now_s` is
+        monotonic. What costs more than there is empties the bucket."""
         tokens, since_s = self._buckets.pop(key, (self._burst, now_s))
         tokens = min(self._burst, tokens + (now_s - since_s) * self._rate_per_s)
-        taken = tokens >= 1.0
-        self._buckets[key] = (tokens - 1.0 if taken else tokens, now_s)
+        is_taken = tokens >= 1.0
+        self._buckets[key] = (max(0.0, tokens - cost) if is_taken else tokens, now_s)
         if len(self._buckets) > self._buckets_max:
             del self._buckets[next(iter(self._buckets))]
-        return 0.0 if taken else (1.0 - tokens) / self._rate_per_s
+        return 0.0 if is_taken else (1.0 - tokens) / self._rate_per_s
